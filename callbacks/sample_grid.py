@@ -1,0 +1,104 @@
+"""Labelled pictures of what the model makes: condition, output and truth in one row per sample, prompts beside them."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from unigen.files import whole_file
+from unigen.types import TARGET, Batch
+
+MARGIN, HEADING, LABEL = 8, 22, 190
+
+
+class SampleGrid(L.Callback):
+    """Draws `items` fixed held-out samples at every validation into `folder`/step_NNNNNN.png.
+
+    The same pictures and the same noise every time, with whatever weights are in place (EMA first).
+    """
+
+    def __init__(self, folder: str, items: int, seed: int) -> None:
+        self.folder, self.items, self.seed = Path(folder), items, seed
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx or not trainer.is_global_zero:
+            return
+        few = first(batch, self.items)
+        grid = draw_grid(few, pl_module.pipeline.sample(few, self.seed))
+        save_png(grid, self.folder / f"step_{trainer.global_step:06d}.png")
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("samples", [grid], step=trainer.global_step)
+
+
+def first(batch: Batch, count: int) -> Batch:
+    """The first samples of a batch."""
+    return Batch(
+        slots=batch.slots,
+        images={name: x[:count] for name, x in batch.images.items()},
+        prompts=batch.prompts[:count],
+        subjects=batch.subjects[:count],
+        tasks=batch.tasks[:count],
+        keys=batch.keys[:count],
+    )
+
+
+def draw_grid(batch: Batch, outputs: dict[str, Tensor], columns: int = 2, scale: int | None = None) -> Image.Image:
+    """A picture with `columns` samples a line: prompt, then every slot's picture, targets as output and truth.
+
+    `outputs` are uint8 (B, F, C, H, W) by target slot; of a clip the last frame is shown.
+    """
+    headings, rows = [], []
+    for slot in batch.slots:
+        headings += ["output", "truth"] if slot.role == TARGET else [slot.name]
+    for i in range(len(batch)):
+        pictures = []
+        for slot in batch.slots:
+            shown = [outputs[slot.name][i]] if slot.role == TARGET else []
+            pictures += [*shown, batch.images[slot.name][i]]
+        rows.append([_picture(p) for p in pictures])
+    scale = scale or max(1, 96 // rows[0][0].height)
+    cell = max(p.width for p in rows[0]) * scale + MARGIN
+    width = LABEL + cell * len(headings) + MARGIN
+    lines = -(-len(rows) // columns)
+    high = max(p.height for p in rows[0]) * scale + MARGIN
+    page = Image.new("RGB", (width * min(columns, len(rows)), HEADING + lines * high + MARGIN), "white")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(13)
+    for i, pictures in enumerate(rows):
+        left, top = (i % columns) * width + MARGIN, HEADING + (i // columns) * high
+        draw.multiline_text((left, top + 4), _label(batch, i), fill="black", font=font, spacing=3)
+        for k, picture in enumerate(pictures):
+            if i < columns:
+                draw.text((left + LABEL - MARGIN + k * cell, 4), headings[k], fill="#555555", font=font)
+            big = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+            page.paste(big, (left + LABEL - MARGIN + k * cell, top))
+            draw.rectangle(
+                (left + LABEL - MARGIN + k * cell - 1, top - 1, left + LABEL - MARGIN + k * cell + big.width, top + big.height),
+                outline="#cccccc",
+            )
+    return page
+
+
+def save_png(picture: Image.Image, path: Path) -> None:
+    """Write a PNG whole or not at all. Raises OSError naming the file."""
+    with whole_file(path) as part:
+        picture.save(part, format="PNG")
+
+
+def _picture(x_FCHW: Tensor) -> Image.Image:
+    return Image.fromarray(x_FCHW[-1].permute(1, 2, 0).numpy())
+
+
+def _label(batch: Batch, i: int) -> str:
+    words, lines = f"{batch.tasks[i]}: {batch.prompts[i]}".split(), [""]
+    for word in words:
+        if len(lines[-1]) + len(word) > 24:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines[:5])
+
+

@@ -1,0 +1,71 @@
+"""Keyed sampling: what a batch holds is a pure function of (seed, batch number), so a resumed run goes on exactly.
+
+No state is saved or restored: whoever builds the loader says at which batch it starts. Item seeds travel with the
+indices, so random choices inside a dataset do not depend on worker processes either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+
+import torch
+from torch.utils.data import Sampler
+
+
+def mix(*parts: int | str) -> int:
+    """A stable 63-bit hash of its arguments: the same in every process, Python version and machine."""
+    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+class KeyedBatchSampler(Sampler[list[tuple[int, int]]]):
+    """An endless stream of batches of (index, item seed).
+
+    The stream is one permutation of range(n) after another, keyed by (seed, epoch); batch k of rank r is its slice
+    of `batch_size` items from position (k * ranks + r) * batch_size. So the ranks part each global batch among
+    themselves, no item is dropped, and item seeds, mix(seed, position), do not depend on the number of ranks as long
+    as the global batch is the same. `ranks` and `rank` are read from torch.distributed if it is initialised when
+    iteration begins; with Lightning set Trainer(use_distributed_sampler=False).
+    """
+
+    def __init__(
+        self, n: int, batch_size: int, seed: int, start: int = 0, ranks: int | None = None, rank: int | None = None
+    ) -> None:
+        """`start` is the first batch: global_step * accumulate_grad_batches of a resumed run.
+
+        Raises ValueError if there are no items, no batch, a negative start or a rank outside range(ranks).
+        """
+        if n < 1 or batch_size < 1 or start < 0:
+            raise ValueError(
+                f"cannot sample n={n}, batch_size={batch_size}, start={start}: n and batch_size >= 1, start >= 0"
+            )
+        if ranks is not None and not 0 <= (rank or 0) < ranks:
+            raise ValueError(f"rank {rank} is outside range({ranks})")
+        self.n, self.batch_size, self.seed, self.start = n, batch_size, seed, start
+        self.ranks, self.rank = ranks, rank or 0
+        self._permutation: tuple[int, list[int]] = (-1, [])
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        ranks, rank = (self.ranks, self.rank) if self.ranks is not None else _world()
+        k = self.start
+        while True:
+            first = (k * ranks + rank) * self.batch_size
+            yield [(self._index(p), mix(self.seed, p)) for p in range(first, first + self.batch_size)]
+            k += 1
+
+    def _index(self, position: int) -> int:
+        """The item at a position of the endless stream."""
+        epoch, offset = divmod(position, self.n)
+        if self._permutation[0] != epoch:
+            generator = torch.Generator().manual_seed(mix(self.seed, "epoch", epoch))
+            self._permutation = (epoch, torch.randperm(self.n, generator=generator).tolist())
+        return self._permutation[1][offset]
+
+
+def _world() -> tuple[int, int]:
+    """(number of ranks, this rank); (1, 0) outside torch.distributed."""
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_world_size(), distributed.get_rank()
+    return 1, 0

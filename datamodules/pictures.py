@@ -1,0 +1,123 @@
+"""Reading and drawing pictures. Everything is uint8; nothing here knows a model, a task or a dataset.
+
+Shapes: C = 3 channels, H and W pixels. Arrays drawn here are numpy, because they are made in worker processes
+that should not import torch; `read_image` alone returns a tensor.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+CANNY_THRESHOLDS = (100, 200)  # the usual OpenCV pair, as in ControlNet's canny condition
+
+
+def read_image(path: str | Path, size: int) -> Tensor:
+    """A user's own picture as uint8 (1, 3, size, size): turned upright, over white, centre-cropped, LANCZOS.
+
+    Reads whatever Pillow reads (the first frame of an animation). Raises ValueError, naming the file, if it is
+    missing, empty, not a picture, truncated, or so large that Pillow takes it for a decompression bomb.
+    """
+    import torch
+    from PIL import Image, ImageOps
+
+    if size < 1:
+        raise ValueError(f"cannot read picture '{path}' at size {size}: the size is in pixels and at least 1")
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            square = ImageOps.fit(_to_rgb(upright), (size, size), Image.Resampling.LANCZOS)
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, EOFError and more
+        legal = "it must be a readable picture, such as PNG, JPEG or WebP"
+        raise ValueError(f"cannot read picture '{path}': {_reason(path, error)}; {legal}") from error
+    return torch.from_numpy(np.array(square, dtype=np.uint8)).permute(2, 0, 1)[None].contiguous()
+
+
+def _reason(path: str | Path, error: Exception) -> str:
+    """Why a file could not be read, in plain words."""
+    file = Path(path)
+    if not file.exists():
+        return "there is no such file"
+    if file.is_dir():
+        return "it is a folder"
+    if file.stat().st_size == 0:
+        return "the file is empty"
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "no known picture format"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode to RGB: alpha is laid over white, and 16-bit, 32-bit or float grey is scaled, not clipped."""
+    from PIL import Image
+
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if image.mode.startswith("I") else max(1.0, float(np.nanmax(values)))
+        image = Image.fromarray(np.clip(np.nan_to_num(values) * (255.0 / top), 0, 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def draw_svg(svg: str | Path, size: int) -> np.ndarray:
+    """Rasterise SVG (a path, or the markup itself if the text holds '<') to uint8 RGBA (size, size, 4).
+
+    A drawing that is not square is scaled to fit and centred. Pixels depend on the pinned resvg-py and on nothing
+    else: no system font is loaded. Raises ValueError if the markup cannot be drawn.
+    """
+    import cv2
+    import resvg_py
+
+    text = str(svg)
+    source = {"svg_string": text} if "<" in text else {"svg_path": text}
+    try:
+        png = resvg_py.svg_to_bytes(**source, width=size, height=size, skip_system_fonts=True)
+    except Exception as error:
+        name = "markup" if "<" in text else f"'{text}'"
+        raise ValueError(f"cannot draw SVG {name}: {error}; it must be valid SVG") from error
+    bgra = cv2.imdecode(np.frombuffer(bytes(png), np.uint8), cv2.IMREAD_UNCHANGED)
+    height, width = bgra.shape[:2]
+    canvas = np.zeros((size, size, 4), np.uint8)
+    y, x = (size - height) // 2, (size - width) // 2
+    canvas[y : y + height, x : x + width] = bgra[..., [2, 1, 0, 3]]
+    return canvas
+
+
+def over_white(rgba: np.ndarray) -> np.ndarray:
+    """uint8 RGBA (H, W, 4) with straight alpha, laid over white: uint8 (3, H, W), rounded to nearest."""
+    colour, alpha = rgba[..., :3].astype(np.uint16), rgba[..., 3:].astype(np.uint16)
+    mixed = (colour * alpha + 255 * (255 - alpha) + 127) // 255
+    return np.ascontiguousarray(mixed.astype(np.uint8).transpose(2, 0, 1))
+
+
+def canny(rgb: np.ndarray) -> np.ndarray:
+    """Edges of uint8 (3, H, W), white on black, as uint8 (3, H, W): `cv2.Canny` of the grey at CANNY_THRESHOLDS."""
+    import cv2
+
+    return _repeated(cv2.Canny(_luma(rgb), *CANNY_THRESHOLDS))
+
+
+def grey(rgb: np.ndarray) -> np.ndarray:
+    """The luma (Rec. 601, as OpenCV computes it) of uint8 (3, H, W), repeated over the three channels."""
+    return _repeated(_luma(rgb))
+
+
+def _luma(rgb: np.ndarray) -> np.ndarray:
+    """Grey pixels (H, W) of (3, H, W)."""
+    import cv2
+
+    return cv2.cvtColor(np.ascontiguousarray(rgb.transpose(1, 2, 0)), cv2.COLOR_RGB2GRAY)
+
+
+def _repeated(plane: np.ndarray) -> np.ndarray:
+    """(H, W) to a contiguous (3, H, W)."""
+    return np.ascontiguousarray(np.broadcast_to(plane, (3, *plane.shape)))

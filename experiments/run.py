@@ -1,0 +1,37 @@
+"""Train, sample and measure one experiment, or with -m an ablation: `python experiments/run.py +exp=fcd_mask_a`."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from unigen.launch import launch  # noqa: E402
+
+
+def main(cfg) -> None:
+    """One job. Its folder is Hydra's, so that every job of a sweep has one of its own."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import open_dict
+
+    from unigen.config import own_packages, plain, same_run, write_config
+
+    own_packages(ROOT)
+    with open_dict(cfg):
+        cfg.run_dir = HydraConfig.get().runtime.output_dir
+    config = plain(cfg)
+    run_dir = Path(config["run_dir"])
+    same_run(run_dir, config)
+    from unigen import training
+
+    training.quiet()
+    if config["dry_run"]:
+        training.dry_run(config)
+    else:
+        write_config(run_dir, config)
+        training.run(config, run_dir)
+    print(f"run folder: {run_dir}", flush=True)
+
+
+if __name__ == "__main__":
+    launch(main, ROOT / "experiments" / "conf")

@@ -1,0 +1,94 @@
+"""Whose input reaches whose output is what the mask's table says, for every backbone × formatter × mask."""
+
+import pytest
+import torch
+from tiny import choices, mask, randomise, slots, tiny
+
+from unigen import masks
+from unigen.build import build
+from unigen.layout import Geometry, Layout, Plan
+from unigen.tokens import Tokens
+from unigen.types import TEXT, Signature
+
+
+def plan_of(formatter, backbone, conditions: int, text_tokens: int = 3, stride: int = 8) -> Plan:
+    geometry = Geometry(stride, backbone.patch, backbone.axes, backbone.reach)
+    return formatter(Signature(slots(conditions), text_tokens), geometry)
+
+
+def random_tokens(layout: Layout, backbone, batch: int = 1) -> Tokens:
+    g = torch.Generator().manual_seed(2)
+    pt, ph, pw = backbone.patch
+    widths = {"text": backbone.text_width, "visual": backbone.latent_channels * pt * ph * pw}
+    return Tokens(layout, {s.name: torch.randn(batch, s.tokens, widths[s.stream], generator=g) for s in layout.segments})
+
+
+def reach(backbone, layout: Layout, table) -> dict[str, list[bool]]:
+    """Output segment -> whether its gradient to each input segment is not exactly zero.
+
+    The last block's text output is discarded by the head, so it is read by a hook on that block.
+    """
+    tokens = random_tokens(layout, backbone)
+    for x in tokens.features.values():
+        x.requires_grad_()
+    last = []
+    hook = backbone.model.transformer_blocks[-1].register_forward_hook(lambda _, __, out: last.append(out[1]))
+    t_B = torch.tensor([0.5])
+    outputs = backbone(tokens, dict.fromkeys(layout.names, t_B), table) | {TEXT: last[0]}
+    hook.remove()
+    found = {}
+    for name in layout.names:
+        probe = torch.randn(outputs[name].shape, generator=torch.Generator().manual_seed(3))
+        inputs = [tokens.features[n] for n in layout.names]
+        grads = torch.autograd.grad((outputs[name] * probe).sum(), inputs, retain_graph=True, allow_unused=True)
+        found[name] = [g is not None and bool((g != 0).any()) for g in grads]
+    return found
+
+
+@pytest.fixture(scope="module")
+def backbone(request):
+    name, depth = request.param
+    config = tiny(f"backbone={name}", num_layers=depth)
+    built = build(config["backbone"])
+    build(config["conditioning"]["modulation"]).apply(built, tied=False)
+    return randomise(built), depth
+
+
+EVERY_BACKBONE = pytest.mark.parametrize(
+    "backbone", [(name, depth) for name in choices("backbone") for depth in (1, 2)], indirect=True
+)
+
+
+@EVERY_BACKBONE
+@pytest.mark.parametrize("formatter", choices("formatter"))
+@pytest.mark.parametrize("conditions", [1, 2])
+@pytest.mark.parametrize("name", choices("mask"))
+def test_gradients_vanish_exactly_where_the_closure_says(backbone, formatter, conditions, name):
+    model, depth = backbone
+    layout = plan_of(build(tiny(f"formatter={formatter}")["formatter"]), model, conditions).layout
+    found = reach(model, layout, mask(name))
+    expected = dict(zip(layout.names, masks.closure(layout, mask(name), depth).tolist(), strict=True))
+    assert found == expected
+
+
+@EVERY_BACKBONE
+def test_the_closure_of_another_mask_disagrees(backbone):
+    """Negative control: the pattern found under one mask is not that of a mask with another closure."""
+    model, depth = backbone
+    layout = plan_of(build(tiny()["formatter"]), model, 2).layout
+    patterns = {name: masks.closure(layout, mask(name), depth).tolist() for name in choices("mask")}
+    found = list(reach(model, layout, mask("fcd_a")).values())
+    assert found == patterns["fcd_a"]
+    assert found != patterns["fcd_b"] and found != patterns["fcd_b_literal"]
+    assert (found != patterns["fcd_d"]) == (depth == 1), "under A text reaches the condition at depth 2"
+
+
+@pytest.mark.parametrize("lowering", ["dense", "grouped"])
+def test_every_lowering_blocks_the_same_gradients(lowering):
+    config = tiny()
+    config["backbone"]["lowering"]["_target_"] = f"unigen.attention.{lowering}"
+    model = build(config["backbone"])
+    build(config["conditioning"]["modulation"]).apply(model, tied=False)
+    layout = plan_of(build(config["formatter"]), randomise(model), 2).layout
+    for name in choices("mask"):
+        assert list(reach(model, layout, mask(name)).values()) == masks.closure(layout, mask(name), 2).tolist()

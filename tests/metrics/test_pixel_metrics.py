@@ -1,0 +1,128 @@
+"""Pixel metrics against independent numpy versions of their formulas."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from unigen.metrics.canny_f1 import CannyF1
+from unigen.metrics.psnr import PSNR
+from unigen.metrics.rmse import RMSE
+from unigen.metrics.ssim import SSIM
+
+METRICS = [SSIM(sigma=1.5), PSNR(), RMSE(), CannyF1(low=100, high=200)]
+
+
+def shapes(n: int, seed: int) -> torch.Tensor:
+    """Pictures with edges: a few filled boxes on a coloured ground."""
+    rng = np.random.default_rng(seed)
+    pictures = np.empty((n, 3, 48, 56), np.uint8)
+    for picture in pictures:
+        picture[:] = rng.integers(0, 256, (3, 1, 1))
+        for _ in range(4):
+            y, x, size = rng.integers(0, 40), rng.integers(0, 40), rng.integers(5, 16)
+            picture[:, y : y + size, x : x + size] = rng.integers(0, 256, (3, 1, 1))
+    return torch.from_numpy(pictures)
+
+
+def ssim_numpy(a: np.ndarray, b: np.ndarray, sigma: float) -> float:
+    """Wang et al. 2004: windowed moments by explicit sums, averaged over pixels, the border reflected."""
+    radius = int(3.5 * sigma + 0.5)
+    line = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
+    window = np.outer(line, line) / line.sum() ** 2
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    values = []
+    for p, q in zip(a.astype(np.float64), b.astype(np.float64)):
+        p, q = (np.pad(x, radius, mode="reflect") for x in (p, q))
+        p, q = (np.lib.stride_tricks.sliding_window_view(x, window.shape) for x in (p, q))
+        mp, mq, pp, qq, pq = ((x * window).sum((-2, -1)) for x in (p, q, p * p, q * q, p * q))
+        vp, vq, cov = pp - mp**2, qq - mq**2, pq - mp * mq
+        values.append((2 * mp * mq + c1) * (2 * cov + c2) / ((mp**2 + mq**2 + c1) * (vp + vq + c2)))
+    return float(np.mean(values))
+
+
+def f1_numpy(a: np.ndarray, b: np.ndarray) -> float:
+    edges = [cv2.Canny(cv2.cvtColor(x.transpose(1, 2, 0).copy(), cv2.COLOR_RGB2GRAY), 100, 200) == 255 for x in (a, b)]
+    hits = (edges[0] & edges[1]).sum()
+    precision, recall = hits / max(edges[0].sum(), 1), hits / max(edges[1].sum(), 1)
+    return float(2 * precision * recall / (precision + recall)) if hits else 0.0
+
+
+def close_pair() -> tuple[torch.Tensor, torch.Tensor]:
+    truth = shapes(3, 0)
+    noise = torch.randint(-30, 31, truth.shape, generator=torch.Generator().manual_seed(0))
+    return (truth.int() + noise).clamp(0, 255).to(torch.uint8), truth
+
+
+def test_ssim_equals_numpy():
+    output, truth = close_pair()
+    expected = [ssim_numpy(a, b, 1.5) for a, b in zip(output.numpy(), truth.numpy())]
+    torch.testing.assert_close(SSIM(sigma=1.5)(output, truth), torch.tensor(expected), rtol=1e-5, atol=1e-5)
+    assert abs(SSIM(sigma=3.0)(output, truth)[0] - expected[0]) > 0.01, "the window would not matter"
+    assert SSIM(sigma=1.5).window == 11
+
+
+def test_psnr_and_rmse_equal_numpy():
+    output, truth = close_pair()
+    mse = ((output.numpy().astype(np.float64) - truth.numpy()) ** 2).mean((1, 2, 3))
+    torch.testing.assert_close(RMSE()(output, truth), torch.from_numpy(np.sqrt(mse)).float())
+    torch.testing.assert_close(PSNR()(output, truth), torch.from_numpy(10 * np.log10(255**2 / mse)).float())
+    assert abs(math.sqrt(mse.mean()) - RMSE()(output, truth)[0]) > 1e-3, "a score over the batch would pass"
+
+
+def test_canny_f1_equals_numpy():
+    output, truth = shapes(6, 1), shapes(6, 2)
+    output[:3, :, 12:] = truth[:3, :, 12:]
+    scores = CannyF1(low=100, high=200)(output, truth)
+    expected = [f1_numpy(a, b) for a, b in zip(output.numpy(), truth.numpy())]
+    torch.testing.assert_close(scores, torch.tensor(expected), rtol=1e-6, atol=1e-6)
+    assert (scores[:3] > 0.3).all() and (scores[:3] < 1).all(), "the pictures must agree in part"
+
+
+def test_canny_f1_has_no_tolerance():
+    truth = torch.zeros(1, 3, 40, 40, dtype=torch.uint8)
+    truth[..., 12:28, 12:28] = 255
+    f1 = CannyF1(low=100, high=200)
+    assert f1(truth, truth).item() == 1
+    assert f1(truth.roll((3, 3), dims=(2, 3)), truth).item() < 0.2
+
+
+def test_canny_f1_of_empty_edge_maps():
+    f1 = CannyF1(low=100, high=200)
+    flat, busy = torch.full((1, 3, 48, 56), 90, dtype=torch.uint8), shapes(1, 1)
+    assert f1(flat, flat + 40).item() == 1
+    assert f1(flat, busy).item() == f1(busy, flat).item() == 0
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
+def test_scores_are_per_item_and_point_the_stated_way(metric):
+    output, truth = close_pair()
+    scores, perfect = metric(output, truth), metric(truth, truth)
+    assert scores.shape == perfect.shape == (3,)
+    alone = torch.cat([metric(output[i : i + 1], truth[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(scores, alone)
+    assert len(set(scores.tolist())) == 3
+    assert ((perfect > scores) if metric.better == "higher" else (perfect < scores)).all()
+    assert perfect[0].item() == {"ssim": pytest.approx(1), "psnr": math.inf, "rmse": 0, "canny_f1": 1}[metric.name]
+    assert set(metric.protocol) == {"library", "version", "parameters"}
+    assert all(isinstance(v, str) and v for v in metric.protocol.values())
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
+def test_wrong_input_is_refused(metric):
+    picture = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    assert metric(picture, picture).shape == (2,)
+    with pytest.raises(ValueError, match="uint8"):
+        metric(picture.float(), picture)
+    with pytest.raises(ValueError, match="uint8"):
+        metric(picture, picture[0])
+    with pytest.raises(ValueError, match="differ in shape"):
+        metric(picture, picture[:1])
+
+
+def test_ssim_refuses_pictures_smaller_than_its_window():
+    small = torch.zeros(1, 3, 10, 32, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="at least 11 pixels"):
+        SSIM(sigma=1.5)(small, small)

@@ -1,0 +1,102 @@
+"""What tests share: the config folder as data, and every configuration at a size that runs in milliseconds."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch import nn
+
+from unigen.build import build
+from unigen.types import Batch, ImageSlot
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "experiments" / "conf"
+
+# Whatever a backbone's config calls its sizes: those keys that it has are shrunk.
+SIZES = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "num_layers": 2,
+    "text_embed_dim": 32,
+    "time_embed_dim": 32,
+}
+TEXT = {"window": 16, "pool": 4}
+
+
+def choices(group: str) -> list[str]:
+    """The names of all YAML files of a config group."""
+    names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    assert names, f"no YAML in {CONF / group}"
+    return names
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """The resolved configuration of a command line, as plain data."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        config = compose("config", overrides=["run_dir=run", *overrides])
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def tiny(*overrides: str, tasks: tuple[str, ...] = ("canny", "subject"), **sizes: Any) -> dict[str, Any]:
+    """The same with every backbone shrunk, nothing pretrained, and small encoders."""
+    codec_and_text = ["encoder/codec=patch_pca", "encoder/text=byt5_mini"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        config = compose("config", overrides=["run_dir=run", *codec_and_text, *overrides])
+    config.backbone.pretrained = None
+    for key, value in {**SIZES, **sizes}.items():
+        if key in config.backbone.config:
+            config.backbone.config[key] = value
+    config.encoder.text.update(TEXT)
+    config.data.tasks = list(tasks)
+    config.solver.steps = 3
+    if "rank" in config.conditioning.adapter:
+        config.conditioning.adapter.update(rank=4, alpha=4)
+    return OmegaConf.to_container(config, resolve=True)
+
+
+@cache
+def mask(name: str) -> Any:
+    return build(composed(f"mask={name}")["mask"])
+
+
+def slots(conditions: int = 1, height: int = 32, width: int = 48, frames: int = 1) -> tuple[ImageSlot, ...]:
+    """`conditions` condition pictures and a target, at 16 pixels a token."""
+    names = [f"c{i}" for i in range(conditions)]
+    return (
+        *(ImageSlot(name, "condition", height, width, frames) for name in names),
+        ImageSlot("x", "target", height, width, frames),
+    )
+
+
+def batch(size: int = 2, conditions: int = 1, seed: int = 0) -> Batch:
+    """Random pictures; prompt i holds its subject."""
+    g = torch.Generator().manual_seed(seed)
+    where = slots(conditions)
+    images = {
+        s.name: torch.randint(0, 256, (size, s.frames, 3, s.height, s.width), generator=g, dtype=torch.uint8)
+        for s in where
+    }
+    return Batch(
+        slots=where,
+        images=images,
+        prompts=[f"a cat, no {i}" for i in range(size)],
+        subjects=[("cat",)] * size,
+        tasks=["canny"] * size,
+        keys=[f"item{i}" for i in range(size)],
+    )
+
+
+@torch.no_grad()
+def randomise(module: nn.Module, std: float = 0.2, seed: int = 1) -> nn.Module:
+    """Nothing stays zero by initialisation: weights, biases, LoRA B and gates included."""
+    g = torch.Generator().manual_seed(seed)
+    for p in module.parameters():
+        p += torch.randn(p.shape, generator=g).to(p) * std
+    return module
+
+
+def trained(*modules: nn.Module) -> int:
+    return sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad)

@@ -1,0 +1,65 @@
+"""Unified Conditional Embedding (RealGeneral section 3.2, Eq. 2): c_cond + W c_instance + b_task.
+
+Shapes: B batch, F frames, C latent channels, T text tokens, D text width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from unigen.types import CONDITION, ImageSlot
+
+
+class UCE(nn.Module):
+    """Adds the subject's text embedding, mapped to the latent width, and a task's bias to condition latents.
+
+    c_instance is the mean text embedding over the keyword's tokens (a prompt with several subjects:
+    over all of their tokens; no match: zero, so only the bias is added). Both parts start at zero,
+    so a converted model starts as the stock one. Trained parameters: text_width * channels + tasks * channels.
+    """
+
+    def __init__(self, text_width: int, channels: int, tasks: list[str]) -> None:
+        super().__init__()
+        self.tasks = list(tasks)
+        self.subject = nn.Linear(text_width, channels, bias=False)
+        self.bias = nn.Parameter(torch.zeros(len(self.tasks), channels))
+        nn.init.zeros_(self.subject.weight)
+
+    def forward(
+        self,
+        latents: dict[str, Tensor],
+        slots: tuple[ImageSlot, ...],
+        text_BTD: Tensor,
+        keyword_BT: Tensor,
+        tasks: list[str],
+    ) -> dict[str, Tensor]:
+        """`latents` (B, F, C, H, W) by slot with the condition slots shifted; `keyword_BT` marks subject tokens.
+
+        Raises ValueError for a task without a bias.
+        """
+        weight_BT1 = keyword_BT.to(text_BTD.dtype)[..., None]
+        instance_BD = (text_BTD * weight_BT1).sum(1) / weight_BT1.sum(1).clamp(min=1)
+        shift_BC = self.subject(instance_BD) + self.bias[self._numbers(tasks)]
+        shift = shift_BC[:, None, :, None, None]
+        return {s.name: latents[s.name] + shift if s.role == CONDITION else latents[s.name] for s in slots}
+
+    def _numbers(self, tasks: list[str]) -> Tensor:
+        for task in tasks:
+            if task not in self.tasks:
+                raise ValueError(
+                    f"task '{task}' has no bias in conditioning.embedding.tasks; it knows {', '.join(self.tasks)}"
+                )
+        return torch.tensor([self.tasks.index(t) for t in tasks], device=self.bias.device)
+
+
+class NoEmbedding(nn.Module):
+    """The ablation without UCE: condition latents as the codec made them (RealGeneral Table 3, w/o UCE)."""
+
+    def forward(
+        self,
+        latents: dict[str, Tensor],
+        slots: tuple[ImageSlot, ...],
+        text_BTD: Tensor,
+        keyword_BT: Tensor,
+        tasks: list[str],
+    ) -> dict[str, Tensor]:
+        return latents

@@ -1,0 +1,136 @@
+"""A configuration as plain data: resolved, written, read, compared; and the one error type for bad input.
+
+Light on purpose (no torch, no Lightning): entry points import it before anything heavy.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
+
+from unigen.files import write_text
+
+# Keys in which two runs of one configuration may differ: where it is written and who is told about it.
+IGNORED = ("run_dir", "dry_run", "debug", "logger", "hydra")
+ABSENT = "(absent)"
+
+
+class ConfigError(ValueError):
+    """Bad input from the user. The message is one sentence: what is wrong, where, and what would be legal."""
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """`cfg` as nested dicts and lists, every interpolation resolved.
+
+    Raises:
+        ConfigError: a value is `???`, or an interpolation leads nowhere; names the key.
+    """
+    try:
+        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as exc:
+        raise ConfigError(f"'{exc.full_key}' has no value; give it on the command line: {exc.full_key}=...") from exc
+    except OmegaConfBaseException as exc:
+        raise ConfigError(f"cannot resolve '{exc.full_key}': {sentence(exc)}") from exc
+
+
+def write_config(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """Writes `run_dir/config.yaml` whole or not at all (also when the process is killed half-way).
+
+    Raises:
+        ConfigError: the folder cannot be made or written (no permission, full disk).
+    """
+    try:
+        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    except OSError as exc:
+        raise ConfigError(f"{exc}; free the disk or use run_dir=<folder>") from exc
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """The plain config that `write_config` left in `run_dir`.
+
+    Raises:
+        ConfigError: there is none, or it cannot be read.
+    """
+    path = run_dir / "config.yaml"
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except FileNotFoundError as exc:
+        raise ConfigError(f"{run_dir} is not a run folder: it has no config.yaml") from exc
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as exc:
+        raise ConfigError(f"cannot read {path} ({sentence(exc)}); restore it or use another folder") from exc
+    if not isinstance(config, dict) or not config:
+        raise ConfigError(f"cannot read {path} (it holds no configuration); restore it or use another folder")
+    return config
+
+
+def same_run(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str] = IGNORED) -> None:
+    """Passes if `run_dir` holds no configuration or this one; reads only.
+
+    Args:
+        ignore: dotted keys that may differ, each with everything below it.
+
+    Raises:
+        ConfigError: the folder holds another configuration, or one that cannot be read.
+    """
+    if not (run_dir / "config.yaml").exists():
+        return
+    old, new = dict(_leaves(read_config(run_dir))), dict(_leaves(config))
+    keys = [key for key in {**new, **old} if not any(key == name or key.startswith(f"{name}.") for name in ignore)]
+    changed = [key for key in keys if old.get(key, ABSENT) != new.get(key, ABSENT)]
+    if changed:
+        shown = ", ".join(f"{key} is {_short(old, key)} there and {_short(new, key)} here" for key in changed[:3])
+        more = f", and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise ConfigError(
+            f"{run_dir} already holds another configuration ({shown}{more}); use run_dir=<another folder>"
+        )
+
+
+def own_packages(root: Path, names: Sequence[str] = ("callbacks", "datamodules", "unigen")) -> None:
+    """Passes if each top-level package would be imported from `root`; imports none of them.
+
+    Raises:
+        ConfigError: one comes from elsewhere (another project's folder, a stale install) or is not found.
+    """
+    for name in names:
+        spec, wanted = importlib.util.find_spec(name), (root / name).resolve()
+        found = list(spec.submodule_search_locations or [spec.origin]) if spec is not None else []
+        if not found:
+            raise ConfigError(f"package '{name}' is not installed; expected {wanted}: run pip install -e {root}")
+        if Path(found[0]).resolve() != wanted:
+            raise ConfigError(
+                f"package '{name}' would come from {found[0]} instead of {wanted}; "
+                f"take the former off PYTHONPATH, or run pip install -e {root}"
+            )
+
+
+def sentence(exc: Exception) -> str:
+    """An error of Hydra, OmegaConf or the YAML reader in one line, without advice that does not apply."""
+    if isinstance(exc, MarkedYAMLError) and exc.problem_mark is not None:
+        mark = exc.problem_mark
+        return f"cannot read {mark.name}, line {mark.line + 1}: {exc.problem}"
+    if isinstance(exc, OSError) and exc.strerror and exc.filename:
+        return f"{exc.strerror}: {exc.filename}"
+    text = str(exc) or (str(exc.__cause__) if exc.__cause__ else type(exc).__name__)
+    text = re.split(r"\n\s*(?:Config search path|Search path|full_key|object_type)", text)[0]
+    return " ".join(text.split())
+
+
+def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of every leaf; an empty mapping is a leaf, a list is one value."""
+    if not isinstance(config, Mapping) or not (config or not prefix):
+        yield prefix, list(config) if isinstance(config, tuple) else config
+        return
+    for key, value in config.items():
+        yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _short(leaves: Mapping[str, Any], key: str) -> str:
+    return textwrap.shorten(str(leaves.get(key, ABSENT)), 60, placeholder="...")

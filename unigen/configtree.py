@@ -1,0 +1,148 @@
+"""The config folder as data: its groups and files, what a job's files say, and what would have been legal."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from unigen.config import ConfigError
+
+if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
+    from hydra.core.default_element import ResultDefault
+
+FREE = object()  # what `lookup` finds at a legal key that takes any value
+UNKNOWN = object()  # ... and at a key that is not legal
+_SPLIT = re.compile(r"[./]")
+
+
+@dataclass
+class Tree:
+    """The config folders (the project's, then the user's), read through Hydra where order and packages matter."""
+
+    folders: list[Path]
+    name: str
+    loader: ConfigLoader
+    open_tables: tuple[str, ...]
+    contents: dict[str, dict] = field(default_factory=dict)
+
+    def is_group(self, key: str) -> bool:
+        return any((folder / key).is_dir() for folder in self.folders)
+
+    def groups(self) -> list[str]:
+        files = [path.relative_to(folder) for folder in self.folders for path in folder.rglob("*.yaml")]
+        return sorted({file.parent.as_posix() for file in files} - {"."})
+
+    def options(self, group: str) -> list[str]:
+        roots = [folder / group for folder in self.folders]
+        return sorted({p.relative_to(root).with_suffix("").as_posix() for root in roots for p in root.rglob("*.yaml")})
+
+    def search_path(self) -> list[str]:
+        """What tells Hydra of the user's own folders, as an override."""
+        extra = ",".join(f"'file://{folder}'" for folder in self.folders[1:])
+        return [f"hydra.searchpath=[{extra}]"] if extra else []
+
+    def defaults(self, lines: Sequence[str]) -> list[ResultDefault]:
+        """The files of a job in merge order, without Hydra's own; raises Hydra's and the YAML reader's errors."""
+        from hydra.types import RunMode
+
+        found = self.loader.compute_defaults_list(self.name, [*lines, *self.search_path()], RunMode.RUN).defaults
+        return [default for default in found if not default.config_path.startswith("hydra/")]
+
+    def content(self, default: ResultDefault) -> dict:
+        """What a file says, unresolved, at its place in the whole config; Hydra's own part is left out."""
+        content = {key: value for key, value in self.raw(default.config_path).items() if key != "defaults"}
+        for part in reversed(default.package.split(".") if default.package else []):
+            content = {part: content}
+        return {key: value for key, value in content.items() if key != "hydra"}
+
+    def raw(self, config_path: str) -> dict:
+        """A file as it is written, with its defaults list; ConfigError where no folder holds it."""
+        if config_path not in self.contents:
+            path = next((f for folder in self.folders if (f := folder / f"{config_path}.yaml").is_file()), None)
+            if path is None:
+                raise ConfigError(f"{config_path}.yaml is not in {' or '.join(map(str, self.folders))}")
+            content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+            if not isinstance(content, dict):
+                raise ConfigError(f"{config_path}.yaml holds a list; a config file is a mapping of keys")
+            self.contents[config_path] = content
+        return self.contents[config_path]
+
+
+def lookup(node: Any, parts: Sequence[str]) -> Any:
+    """What the reference holds at a key: a value, FREE (null, `auto`, `???`, an interpolation) or UNKNOWN."""
+    for part in parts:
+        if isinstance(node, dict):
+            node = next((value for name, value in node.items() if str(name) == part), UNKNOWN)
+        elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif not _is_free(node):
+            return UNKNOWN
+    return FREE if _is_free(node) else node
+
+
+def _is_free(node: Any) -> bool:
+    return node is None or node == "auto" or _is_open(node)
+
+
+def _is_open(value: Any) -> bool:
+    return isinstance(value, str) and (value == "???" or "${" in value)
+
+
+def fits(value: Any, wanted: Any) -> bool:
+    """Whether `value` may replace the default `wanted`: of the same type, an int for a float, or not known yet."""
+    if wanted is FREE or _is_open(value):
+        return True
+    if isinstance(wanted, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is type(wanted)
+
+
+def kind(wanted: Any) -> str:
+    """In words, what fits a default."""
+    if isinstance(wanted, dict):
+        return f"a mapping of {', '.join(map(str, wanted)) or 'nothing'}"
+    names = {bool: "true or false", int: "an integer", float: "a number", str: "a string", list: "a list"}
+    return f"{names.get(type(wanted), type(wanted).__name__)} like the default {spelt(wanted)}"
+
+
+def spelt(value: Any) -> str:
+    """A value as YAML spells it, near enough for an error."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def merge(below: dict, above: dict) -> None:
+    """Hydra's merge: mappings merge, everything else replaces, and `???` replaces nothing."""
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            merge(below[key], value)
+        elif not (value == "???" and key in below):
+            below[key] = copy.deepcopy(value)
+
+
+def dotted_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    for name, value in node.items() if isinstance(node, dict) else ():
+        yield f"{prefix}{name}"
+        yield from dotted_keys(value, f"{prefix}{name}.")
+
+
+def nearest(word: str, legal: Iterable[str]) -> list[str]:
+    """Up to two words that may be meant: like it and beside it, like it as a whole, or elsewhere by that last name."""
+    known = list(dict.fromkeys(legal))
+    as_deep = [name for name in known if len(_SPLIT.findall(name)) == len(_SPLIT.findall(word))]
+    parent, _, leaf = word.rpartition(".")
+    beside = {name.rpartition(".")[2]: name for name in as_deep if name.rpartition(".")[0] == parent}
+    if close := get_close_matches(leaf, beside, 2):
+        return [beside[name] for name in close]
+    if close := get_close_matches(word, as_deep, 2, cutoff=0.8):
+        return close
+    last = {name: _SPLIT.split(name)[-1] for name in known}
+    close = get_close_matches(_SPLIT.split(word)[-1], set(last.values()), 1, cutoff=0.8)
+    return [name for name in known if last[name] in close][:2]

@@ -1,0 +1,108 @@
+"""A T5 encoder for prompts, with the spans of keywords that UCE asks for.
+
+Shapes: B prompts, W window in tokenizer tokens, T text tokens after pooling, D width.
+"""
+
+import re
+import warnings
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unigen.weights import load_pretrained
+
+
+class T5Text(nn.Module):
+    """`T5EncoderModel`: a prompt padded or cut to `window` tokens, then the mean of every `pool` neighbours.
+
+    As in CogVideoX padding is encoded and attended to like any token, so there is no text mask.
+    `tokenizer` is "byt5" (bytes; needs no files) or a folder or repository id. `pool` shortens byte
+    sequences for small models (pool 1: as published). `trained` says whether it learns with the backbone.
+    A prompt longer than the window is cut, with a warning that names it.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        tokenizer: str,
+        window: int,
+        pool: int,
+        trained: bool,
+        pretrained: str | None = None,
+    ) -> None:
+        from transformers import T5Config, T5EncoderModel
+
+        super().__init__()
+        if window % pool:
+            raise ValueError(f"encoder.text.window is {window}; it must be a multiple of encoder.text.pool ({pool})")
+        load = load_pretrained(T5EncoderModel, pretrained, "encoder.text.pretrained", "text_encoder")
+        self.model = load or T5EncoderModel(T5Config(**config))
+        self.model.requires_grad_(trained)
+        self.window, self.pool, self.trained = window, pool, trained
+        self.tokens, self.width = window // pool, self.model.config.d_model
+        self.source, self._tokenizer = tokenizer, None
+
+    def encode(self, prompts: list[str]) -> Tensor:
+        """(B, T, D) features."""
+        ids_BW = torch.tensor([self._ids(p) for p in prompts], device=self.model.device)
+        with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
+            x_BWD = self.model(input_ids=ids_BW).last_hidden_state
+        return x_BWD.unflatten(1, (self.tokens, self.pool)).mean(2)
+
+    def keywords(self, prompts: list[str], subjects: list[tuple[str, ...]]) -> Tensor:
+        """(B, T) booleans: text tokens that hold a subject's words, whatever their case; all False: no match."""
+        hits = torch.zeros(len(prompts), self.window, dtype=torch.bool)
+        for row, (prompt, words) in enumerate(zip(prompts, subjects, strict=True)):
+            for start, stop in _matches(prompt, words):
+                for token, (a, b) in enumerate(self._offsets(prompt)):
+                    if a < stop and b > start and token < self.window:
+                        hits[row, token] = True
+        return hits.unflatten(1, (self.tokens, self.pool)).any(2)
+
+    @property
+    def tokenizer(self) -> Any:
+        """Loaded at first use: building on the meta device needs no files."""
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer, ByT5Tokenizer
+
+            key = "encoder.text.tokenizer"
+            if self.source == "byt5":
+                self._tokenizer = ByT5Tokenizer()
+            else:
+                self._tokenizer = load_pretrained(AutoTokenizer, self.source, key, "tokenizer")
+        return self._tokenizer
+
+    def _ids(self, prompt: str) -> tuple[int, ...]:
+        return _cached_ids(self.tokenizer, self.window, prompt)
+
+    def _offsets(self, prompt: str) -> list[tuple[int, int]]:
+        """Each token's (first, last + 1) character of the prompt."""
+        if self.source != "byt5":
+            return self.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
+        return [(i, i + 1) for i, letter in enumerate(prompt) for _ in letter.encode()]
+
+
+@lru_cache(maxsize=65536)
+def _cached_ids(tokenizer: Any, window: int, prompt: str) -> tuple[int, ...]:
+    ids = tokenizer(prompt)["input_ids"]
+    if len(ids) > window:
+        warnings.warn(
+            f"prompt has {len(ids)} tokens, the window (encoder.text.window) {window}: cut after "
+            f"{tokenizer.decode(ids[: window - 1])!r}",
+            stacklevel=2,
+        )
+        ids = [*ids[: window - 1], tokenizer.eos_token_id]
+    return tuple(ids + [tokenizer.pad_token_id] * (window - len(ids)))
+
+
+def _matches(prompt: str, words: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Character spans of whole-word matches."""
+    return [
+        match.span()
+        for word in words
+        if word
+        for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE)
+    ]

@@ -1,0 +1,78 @@
+"""diffusers' autoencoders as codecs, one picture at a time (a clip's frames are encoded one by one).
+
+Shapes: N pictures, C latent channels.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from unigen.weights import load_pretrained
+
+
+class CogVideoXVAE(nn.Module):
+    """`AutoencoderKLCogVideoX` on stills: latent = posterior * scaling_factor, as the authors train.
+
+    Stills are decoded one latent frame at a time: two frames together would decode to eight.
+    `config` are the class's arguments, `pretrained` a folder or repository id, or null.
+    """
+
+    stride = 8
+
+    def __init__(self, config: Mapping[str, Any], pretrained: str | None = None) -> None:
+        from diffusers import AutoencoderKLCogVideoX
+
+        super().__init__()
+        load = load_pretrained(AutoencoderKLCogVideoX, pretrained, "encoder.codec.pretrained", "vae")
+        self.vae = (load or AutoencoderKLCogVideoX(**config)).requires_grad_(False).eval()
+
+    @property
+    def channels(self) -> int:
+        return self.vae.config.latent_channels
+
+    def fit(self, pictures: Callable[[], Tensor]) -> None:
+        """Pretrained: nothing to fit."""
+
+    @torch.no_grad()
+    def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor:
+        """A posterior sample with a generator, the posterior's mean without."""
+        posterior = self.vae.encode(pixels_N3HW[:, :, None]).latent_dist
+        z = posterior.mode() if generator is None else posterior.sample(generator)
+        return z[:, :, 0] * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents_NCHW: Tensor) -> Tensor:
+        return self.vae.decode(latents_NCHW[:, :, None] / self.vae.config.scaling_factor).sample[:, :, 0]
+
+
+class ImageVAE(nn.Module):
+    """`AutoencoderKL` (Flux and its kin): latent = (posterior - shift_factor) * scaling_factor."""
+
+    stride = 8
+
+    def __init__(self, config: Mapping[str, Any], pretrained: str | None = None) -> None:
+        from diffusers import AutoencoderKL
+
+        super().__init__()
+        load = load_pretrained(AutoencoderKL, pretrained, "encoder.codec.pretrained", "vae")
+        self.vae = (load or AutoencoderKL(**config)).requires_grad_(False).eval()
+
+    @property
+    def channels(self) -> int:
+        return self.vae.config.latent_channels
+
+    def fit(self, pictures: Callable[[], Tensor]) -> None:
+        """Pretrained: nothing to fit."""
+
+    @torch.no_grad()
+    def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor:
+        """A posterior sample with a generator, the posterior's mean without."""
+        posterior = self.vae.encode(pixels_N3HW).latent_dist
+        z = posterior.mode() if generator is None else posterior.sample(generator)
+        return (z - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents_NCHW: Tensor) -> Tensor:
+        return self.vae.decode(latents_NCHW / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)).sample

@@ -1,0 +1,74 @@
+"""Scores of a pipeline on held-out samples, each between what ignoring the condition gives and what the codec allows.
+
+Shapes: N items, H and W pixels.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unigen.pipeline import Pipeline
+from unigen.protocols import Metric
+from unigen.types import TARGET, Batch
+
+
+@torch.no_grad()
+def evaluate(
+    pipeline: Pipeline, batches: Iterable[Batch], metrics: Mapping[str, Metric], seed: int
+) -> dict[str, dict[str, Any]]:
+    """{metric: {value, low, high, better, items}} over the first target slot of every sample.
+
+    `low` is the no-condition bound: each output scored against another item's truth, as a model that
+    ignores its condition would score. `high` is the truth after one pass through the codec.
+    """
+    outputs, truths, ceilings = [], [], []
+    for batch in batches:
+        name = next(s.name for s in batch.slots if s.role == TARGET)
+        outputs.append(pipeline.sample(batch, seed)[name].flatten(0, 1))
+        truths.append(batch.images[name].flatten(0, 1))
+        ceilings.append(through_codec(pipeline, truths[-1]))
+    output, truth, ceiling = torch.cat(outputs), torch.cat(truths), torch.cat(ceilings)
+    return {
+        name: {
+            "value": _mean(metric(output, truth)),
+            "low": _mean(metric(output, truth.roll(1, dims=0))),
+            "high": _mean(metric(ceiling, truth)),
+            "better": metric.better,
+            "items": len(truth),
+        }
+        for name, metric in metrics.items()
+    }
+
+
+def through_codec(pipeline: Pipeline, pictures_N3HW: Tensor) -> Tensor:
+    """uint8 pictures encoded and decoded, rounded to uint8 as outputs are."""
+    pixels = pictures_N3HW.to(pipeline.device).float() / 127.5 - 1
+    decoded = pipeline.codec.decode(pipeline.codec.encode(pixels))
+    return ((decoded.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+
+
+def protocol(pipeline: Pipeline, metrics: Mapping[str, Metric], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that a number depends on besides the weights: numbers under different protocols do not compare."""
+    data = config["data"]
+    return {
+        "data": data["_target_"],
+        "split": "test",
+        "items": config["evaluation"]["items"],
+        "size": data["size"],
+        "tasks": data["tasks"],
+        "solver": type(pipeline.solver).__name__,
+        "steps": pipeline.solver.steps,
+        "guidance": pipeline.solver.guidance,
+        "drop": list(pipeline.solver.drop),
+        "noise_seed": config["evaluation"]["seed"],
+        "weights": "EMA" if "ema" in config["callback"] else "last",
+        **{f"metric.{name}": dict(metric.protocol) for name, metric in metrics.items()},
+    }
+
+
+def _mean(scores_N: Tensor) -> float | None:
+    value = float(scores_N.double().mean())
+    return value if math.isfinite(value) else None

@@ -1,0 +1,38 @@
+"""Files that are whole or not there: a full disk or a killed process never leaves half of one."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary neighbour to write to; flushed to the disk and renamed to `path` when the block ends well.
+
+    If it does not, or the disk is full, the neighbour is removed, what was at `path` stays, and an
+    OSError says which file could not be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        part.chmod(0o644)
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(
+            f"{path} could not be written: {error.strerror or error}; what was there before is unharmed"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text through `whole_file`."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -1,0 +1,86 @@
+"""What a run says before it starts: who sees whom, what may be cached, what is trained, how long a sample is."""
+
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from unigen.layout import Layout
+from unigen.masks import Mask, attended_pairs, closure, static_segments
+from unigen.pipeline import Pipeline
+from unigen.types import ImageSlot
+
+
+def parameters(pipeline: Pipeline) -> dict[str, int]:
+    """How many parameters are `trained`, and how many there are in `total`; shared ones count once."""
+    modules = (pipeline.backbone, pipeline.embedding, pipeline.text, pipeline.codec)
+    every = {id(p): p for m in modules for p in m.parameters()}
+    return {
+        "trained": sum(p.numel() for p in every.values() if p.requires_grad),
+        "total": sum(p.numel() for p in every.values()),
+    }
+
+
+def print_header(pipeline: Pipeline, slots: tuple[ImageSlot, ...], config: dict[str, Any]) -> None:
+    """The header of a run, on the terminal."""
+    console = Console(highlight=False)
+    layout, mask = pipeline.plan(slots).layout, pipeline.mask
+    where = f" ({config['paper']})" if config["paper"] else ""
+    task = config["task"]["name"] or ", ".join(config["data"]["tasks"])
+    console.print(f"[bold]{config['name']}[/bold]{where}, task {task}, seed {config['seed']}")
+    console.print(mask_table(layout, mask))
+    for line in [*influence(layout, mask), cacheable(pipeline, layout), *sizes(pipeline, layout)]:
+        console.print(line, soft_wrap=True)
+
+
+def mask_table(layout: Layout, mask: Mask) -> Table:
+    """Rows are queries, columns keys: who attends to whom in one layer."""
+    table = Table(title=f"mask {mask.name}: who attends to whom", title_justify="left", title_style="")
+    table.add_column("query \\ key")
+    for key in layout.segments:
+        table.add_column(f"{key.name} ({key.tokens})")
+    for query in layout.segments:
+        table.add_row(query.name, *("yes" if mask.sees(query, key) else "-" for key in layout.segments))
+    return table
+
+
+def influence(layout: Layout, mask: Mask) -> list[str]:
+    """Pairs that do not attend to each other, and whether the source arrives all the same after several layers."""
+    lines = []
+    for i, query in enumerate(layout.segments):
+        for j, key in enumerate(layout.segments):
+            if i == j or mask.sees(query, key):
+                continue
+            depths = [d for d in range(1, len(layout.segments) + 1) if closure(layout, mask, d)[i, j]]
+            arrives = f"arrives after {depths[0]} layers through others" if depths else "never arrives"
+            lines.append(f"closure: {key.name} -> {query.name} is blocked, but {arrives}" if depths else
+                         f"closure: {key.name} -> {query.name} {arrives}")
+    return lines or ["closure: every segment reaches every other in one layer"]
+
+
+def cacheable(pipeline: Pipeline, layout: Layout) -> str:
+    """Which segments' keys and values stay the same over the denoising steps."""
+    timing = pipeline.modulation.timing
+    now = static_segments(layout, pipeline.mask, timing)
+    if now:
+        return f"cacheable over denoising steps: {', '.join(now)}"
+    own = static_segments(layout, pipeline.mask, dict.fromkeys(timing, "own"))
+    hint = f" ({', '.join(own)} would be, with conditioning.modulation.timing own)" if own else ""
+    return f"cacheable over denoising steps: nothing{hint}"
+
+
+def sizes(pipeline: Pipeline, layout: Layout) -> list[str]:
+    """Parameters, tokens and FLOPs."""
+    count = parameters(pipeline)
+    flops = pipeline.backbone.flops(layout, pipeline.mask)
+    share = attended_pairs(layout, layout, pipeline.mask) / len(layout) ** 2
+    parts = ", ".join(f"{s.name} {s.tokens}" for s in layout.segments)
+    return [
+        f"parameters: {count['trained'] / 1e6:.1f} M trained of {count['total'] / 1e6:.1f} M "
+        f"({count['trained']:,} of {count['total']:,})",
+        f"tokens per sample: {len(layout)} ({parts}); attention computes {share:.1%} of all pairs",
+        f"forward: {(flops['linear'] + flops['attention']) / 1e12:.4g} TFLOP a sample",
+        f"precision and device: {torch.get_num_threads()} threads"
+        + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", CPU"),
+    ]

@@ -1,0 +1,73 @@
+"""Runs an entry point under Hydra, so that bad input ends in one sentence: `error: ...` on stderr, exit code 1."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from unigen.preflight import preflight, sentence
+
+# What a user can cause and one sentence can say.  Anything else is a defect and keeps its traceback.
+USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, YAMLError)
+
+
+def launch(task: Callable[[DictConfig], None], config_dir: Path, config_name: str = "config") -> None:
+    """Checks `sys.argv`, then runs `task` once, or once for each job of a multirun (`-m`).
+
+    A job of a multirun that fails does not stop the others; the exit code is 1 if any failed.  SystemExit (preemption)
+    passes through and ends a multirun.  `debug=true` prints the traceback of every error of `task`;
+    HYDRA_FULL_ERROR=1 in the environment leaves all errors to Hydra.
+    """
+    import hydra
+    from hydra.errors import HydraException
+
+    failed: list[Exception] = []
+    main = hydra.main(version_base="1.3", config_path=str(config_dir.resolve()), config_name=config_name)
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        preflight(config_dir, sys.argv[1:], config_name)
+        main(task)()
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
+    try:
+        preflight(config_dir, sys.argv[1:], config_name)
+        main(_guarded(task, failed))()
+    except (*USER_ERRORS, HydraException) as exc:
+        sys.exit(f"error: {sentence(exc)}")
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+    if failed:
+        sys.exit(1)
+
+
+def _guarded(task: Callable[[DictConfig], None], failed: list[Exception]) -> Callable[[DictConfig], None]:
+    """`task` with its errors reported here: Hydra would add lines of its own, and drop all but a sweep's first."""
+
+    @functools.wraps(task)
+    def run(cfg: DictConfig) -> None:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        job = HydraConfig.get().job.num if HydraConfig.get().mode == RunMode.MULTIRUN else None
+        try:
+            task(cfg)
+        except Exception as exc:
+            failed.append(exc)
+            if not isinstance(exc, USER_ERRORS) or OmegaConf.select(cfg, "debug"):
+                traceback.print_exc()
+            where = "" if job is None else f" (job {job}: {' '.join(HydraConfig.get().overrides.task)})"
+            print(f"error: {_message(exc)}{where}", file=sys.stderr, flush=True)
+
+    return run
+
+
+def _message(exc: Exception) -> str:
+    known = isinstance(exc, USER_ERRORS) and str(exc)
+    return sentence(exc) if known else f"{type(exc).__name__}: {sentence(exc)}"

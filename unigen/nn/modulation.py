@@ -1,0 +1,101 @@
+"""AdaLN with one modulation branch for each role: the mechanism behind SC-AdaLN (RealGeneral section 3.3).
+
+Shapes: B batch, L tokens, D width, E width of the time embedding.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unigen.layout import TEXT_STREAM, Layout
+
+
+class Modulation(NamedTuple):
+    """What a block needs to modulate its tokens: the layout, and each segment's time embedding (B, E).
+
+    It travels in the place of the stock `temb` argument, so nothing is shared mutable state and
+    gradient checkpointing recomputes with the very same layout. Segments on one clock share one tensor.
+    """
+
+    layout: Layout
+    temb: dict[str, Tensor]
+
+
+class BranchedLayerNormZero(nn.Module):
+    """`CogVideoXLayerNormZero` with named branches (RealGeneral Eqs. 4-5): LN(x) * (1 + scale_k) + shift_k.
+
+    `branches` maps a role to a branch name. A branch starts as the stock text half or video half,
+    by the stream of its roles, so at initialisation the outputs equal the stock module's bit for bit
+    for every table. `tied` branches share the frozen stock parameters and differ by their LoRA alone;
+    otherwise each branch is a trainable copy. The shared affine LayerNorm is the stock one.
+    """
+
+    def __init__(self, stock: nn.Module, branches: Mapping[str, str], tied: bool) -> None:
+        super().__init__()
+        self.silu, self.norm = stock.silu, stock.norm
+        self.table = dict(branches)
+        visual, text = _halves(stock.linear)
+        streams = {name: text if _is_text(name, self.table) else visual for name in dict.fromkeys(branches.values())}
+        self.branches = nn.ModuleDict({name: _branch(half, tied) for name, half in streams.items()})
+
+    def forward(self, visual_BLD: Tensor, text_BLD: Tensor, modulation: Modulation) -> tuple[Tensor, ...]:
+        """Modulated visual and text tokens, then their gates: broadcastable to (B, L, D)."""
+        made: dict[tuple[str, int], tuple[Tensor, ...]] = {}
+        streams: dict[bool, list] = {True: [], False: []}
+        for segment in modulation.layout.segments:
+            temb = modulation.temb[segment.name]
+            key = (self.table[segment.role], id(temb))
+            if key not in made:
+                made[key] = self.branches[key[0]](self.silu(temb))[:, None, :].chunk(3, dim=-1)
+            streams[segment.stream == TEXT_STREAM].append((segment.tokens, made[key]))
+        x, gate = self._modulate(visual_BLD, streams[False])
+        text, text_gate = self._modulate(text_BLD, streams[True])
+        return x, text, gate, text_gate
+
+    def _modulate(self, x_BLD: Tensor, runs: list) -> tuple[Tensor, Tensor]:
+        if not runs:
+            return x_BLD, x_BLD.new_ones(())
+        x = self.norm(x_BLD)
+        if all(made is runs[0][1] for _, made in runs):
+            shift, scale, gate = runs[0][1]
+            return x * (1 + scale) + shift, gate
+        parts = x.split([tokens for tokens, _ in runs], dim=1)
+        out = [part * (1 + scale) + shift for part, (_, (shift, scale, _)) in zip(parts, runs, strict=True)]
+        gates = [gate.expand(-1, tokens, -1) for tokens, (_, _, gate) in runs]
+        return torch.cat(out, dim=1), torch.cat(gates, dim=1)
+
+
+def _is_text(branch: str, table: Mapping[str, str]) -> bool:
+    """Whether a branch serves the text stream; it cannot serve both, since it starts from one half."""
+    roles = [role for role, name in table.items() if name == branch]
+    if "text" in roles and len(roles) > 1:
+        raise ValueError(
+            f"conditioning.modulation.branches: branch '{branch}' serves {', '.join(roles)}, "
+            "but text starts from other weights than pictures; give text a branch of its own"
+        )
+    return roles == ["text"]
+
+
+def _halves(linear: nn.Linear) -> tuple[nn.Linear, nn.Linear]:
+    """The stock linear E -> 6D as its video half and its text half (chunk order of diffusers), E -> 3D each."""
+    weights = linear.weight.detach().chunk(2, dim=0)
+    biases = linear.bias.detach().chunk(2, dim=0)
+    halves = []
+    for weight, bias in zip(weights, biases, strict=True):
+        half = nn.Linear(1, 1, device="meta")
+        half.in_features, half.out_features = weight.shape[1], weight.shape[0]
+        half.weight = nn.Parameter(weight.clone())
+        half.bias = nn.Parameter(bias.clone())
+        halves.append(half)
+    return halves[0], halves[1]
+
+
+def _branch(half: nn.Linear, tied: bool) -> nn.Linear:
+    """A linear of its own module on shared parameters (tied) or on a copy of them."""
+    branch = nn.Linear(1, 1, device="meta")
+    branch.in_features, branch.out_features = half.in_features, half.out_features
+    branch.weight = half.weight if tied else nn.Parameter(half.weight.detach().clone())
+    branch.bias = half.bias if tied else nn.Parameter(half.bias.detach().clone())
+    return branch

@@ -1,0 +1,31 @@
+"""Clocks and keyed randomness. t in [0, 1], 1 is noise, 0 is data; all of it fp32.
+
+Shapes: B batch, S segments.
+"""
+
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+
+from unigen.layout import Layout
+
+
+def mix(*keys: int | str) -> int:
+    """A seed from any keys, the same in every process and on every run (63 bits of BLAKE2b)."""
+    digest = blake2b("/".join(map(str, keys)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+def generator(*keys: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that is a pure function of its keys, e.g. (seed, "train", step, rank).
+
+    Keyed randomness needs nothing in a checkpoint, and gives every arm of an ablation the same noise.
+    """
+    return torch.Generator(device=device).manual_seed(mix(*keys))
+
+
+def clock(layout: Layout, t_B: Tensor) -> Tensor:
+    """t_s = min(t, cap_s), shape (B, S). The one rule for noising, own-time modulation and sampling."""
+    caps_S = torch.tensor([s.cap for s in layout.segments], dtype=torch.float32, device=t_B.device)
+    return torch.minimum(t_B.float()[:, None], caps_S[None, :])

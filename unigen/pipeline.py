@@ -1,0 +1,247 @@
+"""The one data path: sample -> signature -> plan -> tokens -> corrupt -> condition -> backbone -> loss | solver.
+
+Training and sampling walk the same first steps with the same functions.
+Shapes: B batch, F frames, C channels, L tokens, P patch features.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch import Generator, Tensor
+
+from unigen import canvas, noise
+from unigen.layout import Geometry, Layout, Plan
+from unigen.losses.weighted import weighted_mean
+from unigen.masks import Mask, static_segments
+from unigen.protocols import Backbone, Codec, Embedding, Formatter, Loss, Modulation, Process, Solver, TextEncoder
+from unigen.solvers.loop import integrate
+from unigen.tokens import Tokens
+from unigen.types import TARGET, TEXT, Batch, ImageSlot, Signature
+
+
+@dataclass
+class Pipeline:
+    """The parts of one experiment. A plain object: which of its modules train is the LightningModule's business.
+
+    `dropout` maps a role to the probability that training hides it: text becomes the empty prompt,
+    a picture zero latents. What `solver.drop` names, guidance hides in its second branch in the same way.
+    Raises ValueError if the parts do not fit each other (see `check`).
+    """
+
+    formatter: Formatter
+    mask: Mask
+    backbone: Backbone
+    embedding: Embedding
+    modulation: Modulation
+    codec: Codec
+    text: TextEncoder
+    process: Process
+    loss: Loss
+    solver: Solver
+    dropout: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check(self)
+        self._plan = lru_cache(maxsize=256)(self._make_plan)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
+    def plan(self, slots: tuple[ImageSlot, ...]) -> Plan:
+        """Where everything goes, kept by signature; refuses a layout with roles that a table does not know."""
+        return self._plan(Signature(tuple(slots), self.text.tokens))
+
+    def _make_plan(self, signature: Signature) -> Plan:
+        b, c = self.backbone, self.codec
+        plan = self.formatter(signature, Geometry(c.stride, b.patch, b.axes, b.reach))
+        if not any(self.loss.weights[s.role] > 0 and s.cap > 0 for s in plan.layout.visual):
+            raise ValueError("loss.weights is 0 for every noised role of this layout: there is nothing to learn")
+        return plan
+
+    # --- sample -> tokens ---------------------------------------------------------------------------------
+
+    def encode(self, batch: Batch, dropped: Mapping[str, Tensor], generator: Generator | None = None) -> Tokens:
+        """Clean tokens of a batch. `dropped[role]` (B,) booleans hide that role of those samples.
+
+        `generator` samples codec posteriors (training); without one their means are used.
+        """
+        slots, plan = batch.slots, self.plan(batch.slots)
+        text_hidden = dropped.get(TEXT)
+        prompts = batch.prompts
+        if text_hidden is not None:
+            prompts = ["" if hide else p for p, hide in zip(prompts, text_hidden.tolist(), strict=True)]
+        text_BTD = self.text.encode(prompts)
+        pixels = [c.to(self.device).float() / 127.5 - 1 for c in canvas.stitch(batch.images, plan, slots)]
+        latents = canvas.cut([self._encode_pixels(c, generator) for c in pixels], plan, slots, self.codec.stride)
+        keywords_BT = self.text.keywords(prompts, batch.subjects).to(self.device)
+        latents = self.embedding(latents, slots, text_BTD, keywords_BT, batch.tasks)
+        features = {TEXT: text_BTD}
+        for slot in slots:
+            z = latents[slot.name]
+            if (hide := dropped.get(slot.role)) is not None:
+                z = torch.where(hide.to(z.device)[:, None, None, None, None], 0, z)
+            filled = canvas.fill_patch(z, self.backbone.patch[0], plan.fill)
+            features[slot.name] = canvas.to_tokens(filled, self.backbone.patch)
+        return Tokens(plan.layout, features)
+
+    def _encode_pixels(self, pixels_BFCHW: Tensor, generator: Generator | None) -> Tensor:
+        z = self.codec.encode(pixels_BFCHW.flatten(0, 1), generator)
+        return z.unflatten(0, pixels_BFCHW.shape[:2])
+
+    def times(self, layout: Layout, t_B: Tensor) -> dict[str, Tensor]:
+        """Each segment's modulation time: the step's t (one shared tensor), or its own clock."""
+        clock_BS = noise.clock(layout, t_B)
+        timing = self.modulation.timing
+        return {s.name: t_B if timing[s.role] == "shared" else clock_BS[:, i] for i, s in enumerate(layout.segments)}
+
+    def draw_noise(self, plan: Plan, slots: tuple[ImageSlot, ...], generators: list[Generator]) -> dict[str, Tensor]:
+        """Standard normal tokens (B, L, P) for every noised slot, one generator for each sample.
+
+        The copies that fill a still's temporal patch get the same noise or their own, as the plan says.
+        """
+        pt = self.backbone.patch[0]
+        drawn = {}
+        for slot in slots:
+            if plan.layout[slot.name].cap == 0:
+                continue
+            own = slot.frames if slot.frames % pt == 0 or plan.copy_noise == "same" else pt
+            h, w = slot.height // self.codec.stride, slot.width // self.codec.stride
+            shape = own, self.codec.channels, h, w
+            eps = torch.stack([torch.randn(shape, generator=g, device=g.device) for g in generators]).to(self.device)
+            drawn[slot.name] = canvas.to_tokens(canvas.fill_patch(eps, pt, "replicate"), self.backbone.patch)
+        return drawn
+
+    # --- training -----------------------------------------------------------------------------------------
+
+    def training_loss(self, batch: Batch, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of one batch, and its parts for the log. All randomness comes from `generator`."""
+        size, layout = len(batch), self.plan(batch.slots).layout
+        dropped = {
+            role: torch.rand(size, generator=generator) < share for role, share in self.dropout.items() if share > 0
+        }
+        t_B = self.process.sample_times(size, generator).to(self.device)
+        clean = self.encode(batch, dropped, generator)
+        noises = self.draw_noise(self.plan(batch.slots), batch.slots, [generator] * size)
+        return self.denoising_loss(layout, clean, noises, t_B)
+
+    def denoising_loss(
+        self, layout: Layout, clean: Tokens, noises: dict[str, Tensor], t_B: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss at given times and noise: also what validation measures at fixed ones."""
+        clocks = dict(zip(layout.names, noise.clock(layout, t_B).unbind(1), strict=True))
+        noisy = {n: self.process.corrupt(clean.features[n], eps, clocks[n]) for n, eps in noises.items()}
+        predictions = self.backbone(clean.updated(noisy), self.times(layout, t_B), self.mask)
+        errors = {
+            n: self.loss.error(self.process, clean.features[n], eps, noisy[n], predictions[n], clocks[n])
+            for n, eps in noises.items()
+        }
+        return weighted_mean(errors, {n: layout[n].role for n in errors}, self.loss.weights)
+
+    # --- sampling -----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(self, batch: Batch, seed: int) -> dict[str, Tensor]:
+        """uint8 pixels (B, F, C, H, W) of every target slot; conditions are never changed.
+
+        Noise is keyed by (seed, sample key), so a picture does not depend on its batch mates.
+        """
+        plan, size = self.plan(batch.slots), len(batch)
+        keys = batch.keys or [str(i) for i in range(size)]
+        noises = self.draw_noise(plan, batch.slots, [noise.generator(seed, "sample", k) for k in keys])
+        clean = self._branches(batch)
+        state = {s.name: clean.features[s.name][:size] for s in plan.layout.visual}
+        for name, eps in noises.items():
+            cap_B = torch.full((size,), plan.layout[name].cap, device=self.device)
+            state[name] = self.process.corrupt(state[name], eps, cap_B)
+        predict = Guided(self, clean, size)
+        chance = noise.generator(seed, "solver", device=self.device)
+        state = integrate(predict, state, plan.layout, self.process, self.solver, chance)
+        return self.decode(state, plan, batch.slots)
+
+    def _branches(self, batch: Batch) -> Tokens:
+        """Clean tokens, with the guidance branch (its roles hidden) stacked behind along the batch."""
+        clean = self.encode(batch, {})
+        if self.solver.guidance == 1.0:
+            return clean
+        everyone = torch.ones(len(batch), dtype=torch.bool)
+        hidden = self.encode(batch, {role: everyone for role in self.solver.drop})
+        return clean.updated({n: torch.cat([x, hidden.features[n]]) for n, x in clean.features.items()})
+
+    def decode(self, state: dict[str, Tensor], plan: Plan, slots: tuple[ImageSlot, ...]) -> dict[str, Tensor]:
+        """Tokens of the target slots back to uint8 pixels (B, F, C, H, W)."""
+        latents = {}
+        for slot in slots:
+            box = canvas.from_tokens(state[slot.name], plan.layout[slot.name].grid, self.backbone.patch)
+            latents[slot.name] = canvas.read_patch(box, slot.frames, plan.fill)
+        wanted = {p.canvas for p in plan.placements for s in slots if s.name == p.slot and s.role == TARGET}
+        pages = canvas.paste(latents, plan, slots, self.codec.stride)
+        pixels = [self._decode_latents(page) if i in wanted else None for i, page in enumerate(pages)]
+        targets = {s.name for s in slots if s.role == TARGET}
+        shown = Plan(plan.layout, tuple(p for p in plan.placements if p.slot in targets))
+        return canvas.cut(pixels, shown, slots, stride=1)
+
+    def _decode_latents(self, z_BFCHW: Tensor) -> Tensor:
+        pixels = self.codec.decode(z_BFCHW.flatten(0, 1)).unflatten(0, z_BFCHW.shape[:2])
+        return ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+
+
+class Guided:
+    """predict(state, t): the network's output under classifier-free guidance, static segments computed once.
+
+    Guidance (RealGeneral section 4.1): hidden + omega * (shown - hidden), both branches in one batch.
+    Segments that `static_segments` derives from layout, mask and timing keep their keys and values.
+    """
+
+    def __init__(self, pipeline: Pipeline, clean: Tokens, size: int) -> None:
+        self.pipeline, self.clean, self.size = pipeline, clean, size
+        layout, mask = clean.layout, pipeline.mask
+        static = static_segments(layout, mask, pipeline.modulation.timing)
+        self.active, self.memory = layout.without(static), None
+        if static:
+            still = clean.only(layout.only(static))
+            zero_B = torch.zeros(len(next(iter(clean.features.values()))), device=pipeline.device)
+            self.memory = pipeline.backbone.remember(still, pipeline.times(still.layout, zero_B), mask)
+
+    def __call__(self, state: dict[str, Tensor], t: float) -> dict[str, Tensor]:
+        p = self.pipeline
+        copies = len(next(iter(self.clean.features.values()))) // self.size
+        moving = {s.name: state[s.name].repeat(copies, 1, 1) for s in self.active.visual if s.cap > 0}
+        tokens = self.clean.updated(moving).only(self.active)
+        t_B = torch.full((self.size * copies,), t, device=p.device)
+        outputs = p.backbone(tokens, p.times(self.active, t_B), p.mask, self.memory)
+        if copies == 1:
+            return outputs
+        split = {n: x.float().chunk(2) for n, x in outputs.items()}
+        return {n: hidden + p.solver.guidance * (shown - hidden) for n, (shown, hidden) in split.items()}
+
+
+def check(p: Pipeline) -> None:
+    """Validate once, where all parts meet; afterwards they trust each other. Raises ValueError naming the culprit."""
+    source = f"formatter {type(p.formatter).__name__}"
+    missing = [axis for axis in p.formatter.axes if axis not in p.backbone.axes]
+    if missing:
+        raise ValueError(
+            f"{source} places images along {', '.join(p.formatter.axes)}, but backbone "
+            f"{type(p.backbone).__name__} has no axis {', '.join(missing)}; it has {', '.join(p.backbone.axes)}"
+        )
+    p.mask.check(p.formatter.roles, source)
+    tables = {
+        "conditioning.modulation.branches": p.modulation.branches,
+        "conditioning.modulation.timing": p.modulation.timing,
+        "loss.weights": p.loss.weights,
+    }
+    for name, table in tables.items():
+        for role in p.formatter.roles:
+            if role not in table:
+                raise ValueError(f"{name} has no entry for role '{role}' (from {source}); it knows {', '.join(table)}")
+    for name, roles in {"solver.drop": p.solver.drop, "dropout": p.dropout}.items():
+        for role in roles:
+            if role not in p.formatter.roles:
+                raise ValueError(f"{name} names role '{role}'; {source} has {', '.join(p.formatter.roles)}")
+    widths = {"text width": (p.text.width, p.backbone.text_width), "latent channels": (p.codec.channels, p.backbone.latent_channels)}
+    for what, (made, taken) in widths.items():
+        if made != taken:
+            raise ValueError(f"{what}: the encoder makes {made}, backbone {type(p.backbone).__name__} takes {taken}")

@@ -1,0 +1,137 @@
+"""Every plug-in shape on one page. A plug-in is one file in its package and one YAML in its config group.
+
+Shapes: B batch, F frames, C channels, L tokens, T text tokens, P patch features, N pictures.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from torch import Generator, Tensor
+
+from unigen.layout import Geometry, Layout, Plan
+from unigen.masks import Mask
+from unigen.tokens import Tokens
+from unigen.types import ImageSlot, Signature
+
+
+class Formatter(Protocol):
+    """Places a sample's images in (t, h, w); a pure function that holds no tensors."""
+
+    roles: tuple[str, ...]
+    axes: tuple[str, ...]
+
+    def __call__(self, signature: Signature, geometry: Geometry) -> Plan: ...
+
+
+class Backbone(Protocol):
+    """A diffusers transformer adapted to `Tokens`; itself an `nn.Module` whose `model` is that transformer."""
+
+    axes: tuple[str, ...]
+    patch: tuple[int, int, int]
+    reach: tuple[int, int, int]
+    text_width: int
+    latent_channels: int
+
+    def __call__(
+        self, tokens: Tokens, times: Mapping[str, Tensor], mask: Mask, memory: Any = None
+    ) -> dict[str, Tensor]: ...
+    def remember(self, tokens: Tokens, times: Mapping[str, Tensor], mask: Mask) -> Any: ...
+    def split_modulation(self, branches: Mapping[str, str], tied: bool) -> None: ...
+    def lora_targets(self) -> str: ...
+    def flops(self, layout: Layout, mask: Mask) -> dict[str, int]: ...
+
+
+class Embedding(Protocol):
+    """Adds what is known of a sample to its condition latents (B, F, C, H, W), before fill and patchify."""
+
+    def __call__(
+        self,
+        latents: dict[str, Tensor],
+        slots: tuple[ImageSlot, ...],
+        text_BTD: Tensor,
+        keyword_BT: Tensor,
+        tasks: list[str],
+    ) -> dict[str, Tensor]: ...
+
+
+class Modulation(Protocol):
+    """Which adaLN branch and which time each role gets; splits the backbone's modulation once, after it is built."""
+
+    branches: Mapping[str, str]
+    timing: Mapping[str, str]
+
+    def apply(self, backbone: Backbone, tied: bool) -> None: ...
+
+
+class Adapter(Protocol):
+    """What is trained. `freezes_base` says that modulation branches may share the base's weights."""
+
+    freezes_base: bool
+
+    def apply(self, backbone: Backbone) -> None: ...
+
+
+class TextEncoder(Protocol):
+    """Prompts to features. `trained` encoders are optimised with the backbone, others stay frozen outside it."""
+
+    tokens: int
+    width: int
+    trained: bool
+
+    def encode(self, prompts: list[str]) -> Tensor: ...
+    def keywords(self, prompts: list[str], subjects: list[tuple[str, ...]]) -> Tensor: ...
+
+
+class Codec(Protocol):
+    """Pictures (N, 3, H, W) in [-1, 1] to normalised latents (N, C, H / stride, W / stride) and back."""
+
+    stride: int
+    channels: int
+
+    def fit(self, pictures: Callable[[], Tensor]) -> None: ...
+    def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor: ...
+    def decode(self, latents_NCHW: Tensor) -> Tensor: ...
+
+
+class Process(Protocol):
+    """From a clock to coefficients: x_t = alpha(t) x0 + sigma(t) eps, and what the network predicts."""
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
+    def sample_times(self, batch: int, generator: Generator, device: Any = "cpu") -> Tensor: ...
+    def corrupt(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor: ...
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor: ...
+    def to_data(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor: ...
+    def to_noise(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor: ...
+
+
+class Loss(Protocol):
+    """Elementwise error of a prediction; `weights` says how much each role counts."""
+
+    weights: Mapping[str, float]
+
+    def error(
+        self, process: Process, x0: Tensor, eps: Tensor, x_t: Tensor, prediction: Tensor, t_B: Tensor
+    ) -> Tensor: ...
+
+
+class Solver(Protocol):
+    """One step from time t to time s < t, and the guidance that the pipeline applies around it."""
+
+    steps: int
+    guidance: float
+    drop: tuple[str, ...]
+
+    def times(self) -> Tensor: ...
+    def step(
+        self, process: Process, x_t: Tensor, prediction: Tensor, t: float, s: float, carry: Any, generator: Generator
+    ) -> tuple[Tensor, Any]: ...
+
+
+class Metric(Protocol):
+    """A score for each picture from uint8 (N, 3, H, W) outputs and truths, with its protocol in words."""
+
+    name: str
+    better: str
+    protocol: Mapping[str, str]
+
+    def __call__(self, output: Tensor, truth: Tensor) -> Tensor: ...

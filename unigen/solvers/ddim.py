@@ -1,0 +1,47 @@
+"""DDIM, the deterministic first-order solver. Shapes: T times; states and predictions are (B, L, F)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unigen.protocols import Process
+
+
+class DDIM:
+    """Equal to diffusers' CogVideoXDDIMScheduler (eta 0, trailing); on rectified flow it is the Euler step.
+
+    `guidance` is the classifier-free guidance scale and `drop` the roles that its second pass leaves out;
+    both are read by the pipeline.
+    """
+
+    def __init__(self, steps: int, guidance: float, drop: Sequence[str]) -> None:
+        if steps < 1:
+            raise ValueError(f"a solver needs at least 1 step, got {steps}")
+        self.steps = steps
+        self.guidance = guidance
+        self.drop = tuple(drop)
+
+    def times(self) -> Tensor:
+        """t_T from 1 to 0 in equal steps, T = steps + 1, fp32.
+
+        The trailing spacing: on a grid of 1000, 50 steps are timesteps k = 999, 979, ..., 19 and then data.
+        """
+        return torch.linspace(1, 0, self.steps + 1, dtype=torch.float64, device="cpu").float()
+
+    def step(
+        self,
+        process: Process,
+        x_t: Tensor,
+        prediction: Tensor,
+        t: float,
+        s: float,
+        carry: None,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, None]:
+        """x_s = alpha_s x0_hat + sigma_s eps_hat (Song et al., arXiv 2010.02502, equation 12 with sigma = 0)."""
+        t_B = torch.full((x_t.shape[0],), t, dtype=torch.float32, device=x_t.device)
+        alpha, sigma = process.coefficients(torch.tensor(s, dtype=torch.float32, device="cpu"))
+        data = process.to_data(x_t, prediction, t_B)
+        noise = process.to_noise(x_t, prediction, t_B)
+        return alpha.item() * data + sigma.item() * noise, None

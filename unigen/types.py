@@ -1,0 +1,80 @@
+"""The plain values that cross the data loader: ints, strings, uint8 pixels. Nothing here is floating point.
+
+Shapes: B batch, F frames, C = 3 channels, H and W pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+TEXT, EXAMPLE, CONDITION, TARGET, BUFFER = "text", "example", "condition", "target", "buffer"
+
+
+class ImageSlot(NamedTuple):
+    """One image (or clip) of a sample. `height` and `width` are pixels; `row` is its in-context row."""
+
+    name: str
+    role: str
+    height: int
+    width: int
+    frames: int = 1
+    row: int = 0
+
+
+class Signature(NamedTuple):
+    """All that a formatter may know of a sample: hashable, and the key by which batches are bucketed."""
+
+    slots: tuple[ImageSlot, ...]
+    text_tokens: int
+
+
+class Sample(NamedTuple):
+    """One training item. `images` maps a slot's name to uint8 pixels (F, C, H, W), in slot order."""
+
+    slots: tuple[ImageSlot, ...]
+    images: dict[str, Tensor]
+    prompt: str
+    subjects: tuple[str, ...]
+    task: str
+    key: str
+
+
+@dataclass
+class Batch:
+    """The only thing that the loader and Lightning handle; mutable because Lightning refuses frozen dataclasses.
+
+    `images` maps a slot's name to uint8 pixels (B, F, C, H, W). `subjects` are the keywords that
+    UCE looks up in the prompt (RealGeneral, section 3.2); `key` names the picture for splits and reports.
+    """
+
+    slots: tuple[ImageSlot, ...]
+    images: dict[str, Tensor]
+    prompts: list[str]
+    subjects: list[tuple[str, ...]]
+    tasks: list[str]
+    keys: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples of one signature. Raises ValueError, naming both samples, if their slots differ."""
+    first = samples[0]
+    for other in samples[1:]:
+        if other.slots != first.slots:
+            raise ValueError(
+                f"samples '{first.key}' and '{other.key}' have different slots and cannot share a batch: "
+                f"{first.slots} and {other.slots}"
+            )
+    return Batch(
+        slots=first.slots,
+        images={slot.name: torch.stack([s.images[slot.name] for s in samples]) for slot in first.slots},
+        prompts=[s.prompt for s in samples],
+        subjects=[tuple(s.subjects) for s in samples],
+        tasks=[s.task for s in samples],
+        keys=[s.key for s in samples],
+    )
