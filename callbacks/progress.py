@@ -20,4 +20,6 @@ class StepBar(RichProgressBar):
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, str]:
         """Loss and speed, without the version number."""
         shown = {"train/loss": "loss", "speed/samples_per_s": "samples/s"}
-        return {label: f"{float(v):.4g}" for k, label in shown.items() if (v := trainer.callback_metrics.get(k)) is not None}
+        return {
+            label: f"{float(v):.4g}" for k, label in shown.items() if (v := trainer.callback_metrics.get(k)) is not None
+        }

@@ -77,7 +77,12 @@ def draw_grid(batch: Batch, outputs: dict[str, Tensor], columns: int = 2, scale:
             big = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
             page.paste(big, (left + LABEL - MARGIN + k * cell, top))
             draw.rectangle(
-                (left + LABEL - MARGIN + k * cell - 1, top - 1, left + LABEL - MARGIN + k * cell + big.width, top + big.height),
+                (
+                    left + LABEL - MARGIN + k * cell - 1,
+                    top - 1,
+                    left + LABEL - MARGIN + k * cell + big.width,
+                    top + big.height,
+                ),
                 outline="#cccccc",
             )
     return page
@@ -100,5 +105,3 @@ def _label(batch: Batch, i: int) -> str:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     return "\n".join(lines[:5])
-
-

@@ -23,6 +23,12 @@ class Throughput(L.Callback):
         """The averages over all training so far, by metric name."""
         return _rates(self.totals)  # "seconds" is training time alone
 
+    def state_dict(self) -> dict[str, float]:
+        return self.totals
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.totals = dict(state_dict)
+
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self._since is None:
             self._since = time.perf_counter()
@@ -31,9 +37,7 @@ class Throughput(L.Callback):
         self._clock()
         self._since = None
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         pipeline = pl_module.pipeline
         layout = pipeline.plan(batch.slots).layout
         flops = pipeline.backbone.flops(layout, pipeline.mask)

@@ -17,8 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.emoji_cache import KINDS, EmojiPictures, glyphs
 from datamodules.emoji_names import base_of
-from datamodules.emoji_tasks import check_tasks, emoji_sample, emoji_slots
-from datamodules.keyed import KeyedBatchSampler, mix
+from datamodules.emoji_tasks import check_tasks, emoji_sample, emoji_slots, user_sample
+from datamodules.keyed import KeyedBatchSampler
+from datamodules.pictures import read_image
+from unigen.noise import mix
 from unigen.types import Batch, ImageSlot, Sample, collate
 
 SPLITS = ("train", "val", "test")
@@ -121,6 +123,10 @@ class EmojiData(LightningDataModule):
     def slots(self) -> tuple[ImageSlot, ...]:
         """The slots of every sample: `condition` and `target`."""
         return emoji_slots(self.size)
+
+    def user_sample(self, path: str, prompt: str, subjects: tuple[str, ...], task: str, prepared: bool) -> Sample:
+        """A user's own picture as a sample (see `datamodules.emoji_tasks.user_sample`). ValueError if unreadable."""
+        return user_sample(read_image(path, self.size), prompt, subjects, task, self.size, prepared)
 
     def prepare_data(self) -> None:
         """Draw the picture cache if it is not there. Lightning calls this on one process per machine."""

@@ -13,6 +13,7 @@ import torch
 
 from datamodules.emoji_cache import EmojiPictures
 from datamodules.emoji_names import caption, subject
+from datamodules.pictures import canny, grey
 from unigen.types import CONDITION, TARGET, ImageSlot, Sample
 
 # name -> the pairs it draws from, each equally likely
@@ -69,3 +70,21 @@ def emoji_sample(
 def _frames(picture: np.ndarray, mirrored: bool) -> torch.Tensor:
     """uint8 (3, H, W) to a tensor (1, 3, H, W) of its own memory, mirrored left to right if asked."""
     return torch.from_numpy(np.array(picture[..., ::-1] if mirrored else picture))[None]
+
+
+def user_sample(
+    picture_FCHW: torch.Tensor, prompt: str, subjects: tuple[str, ...], task: str, size: int, prepared: bool
+) -> Sample:
+    """A user's own picture, uint8 (1, 3, size, size), as a sample without a known target (zeros stand in for it).
+
+    Unless `prepared` says that it is a condition already, the task's condition is taken from it: its edges (canny),
+    its grey values (colour); other tasks show it as it is.
+    """
+    (task,) = check_tasks([task])
+    kind = TASKS[task][0][0]
+    derive = {"canny": canny, "grey": grey}.get(kind)
+    condition = picture_FCHW
+    if derive is not None and not prepared:
+        condition = torch.from_numpy(derive(picture_FCHW[0].numpy()))[None]
+    images = {"condition": condition, "target": torch.zeros_like(picture_FCHW)}
+    return Sample(emoji_slots(size), images, prompt, subjects, task, "user")

@@ -7,16 +7,11 @@ indices, so random choices inside a dataset do not depend on worker processes ei
 from __future__ import annotations
 
 from collections.abc import Iterator
-from hashlib import blake2b
 
 import torch
 from torch.utils.data import Sampler
 
-
-def mix(*parts: int | str) -> int:
-    """A stable 63-bit hash of its arguments: the same in every process, Python version and machine."""
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+from unigen.noise import mix
 
 
 class KeyedBatchSampler(Sampler[list[tuple[int, int]]]):

@@ -10,7 +10,9 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from unigen.build import build
-from unigen.types import Batch, ImageSlot
+from unigen.layout import Geometry, Layout, Plan
+from unigen.tokens import Tokens
+from unigen.types import CONDITION, TARGET, TEXT, Batch, ImageSlot, Signature
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "experiments" / "conf"
@@ -23,7 +25,7 @@ SIZES = {
     "text_embed_dim": 32,
     "time_embed_dim": 32,
 }
-TEXT = {"window": 16, "pool": 4}
+WINDOW = {"window": 16, "pool": 4}
 
 
 def choices(group: str) -> list[str]:
@@ -49,7 +51,7 @@ def tiny(*overrides: str, tasks: tuple[str, ...] = ("canny", "subject"), **sizes
     for key, value in {**SIZES, **sizes}.items():
         if key in config.backbone.config:
             config.backbone.config[key] = value
-    config.encoder.text.update(TEXT)
+    config.encoder.text.update(WINDOW)
     config.data.tasks = list(tasks)
     config.solver.steps = 3
     if "rank" in config.conditioning.adapter:
@@ -62,17 +64,35 @@ def mask(name: str) -> Any:
     return build(composed(f"mask={name}")["mask"])
 
 
-def slots(conditions: int = 1, height: int = 32, width: int = 48, frames: int = 1) -> tuple[ImageSlot, ...]:
-    """`conditions` condition pictures and a target, at 16 pixels a token."""
-    names = [f"c{i}" for i in range(conditions)]
-    return (
-        *(ImageSlot(name, "condition", height, width, frames) for name in names),
-        ImageSlot("x", "target", height, width, frames),
-    )
+def slots(conditions: int = 1, roles: tuple[str, ...] = (CONDITION, TARGET), frames: int = 1) -> tuple[ImageSlot, ...]:
+    """One 32×48 target and `conditions` pictures of every other role: 2×3 tokens each, at 16 pixels a token."""
+    names = [(f"{role}{i}", role) for role in roles if role not in (TEXT, TARGET) for i in range(conditions)]
+    return tuple(ImageSlot(name, role, 32, 48, frames) for name, role in [*names, (TARGET, TARGET)])
+
+
+def plan_for(formatter: Any, backbone: Any, conditions: int = 1, text_tokens: int = 3, frames: int = 1) -> Plan:
+    """A formatter's plan for `slots`, on a codec of stride 8."""
+    geometry = Geometry(8, backbone.patch, backbone.axes, backbone.reach)
+    return formatter(Signature(slots(conditions, formatter.roles, frames), text_tokens), geometry)
+
+
+def tokens_for(layout: Layout, backbone: Any, size: int = 1, seed: int = 2) -> Tokens:
+    """Random features in the widths that the backbone takes."""
+    g = torch.Generator().manual_seed(seed)
+    pt, ph, pw = backbone.patch
+    width = {"text": backbone.text_width, "visual": backbone.latent_channels * pt * ph * pw}
+    return Tokens(layout, {s.name: torch.randn(size, s.tokens, width[s.stream], generator=g) for s in layout.segments})
+
+
+def backbone_for(config: dict[str, Any], tied: bool = False) -> Any:
+    """The backbone of a configuration with its modulation split, and no parameter at its initial value."""
+    backbone = build(config["backbone"])
+    build(config["conditioning"]["modulation"]).apply(backbone, tied=tied)
+    return randomise(backbone)
 
 
 def batch(size: int = 2, conditions: int = 1, seed: int = 0) -> Batch:
-    """Random pictures; prompt i holds its subject."""
+    """Random pictures for `slots`; every prompt holds its subject."""
     g = torch.Generator().manual_seed(seed)
     where = slots(conditions)
     images = {

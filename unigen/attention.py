@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unigen import masks
-from unigen.layout import Layout
+from unigen.layout import Layout, kept
 from unigen.masks import Mask
 
 
@@ -84,7 +84,7 @@ def flex(
     return kernel(q_BHLD, k_BHLD, v_BHLD, block_mask=block)
 
 
-@lru_cache(maxsize=64)
+@kept(maxsize=64)
 def _on_device(queries: Layout, keys: Layout, mask: Mask, device: torch.device) -> Tensor:
     return masks.dense(queries, keys, mask).to(device)
 
@@ -110,7 +110,7 @@ def _compiled_flex():
     return torch.compile(flex_attention, dynamic=False)
 
 
-@lru_cache(maxsize=64)
+@kept(maxsize=64)
 def _block_mask(queries: Layout, keys: Layout, mask: Mask, device: torch.device):
     from torch.nn.attention.flex_attention import create_block_mask
 

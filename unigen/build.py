@@ -7,10 +7,19 @@ from unigen.pipeline import Pipeline
 
 
 def build(node: Any) -> Any:
-    """Instantiate a config node; every table arrives as plain dicts and lists."""
+    """Instantiate a config node; every table arrives as plain dicts and lists.
+
+    What a constructor refuses (ValueError, OSError) is raised as it was, not wrapped by Hydra.
+    """
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    return instantiate(node, _convert_="all")
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, (ValueError, OSError)):
+            raise error.__cause__ from None
+        raise
 
 
 def build_pipeline(config: Mapping[str, Any]) -> Pipeline:

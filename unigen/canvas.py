@@ -37,7 +37,7 @@ def _lay(boxes: dict[str, Tensor], plan: Plan, slots: tuple[ImageSlot, ...], sca
     canvases = []
     for number in range(count):
         placed = [p for p in plan.placements if p.canvas == number]
-        if len(placed) == 1:
+        if len(placed) == 1 and placed[0].y == placed[0].x == 0:
             canvases.append(boxes[placed[0].slot])
             continue
         height = max(p.y + sizes[p.slot].height for p in placed) // scale

@@ -32,10 +32,11 @@ def save(pipeline: Pipeline, folder: Path, config: dict[str, Any]) -> None:
     write_text(folder / CONFIG_FILE, json.dumps({"unigen": __version__, "config": config}, indent=1))
 
 
-def load(folder: Path) -> Pipeline:
-    """The pipeline that `save` wrote, ready to sample. Raises ValueError for a folder without a whole export.
+def load(folder: Path) -> tuple[Pipeline, dict[str, Any]]:
+    """The pipeline that `save` wrote, ready to sample, and its configuration.
 
-    A key that is missing or too many is an error: nothing is loaded in part.
+    Raises ValueError for a folder without a whole export, and for a key that is missing or too many:
+    nothing is loaded in part.
     """
     from safetensors.torch import load_file
 
@@ -48,13 +49,15 @@ def load(folder: Path) -> Pipeline:
     wanted = _sidecar(pipeline, config)
     if set(stored) != set(wanted):
         odd = sorted(set(stored) ^ set(wanted))
-        raise ConfigError(f"{folder / MODULES_FILE} does not fit its configuration: {len(odd)} keys differ, e.g. {odd[0]}")
+        raise ConfigError(
+            f"{folder / MODULES_FILE} does not fit its configuration: {len(odd)} keys differ, e.g. {odd[0]}"
+        )
     with torch.no_grad():
         for name, tensor in stored.items():
             wanted[name].copy_(tensor)
     if _lora(pipeline):
         _load_lora(pipeline, folder)
-    return pipeline
+    return pipeline, config
 
 
 def _sidecar(pipeline: Pipeline, config: dict[str, Any]) -> dict[str, Tensor]:

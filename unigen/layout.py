@@ -4,10 +4,10 @@ Nothing here holds a tensor of features, so a `Layout` is hashable: a legal cach
 Shapes: L tokens, A = 3 axes (t, h, w).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from typing import NamedTuple
+from functools import cached_property, lru_cache, wraps
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -119,10 +119,29 @@ class Layout:
         return Layout(tuple(replace(s, cap=caps.get(s.name, s.cap)) for s in self.segments))
 
 
-@lru_cache(maxsize=256)
+def kept(maxsize: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`lru_cache` for functions of layouts that return tensors, which outlive the call that happened to come first.
+
+    They are made outside inference mode (a validation may come before training, and autograd refuses
+    inference tensors) and never on the meta device.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @lru_cache(maxsize)
+        @wraps(function)
+        def made(*args: Any) -> Any:
+            with torch.inference_mode(False), torch.device("cpu"):
+                return function(*args)
+
+        return made
+
+    return decorate
+
+
+@kept(maxsize=256)
 def positions(layout: Layout) -> Tensor:
     """Integer positions of every token, (L, A): origin + step * index, raster order within a segment."""
-    boxes = []
+    boxes = [torch.empty(0, 3, dtype=torch.long)]
     for s in layout.segments:
         index = torch.stack(torch.meshgrid(*(torch.arange(n) for n in s.grid), indexing="ij"), dim=-1)
         boxes.append(torch.tensor(s.origin) + torch.tensor(s.step) * index.reshape(-1, 3))

@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from unigen.layout import Layout, Segment
+from unigen.layout import Layout, Segment, kept
 
 WORDS = ("all", "same", "none")
 TIMINGS = ("own", "shared")
@@ -40,6 +40,7 @@ class Mask:
                 raise ValueError(
                     f"mask '{self.name}' has no row for role '{role}' (from {source}); it knows {', '.join(rows)}"
                 )
+        for role in roles:
             for key in roles:
                 if key not in rows[role]:
                     raise ValueError(
@@ -72,7 +73,7 @@ def groups(queries: Layout, keys: Layout, mask: Mask) -> tuple[tuple[tuple[str, 
     return tuple((tuple(names), seen) for seen, names in found.items())
 
 
-@lru_cache(maxsize=256)
+@kept(maxsize=256)
 def dense(queries: Layout, keys: Layout, mask: Mask) -> Tensor:
     """The mask token by token, boolean (Lq, Lk), True where attention is allowed: the reference form."""
     table = torch.tensor(visible(queries, keys, mask), dtype=torch.bool)
@@ -97,7 +98,7 @@ def attended_pairs(queries: Layout, keys: Layout, mask: Mask) -> int:
     )
 
 
-@lru_cache(maxsize=256)
+@kept(maxsize=256)
 def closure(layout: Layout, mask: Mask, depth: int | None = None) -> Tensor:
     """Who influences whom after `depth` attention layers (None: any number), boolean (S, S).
 

@@ -12,9 +12,9 @@ from unigen.layout import Layout
 
 
 def mix(*keys: int | str) -> int:
-    """A seed from any keys, the same in every process and on every run (63 bits of BLAKE2b)."""
-    digest = blake2b("/".join(map(str, keys)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1
+    """A 63-bit seed from any keys: the same in every process, on every machine (BLAKE2b; hash() is not)."""
+    text = "\x1f".join(f"{type(key).__name__}:{key}" for key in keys)
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 
 def generator(*keys: int | str, device: torch.device | str = "cpu") -> torch.Generator:

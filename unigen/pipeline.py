@@ -167,7 +167,7 @@ class Pipeline:
         if self.solver.guidance == 1.0:
             return clean
         everyone = torch.ones(len(batch), dtype=torch.bool)
-        hidden = self.encode(batch, {role: everyone for role in self.solver.drop})
+        hidden = self.encode(batch, dict.fromkeys(self.solver.drop, everyone))
         return clean.updated({n: torch.cat([x, hidden.features[n]]) for n, x in clean.features.items()})
 
     def decode(self, state: dict[str, Tensor], plan: Plan, slots: tuple[ImageSlot, ...]) -> dict[str, Tensor]:
@@ -241,7 +241,10 @@ def check(p: Pipeline) -> None:
         for role in roles:
             if role not in p.formatter.roles:
                 raise ValueError(f"{name} names role '{role}'; {source} has {', '.join(p.formatter.roles)}")
-    widths = {"text width": (p.text.width, p.backbone.text_width), "latent channels": (p.codec.channels, p.backbone.latent_channels)}
+    widths = {
+        "text width": (p.text.width, p.backbone.text_width),
+        "latent channels": (p.codec.channels, p.backbone.latent_channels),
+    }
     for what, (made, taken) in widths.items():
         if made != taken:
             raise ValueError(f"{what}: the encoder makes {made}, backbone {type(p.backbone).__name__} takes {taken}")

@@ -16,7 +16,7 @@ def load_pretrained(cls: type, source: str | None, key: str, subfolder: str | No
         where = {"subfolder": subfolder} if subfolder else {}
         return cls.from_pretrained(source, **where)
     except Exception as error:  # the hubs raise a dozen unrelated types for "not there"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ValueError(
             f"the weights of {cls.__name__} ('{source}', config key {key}) cannot be loaded: {reason}. "
             f"Download them, set {key}=<folder>, or check the plan without weights by dry_run=true"

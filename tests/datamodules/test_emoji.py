@@ -11,7 +11,8 @@ from datamodules.emoji import EmojiData, split_indices, split_of
 from datamodules.emoji_cache import KINDS, glyphs
 from datamodules.emoji_names import base_of, caption
 from datamodules.emoji_tasks import TASKS, emoji_slots
-from datamodules.keyed import KeyedBatchSampler, mix
+from datamodules.keyed import KeyedBatchSampler
+from unigen.noise import mix
 from unigen.types import Batch
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unigen.layout import TEXT_STREAM, Layout
 from unigen.masks import Mask, attended_pairs
+from unigen.nn.init import adaln_zero_
 from unigen.nn.modulation import BranchedLayerNormZero, Modulation
 from unigen.nn.rope import layout_rotary
 from unigen.tokens import Tokens
@@ -28,6 +29,7 @@ class Memory:
     """Keys and values (B, H, L, D) of static segments, one pair for each block, computed once and reused."""
 
     layout: Layout
+    valid: Tensor | None = None
     blocks: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
@@ -59,8 +61,9 @@ class SegmentAttention:
         x = torch.cat([encoder_hidden_states, hidden_states], dim=1)
         q, k, v = (to(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for to in (attn.to_q, attn.to_k, attn.to_v))
         q, k = attn.norm_q(q), attn.norm_k(k)
-        q = torch.cat([q[:, :, :text], apply_rotary_emb(q[:, :, text:], image_rotary_emb)], dim=2)
-        k = torch.cat([k[:, :, :text], apply_rotary_emb(k[:, :, text:], image_rotary_emb)], dim=2)
+        if text < x.shape[1]:
+            q = torch.cat([q[:, :, :text], apply_rotary_emb(q[:, :, text:], image_rotary_emb)], dim=2)
+            k = torch.cat([k[:, :, :text], apply_rotary_emb(k[:, :, text:], image_rotary_emb)], dim=2)
         if record is not None:
             record.append((k, v))
         keys = layout
@@ -98,7 +101,7 @@ class CogVideoX(nn.Module):
                 "as in CogVideoX1.5; CogVideoX 1.0 interpolates its positions"
             )
         load = load_pretrained(CogVideoXTransformer3DModel, pretrained, "backbone.pretrained", "transformer")
-        self.model = load or CogVideoXTransformer3DModel(**config)
+        self.model = load or adaln_zero_(CogVideoXTransformer3DModel(**config))
         self.training_steps = training_steps
         self.model.set_attn_processor(SegmentAttention(lowering))
         if gradient_checkpointing:
@@ -149,17 +152,18 @@ class CogVideoX(nn.Module):
         `record`, this call's keys and values are kept there.
         """
         layout = tokens.layout
-        visual = [s.name for s in layout.visual]
+        visual = [tokens.features[s.name] for s in layout.visual]
         assert all(s.stream == TEXT_STREAM for s in layout.segments[: len(layout.segments) - len(visual)])
         text = [tokens.features[s.name] for s in layout.segments if s.stream == TEXT_STREAM]
-        x = self.model.patch_embed.proj(torch.cat([tokens.features[n] for n in visual], dim=1))
+        x = self.model.patch_embed.proj(torch.cat(visual, dim=1)) if visual else None
         c = self.model.patch_embed.text_proj(torch.cat(text, dim=1)) if text else x[:, :0]
+        x = c[:, :0] if x is None else x
         x, modulation = self._blocks(x, c, tokens, self._embed_times(times, layout), mask, memory, record)
         return self._head(x, modulation)
 
     def remember(self, tokens: Tokens, times: Mapping[str, Tensor], mask: Mask) -> Memory:
         """Keys and values of these tokens in every block, to be attended to without computing them again."""
-        memory = Memory(tokens.layout)
+        memory = Memory(tokens.layout, tokens.valid_keys())
         self(tokens, times, mask, record=memory)
         return memory
 
@@ -175,7 +179,7 @@ class CogVideoX(nn.Module):
     ) -> tuple[Tensor, Modulation]:
         layout = tokens.layout
         rope = layout_rotary(Layout(layout.visual), self._rope_widths(), ROPE_THETA, x.device)
-        kwargs = {"layout": layout, "mask": mask, "valid": tokens.valid_keys()}
+        kwargs = {"layout": layout, "mask": mask, "valid": _valid_keys(tokens, memory)}
         if record is not None:
             kwargs["record"] = record.blocks
         checkpoint = self.model.gradient_checkpointing and torch.is_grad_enabled()
@@ -190,6 +194,8 @@ class CogVideoX(nn.Module):
 
     def _head(self, x_BLD: Tensor, modulation: Modulation) -> dict[str, Tensor]:
         segments = modulation.layout.visual
+        if not segments:
+            return {}
         x = self.model.norm_final(x_BLD)
         tembs = [modulation.temb[s.name] for s in segments]
         if all(t is tembs[0] for t in tembs):
@@ -232,3 +238,13 @@ class CogVideoX(nn.Module):
             "linear": 2 * (linear + ends),
             "attention": blocks * 4 * width * attended_pairs(layout, layout, mask),
         }
+
+
+def _valid_keys(tokens: Tokens, memory: Memory | None) -> Tensor | None:
+    """(B, L) booleans over what is remembered and then these tokens; None if nothing is padding."""
+    now = tokens.valid_keys()
+    if memory is None or (now is None and memory.valid is None):
+        return now
+    known = now if now is not None else memory.valid
+    parts = [(memory.valid, memory.layout), (now, tokens.layout)]
+    return torch.cat([known.new_ones(len(known), len(of)) if v is None else v for v, of in parts], dim=1)

@@ -17,9 +17,7 @@ class RoleModulation:
     def __init__(self, branches: Mapping[str, str], timing: Mapping[str, str]) -> None:
         for role, word in timing.items():
             if word not in TIMINGS:
-                raise ValueError(
-                    f"conditioning.modulation.timing.{role} is {word!r}; legal are {', '.join(TIMINGS)}"
-                )
+                raise ValueError(f"conditioning.modulation.timing.{role} is {word!r}; legal are {', '.join(TIMINGS)}")
         self.branches, self.timing = dict(branches), dict(timing)
 
     def apply(self, backbone: Backbone, tied: bool) -> None:

@@ -40,7 +40,7 @@ class T5Text(nn.Module):
             raise ValueError(f"encoder.text.window is {window}; it must be a multiple of encoder.text.pool ({pool})")
         load = load_pretrained(T5EncoderModel, pretrained, "encoder.text.pretrained", "text_encoder")
         self.model = load or T5EncoderModel(T5Config(**config))
-        self.model.requires_grad_(trained)
+        self.model.requires_grad_(trained).train(trained)
         self.window, self.pool, self.trained = window, pool, trained
         self.tokens, self.width = window // pool, self.model.config.d_model
         self.source, self._tokenizer = tokenizer, None
@@ -58,7 +58,7 @@ class T5Text(nn.Module):
         for row, (prompt, words) in enumerate(zip(prompts, subjects, strict=True)):
             for start, stop in _matches(prompt, words):
                 for token, (a, b) in enumerate(self._offsets(prompt)):
-                    if a < stop and b > start and token < self.window:
+                    if a < stop and b > start and token < self.window - 1:  # the last one is the end token
                         hits[row, token] = True
         return hits.unflatten(1, (self.tokens, self.pool)).any(2)
 

@@ -75,4 +75,6 @@ class ImageVAE(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents_NCHW: Tensor) -> Tensor:
-        return self.vae.decode(latents_NCHW / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)).sample
+        return self.vae.decode(
+            latents_NCHW / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
+        ).sample

@@ -18,9 +18,7 @@ class Frames:
 
     axes = ("t", "h", "w")
 
-    def __init__(
-        self, caps: Mapping[str, float], temporal_fill: str = "replicate", copy_noise: str = "same"
-    ) -> None:
+    def __init__(self, caps: Mapping[str, float], temporal_fill: str = "replicate", copy_noise: str = "same") -> None:
         if temporal_fill not in FILLS:
             raise ValueError(f"formatter.temporal_fill is {temporal_fill!r}; legal are {', '.join(FILLS)}")
         if copy_noise not in COPY_NOISES:

@@ -3,12 +3,10 @@
 Shapes: L tokens, A axes, D head width.
 """
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
-from unigen.layout import Layout, positions
+from unigen.layout import Layout, kept, positions
 
 
 def rotary(positions_LA: Tensor, widths: tuple[int, ...], theta: float = 10_000.0) -> tuple[Tensor, Tensor]:
@@ -26,10 +24,8 @@ def rotary(positions_LA: Tensor, widths: tuple[int, ...], theta: float = 10_000.
     return torch.cat(cos, dim=-1), torch.cat(sin, dim=-1)
 
 
-@lru_cache(maxsize=64)
-def layout_rotary(
-    layout: Layout, widths: tuple[int, ...], theta: float, device: torch.device
-) -> tuple[Tensor, Tensor]:
+@kept(maxsize=64)
+def layout_rotary(layout: Layout, widths: tuple[int, ...], theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """`rotary` for a whole layout, kept per device."""
     cos, sin = rotary(positions(layout), widths, theta)
     return cos.to(device), sin.to(device)

@@ -1,0 +1,219 @@
+"""Measure ours against plain PyTorch and stock diffusers: `python experiments/bench.py [section ...] [key=value ...]`.
+
+sections (all of them by default: under four minutes on 2 CPU cores)
+  attention  grouped and flex against dense-mask SDPA, at the mini and the paper shape
+  step       one training step of the mini model against the same step on the stock diffusers model
+  block      the same for one layer at the paper's width and sequence
+  profile    where the time of one mini training step goes
+  codec      encoding and decoding a batch of pictures
+keys
+  exp=NAME      the experiment that step, block, profile and codec are composed from (default fcd_mask_a)
+  batch=N       samples in a mini batch (default: the config's)
+  masks=A,B     mask files of the attention section (default fcd_a,fcd_b,fcd_c,fcd_d)
+  shapes=A,B    shapes of the attention section: mini, paper (default both)
+  rounds=N      at most so many rounds of a comparison, at least 3 (default 30)
+  seconds=N     no new round after so many seconds of a comparison (default 4)
+  threads=N     CPU threads (default: torch's choice)
+  device=NAME   cpu or cuda (default: cuda where there is one)
+  out=FILE      also write the tables there, as Markdown
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from unigen.bench import Table
+
+SECTIONS = ("attention", "step", "block", "profile", "codec")
+DEFAULTS = {
+    "exp": "fcd_mask_a",
+    "batch": "",
+    "masks": "fcd_a,fcd_b,fcd_c,fcd_d",
+    "shapes": "mini,paper",
+    "rounds": "30",
+    "seconds": "4",
+    "threads": "",
+    "device": "",
+    "out": "",
+}
+CONF = Path(__file__).resolve().parent / "conf"
+ONE_LAYER = (
+    "backbone.config.num_layers=1",
+    "backbone.gradient_checkpointing=false",
+    "encoder.text.config.num_layers=1",
+)
+PROTOCOL = (
+    "Protocol: every comparison is one run in which the candidates take turns (A B C A B C ...) after a round that "
+    "does not count; ms are medians over rounds, ratios the median over rounds of the ratio within a round. Ratios "
+    "are what counts: the speed of a shared machine varies, and slows all candidates of a round alike."
+)
+
+
+def arguments(words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Sections and options. Raises ValueError, one sentence, for anything unknown or out of range."""
+    sections, given = [], dict(DEFAULTS)
+    for word in words:
+        key, equals, value = word.partition("=")
+        known = DEFAULTS if equals else SECTIONS
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
+            raise ValueError(f"unknown {'key' if equals else 'section'} '{key}' ({hint})")
+        if not equals:
+            sections.append(key)
+        elif not value:
+            raise ValueError(f"'{key}=' has no value")
+        else:
+            given[key] = value
+    for key in ("batch", "rounds", "seconds", "threads"):
+        if given[key] and not (given[key].isascii() and given[key].isdigit() and int(given[key]) > 0):
+            raise ValueError(f"{key}={given[key]} is not a whole number above 0")
+    _among("exp", given["exp"], [p.stem for p in (CONF / "exp").glob("*.yaml")])
+    _among("masks", given["masks"], [p.stem for p in (CONF / "mask").glob("*.yaml")])
+    _among("shapes", given["shapes"], ["mini", "paper"])
+    return sections or list(SECTIONS), given
+
+
+def _among(key: str, value: str, legal: list[str]) -> None:
+    for name in value.split(","):
+        if name not in legal:
+            raise ValueError(f"{key}={value}: '{name}' is not one of {', '.join(sorted(legal))}")
+
+
+def composed(exp: str, *overrides: str) -> dict[str, Any]:
+    """An experiment's whole config, as plain data."""
+    from hydra import compose, initialize_config_dir
+
+    from unigen.config import plain
+
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return plain(compose("config", overrides=[f"+exp={exp}", "run_dir=bench", *overrides]))
+
+
+def tables(sections: list[str], given: dict[str, str], device: torch.device) -> Iterator[Table]:
+    """The tables of the sections, each as soon as it is measured."""
+    effort = device, int(given["rounds"]), float(given["seconds"])
+    overrides = [f"data.batch_size={given['batch']}"] if given["batch"] else []
+    mini = composed(given["exp"], *overrides)
+    for section in sections:
+        if section == "attention":
+            yield from _attention(mini, given, *effort)
+        elif section == "step":
+            yield _step(mini, *effort)
+        elif section == "block":
+            yield _block(given["exp"], *effort)
+        elif section == "profile":
+            yield _profile(mini, *effort)
+        else:
+            yield _codec(mini, *effort)
+
+
+def _attention(
+    mini: dict[str, Any], given: dict[str, str], device: torch.device, rounds: int, limit: float
+) -> Iterator[Table]:
+    from bench_attention import Shape, attention_tables
+
+    from unigen.build import build
+
+    shapes = []
+    for name in given["shapes"].split(","):
+        config = mini if name == "mini" else composed(given["exp"], "scale=paper", *ONE_LAYER)
+        c, batch = config["backbone"]["config"], mini["data"]["batch_size"] if name == "mini" else 1
+        shapes.append(Shape(name, _layout(config), batch, c["num_attention_heads"], c["attention_head_dim"]))
+    found = [build(composed(given["exp"], f"mask={name}")["mask"]) for name in given["masks"].split(",")]
+    yield from attention_tables(shapes, found, device, rounds, limit)
+
+
+def _layout(config: dict[str, Any]) -> Any:
+    """Where the formatter puts a condition and a target of the config's size."""
+    from bench_profile import picture_slots
+
+    from unigen.build import build_on_meta
+
+    return build_on_meta(config).plan(picture_slots(config["data"]["size"])).layout
+
+
+def _step(mini: dict[str, Any], device: torch.device, rounds: int, limit: float) -> Table:
+    from bench_profile import random_batch
+    from bench_step import Rivals, step_table, whole_pipeline
+
+    from unigen.build import build_pipeline
+
+    size, batch = mini["data"]["size"], mini["data"]["batch_size"]
+    rivals = Rivals(mini, _layout(mini), batch, device)
+    pictures = random_batch(size, batch, mini["data"]["tasks"][0])
+    whole = whole_pipeline(build_pipeline(mini), pictures, device)
+    return step_table("One training step, mini", rivals, whole, True, device, rounds, 4 * limit)
+
+
+def _block(exp: str, device: torch.device, rounds: int, limit: float) -> Table:
+    from bench_step import Rivals, step_table
+
+    config = composed(exp, "scale=paper", "backbone.pretrained=null", *ONE_LAYER)
+    rivals = Rivals(config, _layout(config), 1, device)
+    return step_table("One layer at the paper's width and sequence", rivals, {}, False, device, rounds, limit)
+
+
+def _profile(mini: dict[str, Any], device: torch.device, rounds: int, limit: float) -> Table:
+    from bench_profile import profile_table, random_batch
+
+    from unigen.build import build_pipeline
+
+    batch = random_batch(mini["data"]["size"], mini["data"]["batch_size"], mini["data"]["tasks"][0])
+    return profile_table(build_pipeline(mini), batch, mini, device, rounds)
+
+
+def _codec(mini: dict[str, Any], device: torch.device, rounds: int, limit: float) -> Table:
+    from bench_profile import codec_table
+
+    from unigen.build import build
+
+    codec = build(mini["encoder"]["codec"])
+    return codec_table(codec, mini["data"]["size"], mini["data"]["batch_size"], device, rounds, limit)
+
+
+def main(words: list[str]) -> int:
+    if {"-h", "--help"} & set(words):
+        print(__doc__.strip())
+        return 0
+    try:
+        sections, given = arguments(words)
+        run(sections, given)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(sections: list[str], given: dict[str, str]) -> None:
+    """Measure, print, and write `out` if it is given."""
+    import torch
+
+    from unigen.bench import chosen_device, machine
+
+    device, out = chosen_device(given["device"]), Path(given["out"]) if given["out"] else None
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.open("a").close()  # refuse now what cannot be written, not after four minutes
+    if given["threads"]:
+        torch.set_num_threads(int(given["threads"]))
+    torch.manual_seed(0)
+    parts = [f"{machine(device)}\n\n{PROTOCOL}\n"]
+    print(parts[0])
+    for table in tables(sections, given, device):
+        table.print()
+        parts.append(table.markdown())
+    if out is not None:
+        out.write_text("\n".join(parts), encoding="utf-8")
+        print(f"markdown: {out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

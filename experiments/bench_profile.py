@@ -1,0 +1,112 @@
+"""The profile and codec sections of the bench: where the time of one training step goes, stage by stage."""
+
+import statistics
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from unigen.bench import Table, interleaved, synchronize, timed
+from unigen.pipeline import Pipeline
+from unigen.types import CONDITION, TARGET, Batch, ImageSlot
+
+WORDS = ("a red apple", "smiling cat face", "the flag of a small country", "")
+
+
+class Stopwatch:
+    """Seconds by stage within one step. A stage inside another counts for the inner one only."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seconds, self._inside = device, {}, [0.0]
+
+    def __call__(self, stage: str, call: Callable, *args: Any, **kwargs: Any) -> Any:
+        self._inside.append(0.0)
+        results: list[Any] = []
+        spent = timed(lambda: results.append(call(*args, **kwargs)), self.device)
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + spent - self._inside.pop()
+        self._inside[-1] += spent
+        return results[0]
+
+
+def watch(pipeline: Pipeline, clock: Stopwatch) -> None:
+    """Put the clock around the pipeline's parts: from now on `training_loss` says where its time goes."""
+    parts = {
+        "text encoder": (pipeline.text, "encode"),
+        "keywords": (pipeline.text, "keywords"),
+        "codec": (pipeline.codec, "encode"),
+        "condition embedding": (pipeline.embedding, "forward"),
+        "noise": (pipeline, "draw_noise"),
+        "backbone forward": (pipeline.backbone, "forward"),
+        "patchify, corrupt, loss": (pipeline, "training_loss"),
+    }
+    for stage, (owner, name) in parts.items():
+        setattr(owner, name, partial(clock, stage, getattr(owner, name)))
+
+
+def training_step(
+    pipeline: Pipeline, batch: Batch, optimizer: torch.optim.Optimizer, clip: float, clock: Stopwatch, number: int
+) -> None:
+    """One step as the trainer does it: loss, gradients, clipping, update."""
+    trained = optimizer.param_groups[0]["params"]
+    loss, _ = pipeline.training_loss(batch, torch.Generator().manual_seed(number))
+    clock("backward", loss.backward)
+    clock("gradient clipping", torch.nn.utils.clip_grad_norm_, trained, clip)
+    clock("optimiser", optimizer.step)
+    clock("optimiser", optimizer.zero_grad)
+
+
+def profile_table(
+    pipeline: Pipeline, batch: Batch, config: Mapping[str, Any], device: torch.device, rounds: int
+) -> Table:
+    """Medians over `rounds` steps, after two that do not count, and each stage's share of the step."""
+    from unigen.module import Experiment
+
+    module = Experiment(pipeline, config["optimizer"], seed=0).to(device)
+    pipeline.codec.to(device)
+    optimizer = module.configure_optimizers()["optimizer"]
+    seen: list[dict[str, float]] = []
+    clock = Stopwatch(device)
+    watch(pipeline, clock)
+    for number in range(rounds + 2):
+        clock.seconds = {}
+        synchronize(device)
+        training_step(pipeline, batch, optimizer, config["trainer"]["gradient_clip_val"], clock, number)
+        seen.append(clock.seconds)
+    stages = {name: statistics.median(s[name] for s in seen[2:]) for name in seen[-1]}
+    total = statistics.median(sum(s.values()) for s in seen[2:])
+    table = Table(f"One training step of the whole pipeline, batch {len(batch)}", ("stage", "ms", "share"))
+    for name, seconds in sorted(stages.items(), key=lambda item: -item[1]):
+        table.add(name, 1e3 * seconds, f"{seconds / total:.1%}")
+    table.add("whole step", 1e3 * total, "100%")
+    count = sum(p.numel() for p in optimizer.param_groups[0]["params"])
+    table.note = f"{len(batch) / total:.0f} samples/s, {count:,} trained parameters; loading data is not part of it."
+    return table
+
+
+def picture_slots(size: int) -> tuple[ImageSlot, ...]:
+    """A condition and a target, square."""
+    return ImageSlot("condition", CONDITION, size, size), ImageSlot("target", TARGET, size, size)
+
+
+def random_batch(size: int, batch: int, task: str) -> Batch:
+    """Pictures of noise with short prompts: what a training step takes."""
+    chance = torch.Generator().manual_seed(0)
+    slots = picture_slots(size)
+    draw = {s.name: torch.randint(0, 256, (batch, 1, 3, size, size), generator=chance).byte() for s in slots}
+    prompts = [WORDS[i % len(WORDS)] for i in range(batch)]
+    return Batch(slots, draw, prompts, [(p.split(" ")[-1],) for p in prompts], [task] * batch, [])
+
+
+def codec_table(codec: Any, size: int, batch: int, device: torch.device, rounds: int, limit: float) -> Table:
+    """Encoding and decoding of a batch of pictures."""
+    pixels = torch.rand(batch, 3, size, size, device=device) * 2 - 1
+    chance = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        latents = codec.to(device).encode(pixels, chance)
+        ways = {"encode": lambda: codec.encode(pixels, chance), "decode": lambda: codec.decode(latents)}
+        t = interleaved(ways, device, rounds, limit)
+    table = Table(f"Codec {type(codec).__name__}, {batch} pictures of {size}×{size}", ("pass", "ms", "pictures/s"))
+    for name in ways:
+        table.add(name, 1e3 * t.median(name), batch / t.median(name))
+    return table

@@ -1,0 +1,108 @@
+"""Remembered keys and values equal the full forward exactly where `static_segments` says that they may be kept."""
+
+import pytest
+import torch
+from tiny import backbone_for, batch, choices, mask, plan_for, randomise, tiny, tokens_for
+
+import unigen.pipeline
+from unigen.build import build, build_pipeline
+from unigen.masks import TIMINGS, closure, static_segments
+from unigen.noise import clock
+from unigen.pipeline import Guided
+from unigen.tokens import Tokens
+
+ROLES = ("text", "condition", "target")
+
+
+def times_at(layout, timing: dict[str, str], t: float, size: int = 2) -> dict[str, torch.Tensor]:
+    t_B = torch.full((size,), t)
+    clock_BS = clock(layout, t_B)
+    return {s.name: t_B if timing[s.role] == "shared" else clock_BS[:, i] for i, s in enumerate(layout.segments)}
+
+
+def full_and_cached(backbone, tokens: Tokens, table, timing, kept: tuple[str, ...]) -> tuple[dict, dict]:
+    """Outputs at t = 0.7 of the whole layout, and of the rest of it beside what was remembered at t = 0."""
+    layout = tokens.layout
+    rest = layout.without(kept)
+    with torch.no_grad():
+        full = backbone(tokens, times_at(layout, timing, 0.7), table)
+        still = tokens.only(layout.only(kept))
+        memory = backbone.remember(still, times_at(still.layout, timing, 0.0), table)
+        cached = backbone(tokens.only(rest), times_at(rest, timing, 0.7), table, memory)
+    return {n: full[n] for n in cached}, cached
+
+
+def differ(a: dict, b: dict) -> float:
+    return max((a[n] - b[n]).abs().max().item() for n in a)
+
+
+@pytest.fixture(scope="module", params=choices("backbone"))
+def backbone(request):
+    return backbone_for(tiny(f"backbone={request.param}"))
+
+
+@pytest.mark.parametrize("formatter", choices("formatter"))
+@pytest.mark.parametrize("conditions", [1, 2])
+@pytest.mark.parametrize("word", TIMINGS)
+@pytest.mark.parametrize("name", choices("mask"))
+def test_keeping_the_conditions_is_exact_just_where_it_is_derived(backbone, formatter, conditions, word, name):
+    """Where it is not derived, keeping them is wrong unless what is kept never reaches what is computed."""
+    timing, table = dict.fromkeys(ROLES, word), mask(name)
+    placing = build(tiny(f"formatter={formatter}")["formatter"])
+    layout = plan_for(placing, backbone, conditions).layout
+    kept = tuple(s.name for s in layout.visual if s.role == "condition")
+    full, cached = full_and_cached(backbone, tokens_for(layout, backbone, 2), table, timing, kept)
+    legal = set(kept) <= set(static_segments(layout, table, timing))
+    reach = closure(layout, table)
+    seen = any(reach[layout.names.index("target"), layout.names.index(n)] for n in kept)
+    if legal or not seen:
+        assert differ(full, cached) < 1e-5
+    else:
+        assert differ(full, cached) > 1e-3
+
+
+def test_only_mask_b_at_its_own_time_makes_the_condition_static():
+    layout = plan_for(build(tiny()["formatter"]), build(tiny()["backbone"]), 2).layout
+    own, shared = dict.fromkeys(ROLES, "own"), dict.fromkeys(ROLES, "shared")
+    static = {name for name in choices("mask") if "condition0" in static_segments(layout, mask(name), own)}
+    assert static == {"fcd_b"}
+    assert not any(static_segments(layout, mask(name), shared) for name in choices("mask"))
+
+
+# --- the same through the sampler -------------------------------------------------------------------------------
+
+
+def guided_pipeline(name: str, word: str = "own"):
+    config = tiny(f"mask={name}", "solver.guidance=3.0")
+    config["conditioning"]["modulation"]["timing"] = dict.fromkeys(ROLES, word)
+    pipeline = build_pipeline(config)
+    for part in (pipeline.backbone, pipeline.embedding):
+        randomise(part)
+    return pipeline
+
+
+def predictions(pipeline, keep: tuple[str, ...], monkeypatch) -> tuple[dict, Guided]:
+    monkeypatch.setattr(unigen.pipeline, "static_segments", lambda *_: keep)
+    with torch.no_grad():
+        guided = Guided(pipeline, pipeline._branches(batch()), 2)
+        state = {"condition0": guided.clean.features["condition0"][:2], "target": torch.zeros(2, 6, 128)}
+        return guided(state, 0.7), guided
+
+
+def test_guidance_with_a_memory_equals_guidance_without(monkeypatch):
+    pipeline = guided_pipeline("fcd_b")
+    kept = static_segments(pipeline.plan(batch().slots).layout, pipeline.mask, pipeline.modulation.timing)
+    assert kept == ("condition0",)
+    cached, guided = predictions(pipeline, kept, monkeypatch)
+    assert guided.memory is not None and guided.active.names == ("text", "target")
+    full, plain = predictions(pipeline, (), monkeypatch)
+    assert plain.memory is None
+    torch.testing.assert_close(cached["target"], full["target"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "word"), [("fcd_a", "own"), ("fcd_d", "own"), ("fcd_b", "shared")])
+def test_guidance_with_an_illegal_memory_differs(monkeypatch, name, word):
+    pipeline = guided_pipeline(name, word)
+    cached, _ = predictions(pipeline, ("condition0",), monkeypatch)
+    full, _ = predictions(pipeline, (), monkeypatch)
+    assert (cached["target"] - full["target"]).abs().max() > 1e-3

@@ -1,0 +1,142 @@
+"""Codecs: shapes, inverses, scaling as diffusers' pipelines do it, and that nothing random happens unasked."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, AutoencoderKLCogVideoX
+from tiny import choices, composed
+
+from unigen.build import build
+from unigen.encoders.patch import PatchPCA
+from unigen.encoders.vae import CogVideoXVAE, ImageVAE
+
+SMALL = {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
+
+
+def codec(name: str):
+    """A config's codec at a tiny size, without pretrained weights, and fitted where it can be."""
+    torch.manual_seed(0)
+    node = composed(f"encoder/codec={name}")["encoder"]["codec"]
+    if "pretrained" in node:
+        node["pretrained"] = None
+    for key, value in SMALL.items():
+        if key in node.get("config", {}):
+            node["config"][key] = value
+    made = build(node)
+    made.fit(lambda: pictures(32))
+    return made
+
+
+def pictures(count: int, seed: int = 0) -> torch.Tensor:
+    """Smooth random uint8 pictures (N, 3, 32, 48): few components explain them."""
+    g = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 6, generator=g)
+    return (torch.nn.functional.interpolate(coarse, (32, 48), mode="bilinear") * 255).round().to(torch.uint8)
+
+
+def unit(pixels: torch.Tensor) -> torch.Tensor:
+    return pixels.float() / 127.5 - 1
+
+
+@pytest.mark.parametrize("name", choices("encoder/codec"))
+def test_shapes_are_what_stride_and_channels_say(name):
+    c = codec(name)
+    z = c.encode(unit(pictures(2)))
+    assert z.shape == (2, c.channels, 32 // c.stride, 48 // c.stride) and z.dtype == torch.float32
+    assert c.decode(z).shape == (2, 3, 32, 48)
+
+
+@pytest.mark.parametrize("name", choices("encoder/codec"))
+def test_means_are_deterministic_and_a_picture_is_encoded_alone(name):
+    c, x = codec(name), unit(pictures(3))
+    assert torch.equal(c.encode(x), c.encode(x))
+    torch.testing.assert_close(c.encode(x[1:2]), c.encode(x)[1:2], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(c.decode(c.encode(x))[1:2], c.decode(c.encode(x[1:2])), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(c.encode(x)[0], c.encode(x)[1], atol=1e-3), "negative control"
+
+
+@pytest.mark.parametrize("name", choices("encoder/codec"))
+def test_nothing_of_a_codec_is_trained_but_by_fit(name):
+    assert not [n for n, p in codec(name).named_parameters() if p.requires_grad]
+
+
+@pytest.mark.parametrize("name", ["cogvideox_vae", "flux_vae"])
+def test_a_generator_samples_the_posterior(name):
+    c, x = codec(name), unit(pictures(1))
+    a, b, other = (c.encode(x, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, other) and not torch.equal(a, c.encode(x))
+
+
+def test_cogvideox_latents_are_scaled_as_its_pipeline_does():
+    c, x = codec("cogvideox_vae"), unit(pictures(2))
+    assert isinstance(c, CogVideoXVAE) and isinstance(c.vae, AutoencoderKLCogVideoX) and not c.vae.training
+    with torch.no_grad():
+        stock = c.vae.encode(x[:, :, None]).latent_dist.mode()
+        torch.testing.assert_close(c.encode(x), stock[:, :, 0] * 0.7)
+        torch.testing.assert_close(c.decode(stock[:, :, 0] * 0.7), c.vae.decode(stock).sample[:, :, 0])
+        assert not torch.allclose(c.decode(stock[:, :, 0]), c.vae.decode(stock).sample[:, :, 0], atol=1e-4)
+
+
+def test_flux_latents_are_shifted_and_scaled_as_its_pipeline_does():
+    c, x = codec("flux_vae"), unit(pictures(2))
+    assert isinstance(c, ImageVAE) and isinstance(c.vae, AutoencoderKL) and not c.vae.training
+    with torch.no_grad():
+        stock = c.vae.encode(x).latent_dist.mode()
+        torch.testing.assert_close(c.encode(x), (stock - 0.1159) * 0.3611)
+        torch.testing.assert_close(c.decode((stock - 0.1159) * 0.3611), c.vae.decode(stock).sample)
+        assert not torch.allclose(c.decode(stock), c.vae.decode(stock).sample, atol=1e-4), "negative control"
+
+
+# --- PCA --------------------------------------------------------------------------------------------------------
+
+
+def pca(whiten: float = 0.5, channels: int = 16) -> PatchPCA:
+    made = PatchPCA(channels, 8, whiten)
+    made.fit(lambda: pictures(64))
+    return made
+
+
+def test_pca_equals_numpy_on_the_patches():
+    made, x = pca(), unit(pictures(64))
+    rows = torch.nn.functional.unfold(x, 8, stride=8).movedim(1, -1).reshape(-1, 192).double()
+    centred = rows - rows.mean(0)
+    best = torch.linalg.svd(centred, full_matrices=False).Vh[:16]
+    residual = (centred - centred @ best.T @ best).square().mean()
+    found = (made.decode(made.encode(x)) - x).square().mean()
+    torch.testing.assert_close(found.double(), residual, rtol=1e-3, atol=1e-9)
+    worse = (pca(channels=8).decode(pca(channels=8).encode(x)) - x).square().mean()
+    assert worse > 1.5 * found, "negative control: half of the components lose more"
+
+
+def test_encoding_undoes_decoding_and_all_components_lose_nothing():
+    made = pca()
+    z = torch.randn(2, 16, 4, 6)
+    torch.testing.assert_close(made.encode(made.decode(z)), z, rtol=1e-3, atol=1e-4)
+    whole, x = pca(channels=192), unit(pictures(4, seed=9))
+    torch.testing.assert_close(whole.decode(whole.encode(x)), x, rtol=1e-3, atol=1e-3)
+
+
+def test_whitening_sets_the_spread_of_the_channels():
+    x = unit(pictures(64))
+    stds = {w: pca(w).encode(x).movedim(1, -1).flatten(0, -2).std(0) for w in (0.0, 0.5, 1.0)}
+    torch.testing.assert_close(stds[1.0], torch.ones(16), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(stds[0.0].square().mean().sqrt(), torch.tensor(1.0), rtol=1e-2, atol=1e-2)
+    assert stds[0.0].max() > stds[0.5].max() > stds[1.0].max()
+
+
+def test_a_fitted_codec_keeps_its_fit_and_travels_in_the_state_dict():
+    made = pca()
+    before = made.components.clone()
+    made.fit(lambda: pictures(64, seed=5))
+    assert torch.equal(made.components, before)
+    copy = PatchPCA(16, 8, 0.5)
+    copy.load_state_dict(made.state_dict())
+    x = unit(pictures(2))
+    assert torch.equal(copy.encode(x), made.encode(x)) and bool(copy.fitted)
+    assert not torch.equal(PatchPCA(16, 8, 0.5).encode(x), made.encode(x)), "negative control"
+
+
+def test_the_fit_is_the_same_for_shuffled_pictures():
+    """Component signs are fixed by rule, so two machines agree on what a latent means."""
+    a, b = PatchPCA(4, 8, 0.5), PatchPCA(4, 8, 0.5)
+    a.fit(lambda: pictures(64)), b.fit(lambda: pictures(64).flip(0))
+    torch.testing.assert_close(a.components, b.components, rtol=1e-3, atol=1e-4)

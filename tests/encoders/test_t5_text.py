@@ -1,0 +1,136 @@
+"""Prompts to features, and the tokens that hold a subject's words."""
+
+import warnings
+
+import pytest
+import torch
+from tiny import tiny
+
+from unigen.build import build
+from unigen.encoders.t5 import T5Text
+
+CONFIG = tiny()["encoder"]["text"]["config"]
+
+
+def text(window: int = 32, pool: int = 1, trained: bool = False, **config) -> T5Text:
+    return T5Text(CONFIG | config, "byt5", window, pool, trained)
+
+
+def marked(prompt: str, *words: str, window: int = 32) -> str:
+    """The marked bytes of a prompt."""
+    found = text(window).keywords([prompt], [words])[0].tolist()
+    raw = prompt.encode().ljust(window, b"\0")
+    return bytes(b for b, yes in zip(raw, found, strict=False) if yes).decode()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words", "found"),
+    [
+        ("a cat on a mat", ("cat",), "cat"),
+        ("a cat on a mat", ("cat", "mat"), "catmat"),
+        ("Cat and CAT", ("cat",), "CatCAT"),
+        ("a red panda", ("red panda",), "red panda"),
+        ("concatenate", ("cat",), ""),
+        ("cats", ("cat",), ""),
+        ("a cat.", ("cat",), "cat"),
+        ("a (c+t)", ("c+t",), "c+t"),
+        ("a dog", ("cat",), ""),
+        ("a dog", (), ""),
+        ("a dog", ("",), ""),
+        ("", ("cat",), ""),
+        ("café à Zürich", ("zürich",), "Zürich"),
+        ("日本 の 猫 here", ("猫",), "猫"),
+        ("🐱 cat", ("cat",), "cat"),
+    ],
+)
+def test_keywords_mark_the_subjects_bytes_and_no_others(prompt, words, found):
+    assert marked(prompt, *words) == found
+
+
+def test_multibyte_letters_shift_the_tokens():
+    """Negative control for counting characters: two bytes of é stand before the subject."""
+    found = text().keywords(["éé cat"], [("cat",)])[0].nonzero().flatten().tolist()
+    assert found == [5, 6, 7]
+
+
+def test_pooled_tokens_are_marked_if_any_byte_is():
+    found = text(window=16, pool=4).keywords(["a lion cub"], [("lion",)])
+    assert found.tolist() == [[True, True, False, False]]
+
+
+def test_each_prompt_has_its_own_subjects():
+    found = text().keywords(["a cat", "a dog"], [("cat",), ("cat",)])
+    assert found.any(1).tolist() == [True, False]
+
+
+def test_a_keyword_beyond_the_window_marks_neither_the_end_token_nor_anything_else():
+    """Window 6 keeps 5 bytes and the end token: of "cat" at bytes 4 to 6 only the first is there."""
+    found = text(window=6).keywords(["the cat"], [("cat",)])[0]
+    assert found.nonzero().flatten().tolist() == [4]
+    assert not text(window=4).keywords(["the cat"], [("cat",)]).any()
+
+
+def test_features_are_padded_to_the_window_and_pooled():
+    plain, pooled = text(window=16), text(window=16, pool=4)
+    pooled.model.load_state_dict(plain.model.state_dict())
+    x = plain.encode(["a cat", "a much longer"])
+    assert x.shape == (2, 16, 32) and (plain.tokens, plain.width) == (16, 32)
+    torch.testing.assert_close(pooled.encode(["a cat", "a much longer"]), x.unflatten(1, (4, 4)).mean(2))
+    assert not torch.allclose(x[0], x[1], atol=1e-3), "negative control"
+
+
+def test_padding_is_encoded_as_in_cogvideox():
+    """The stock encoder without an attention mask, on ids = byte + 3, end token 1, padding 0."""
+    model = text(window=8)
+    ids = torch.tensor([[100, 1, 0, 0, 0, 0, 0, 0]])
+    with torch.no_grad():
+        stock = model.model(input_ids=ids).last_hidden_state
+        masked = model.model(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state
+    assert torch.equal(model.encode(["a"]), stock)
+    assert not torch.allclose(model.encode(["a"]), masked, atol=1e-3), "negative control"
+
+
+def test_a_long_prompt_is_cut_with_a_warning_that_says_where():
+    model = text(window=8)
+    with pytest.warns(UserWarning, match=r"prompt has 12 tokens, the window \(encoder.text.window\) 8: cut after 'a long '"):
+        cut = model.encode(["a long tail"])
+    assert torch.equal(cut, model.encode(["a long "]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.encode(["a long "])
+
+
+def test_a_frozen_encoder_gives_no_gradient_and_has_no_dropout():
+    frozen, learning = text(dropout_rate=0.5), text(trained=True)
+    assert not frozen.encode(["a cat"]).requires_grad and learning.encode(["a cat"]).requires_grad
+    assert torch.equal(frozen.encode(["a cat"]), frozen.encode(["a cat"]))
+    with torch.no_grad():
+        assert not learning.encode(["a cat"]).requires_grad
+    active = text(trained=True, dropout_rate=0.5)
+    assert not torch.equal(active.encode(["a cat"]), active.encode(["a cat"])), "negative control"
+
+
+def test_the_window_must_divide_into_pools():
+    with pytest.raises(ValueError, match=r"encoder.text.window is 10; it must be a multiple of encoder.text.pool \(4\)"):
+        text(window=10, pool=4)
+
+
+def test_missing_tokenizer_files_are_one_sentence(tmp_path):
+    config = tiny()["encoder"]["text"] | {"tokenizer": str(tmp_path / "nowhere")}
+    model = build(config)
+    with pytest.raises(ValueError, match=r"config key encoder.text.tokenizer"):
+        model.encode(["a cat"])
+
+
+def test_a_fast_tokenizers_offsets_mark_the_same_words(tmp_path):
+    """A SentencePiece-like tokenizer built in memory, saved and loaded from its folder as a published one would be."""
+    from transformers import T5Tokenizer
+
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *"abcdefghijklmnopqrstuvwxyz", "▁cat", "at"]
+    T5Tokenizer(vocab=[(p, -float(i)) for i, p in enumerate(pieces)], extra_ids=0).save_pretrained(tmp_path / "tokenizer")
+    model = T5Text(CONFIG, str(tmp_path), window=8, pool=1, trained=False)
+    prompt = "a cat mat"
+    found = model.keywords([prompt], [("cat",)])[0].tolist()
+    tokens = model.tokenizer.convert_ids_to_tokens(model._ids(prompt))
+    assert "".join(t for t, yes in zip(tokens, found, strict=True) if yes).strip("▁") == "cat"
+    assert not model.keywords([prompt], [("ca",)]).any()

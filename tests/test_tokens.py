@@ -1,0 +1,29 @@
+"""Tokens follow their layout."""
+
+import torch
+
+from unigen.layout import Layout, Segment, text_segment
+from unigen.tokens import Tokens
+
+LAYOUT = Layout((text_segment(2), Segment("x", "target", "visual", (1, 1, 3))))
+TOKENS = Tokens(LAYOUT, {"text": torch.zeros(2, 2, 4), "x": torch.ones(2, 3, 4)})
+
+
+def test_only_keeps_what_the_layout_names():
+    kept = TOKENS.only(LAYOUT.only(["x"]))
+    assert list(kept.features) == ["x"] and kept.layout.names == ("x",)
+
+
+def test_updated_leaves_the_original_alone():
+    new = TOKENS.updated({"x": torch.full((2, 3, 4), 5.0)})
+    assert (new.features["x"] == 5).all() and (TOKENS.features["x"] == 1).all()
+    assert new.features["text"] is TOKENS.features["text"]
+
+
+def test_valid_keys_are_in_attention_order():
+    assert TOKENS.valid_keys() is None
+    text = torch.tensor([[True, False], [True, True]])
+    masked = Tokens(LAYOUT, TOKENS.features, valid={"text": text})
+    assert masked.valid_keys().tolist() == [[True, False, True, True, True], [True] * 5]
+    turned = masked.only(Layout(LAYOUT.segments[::-1]))
+    assert turned.valid_keys().tolist() == [[True, True, True, True, False], [True] * 5]

@@ -1,0 +1,29 @@
+"""Pretrained weights: absent ones are one sentence, and shapes alone need none."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from unigen.weights import load_pretrained
+
+
+def test_missing_weights_name_the_source_and_the_config_key(tmp_path):
+    source = str(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"weights of AutoencoderKL .*config key encoder.codec.pretrained") as caught:
+        load_pretrained(AutoencoderKL, source, "encoder.codec.pretrained", "vae")
+    assert source in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_nothing_is_read_for_null_or_on_the_meta_device(tmp_path):
+    assert load_pretrained(AutoencoderKL, None, "k") is None
+    with torch.device("meta"):
+        assert load_pretrained(AutoencoderKL, str(tmp_path / "nowhere"), "k") is None
+
+
+def test_a_saved_model_is_read_back(tmp_path):
+    config = {"block_out_channels": (4,), "norm_num_groups": 2, "layers_per_block": 1}
+    stock = AutoencoderKL(**config)
+    stock.save_pretrained(tmp_path / "vae")
+    found = load_pretrained(AutoencoderKL, str(tmp_path), "k", "vae")
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), stock.parameters(), strict=True))
+    assert not torch.equal(AutoencoderKL(**config).encoder.conv_in.weight, stock.encoder.conv_in.weight), "negative control"

@@ -1,0 +1,154 @@
+"""Fair timing on a noisy machine: candidates take turns in one run, and only medians and ratios are quoted."""
+
+import gc
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import torch
+
+LEAST_ROUNDS = 3
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds of every candidate in every round: `seconds[name][round]`."""
+
+    seconds: Mapping[str, Sequence[float]]
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.seconds[name])
+
+    def ratio(self, name: str, reference: str) -> float:
+        """The median over rounds of t_name / t_reference, both of the same round: what slows a round slows both."""
+        pairs = zip(self.seconds[name], self.seconds[reference], strict=True)
+        return statistics.median(ours / theirs for ours, theirs in pairs)
+
+    @property
+    def rounds(self) -> int:
+        return min(len(s) for s in self.seconds.values())
+
+
+def interleaved(
+    candidates: Mapping[str, Callable[[], object]], device: torch.device, rounds: int, limit: float
+) -> Timings:
+    """Time the candidates A B C A B C ..., after one round that does not count.
+
+    Ends after `rounds` rounds, or once `limit` seconds are spent and at least three rounds are done. Garbage is
+    collected before and not during the rounds.
+    """
+    for run in candidates.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    gc.collect()
+    gc.disable()
+    try:
+        start = time.perf_counter()
+        for done in range(rounds):
+            if done >= LEAST_ROUNDS and time.perf_counter() - start > limit:
+                break
+            for name, run in candidates.items():
+                seconds[name].append(timed(run, device))
+    finally:
+        gc.enable()
+    return Timings(seconds)
+
+
+def timed(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call, with everything that it queued on the device."""
+    synchronize(device)
+    start = time.perf_counter()
+    run()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what is queued on a GPU; a CPU queues nothing."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@dataclass
+class Table:
+    """A title, columns, rows and what one must know to read them."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[Cell, ...]] = field(default_factory=list)
+    note: str = ""
+
+    def add(self, *cells: Cell) -> None:
+        assert len(cells) == len(self.columns), f"{len(cells)} cells for {len(self.columns)} columns"
+        self.rows.append(cells)
+
+    def markdown(self) -> str:
+        lines = [self.columns, tuple("---" if i == 0 else "--:" for i in range(len(self.columns)))]
+        lines += [tuple(shown(c) for c in row) for row in self.rows]
+        body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return f"### {self.title}\n\n{body}\n" + (f"\n{self.note}\n" if self.note else "")
+
+    def print(self) -> None:
+        from rich.console import Console
+        from rich.table import Table as RichTable
+
+        table = RichTable(title=self.title, caption=self.note or None, title_justify="left", caption_justify="left")
+        for number, column in enumerate(self.columns):
+            table.add_column(column, justify="left" if number == 0 else "right")
+        for row in self.rows:
+            table.add_row(*(shown(c) for c in row))
+        Console().print(table)
+
+
+def shown(cell: Cell) -> str:
+    """Floats with three significant digits, counts in full, nothing as a dash."""
+    if cell is None:
+        return "-"
+    if isinstance(cell, float):
+        return f"{cell:.0f}" if abs(cell) >= 100 else f"{cell:#.3g}"
+    return f"{cell:,}" if isinstance(cell, int) else cell
+
+
+def machine(device: torch.device) -> str:
+    """The machine in one line: model, cores, threads, torch, date."""
+    where = f"{cpu_model()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        where = f"{torch.cuda.get_device_name(device)}; host {where}"
+    return f"{where}, torch {torch.__version__}, {date.today().isoformat()}"
+
+
+def cpu_model() -> str:
+    """What the system says of its processor: name, family and model numbers where the name says little."""
+    facts = _cpu_facts()
+    numbers = f" (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else ""
+    return facts.get("model name", "unknown CPU") + numbers
+
+
+def dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
+    """fp32, and bf16 where the hardware computes in it."""
+    flags = _cpu_facts().get("flags", "").split()
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else {"avx512_bf16", "amx_bf16"} & set(flags)
+    return (torch.float32, torch.bfloat16) if native else (torch.float32,)
+
+
+def _cpu_facts() -> dict[str, str]:
+    """The first processor of /proc/cpuinfo; empty where there is none."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return {}
+    lines = (line.partition(":") for line in path.read_text().split("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines}
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device of this name; nameless: a GPU where there is one. Raises ValueError if it is not there."""
+    if name not in ("", "cpu", "cuda"):
+        raise ValueError(f"device={name} is unknown; legal are cpu and cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda, but torch sees no GPU here; use device=cpu")
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))

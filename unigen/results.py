@@ -1,0 +1,85 @@
+"""What a finished run leaves behind: summary.json (by existing it says that all is there), metrics.csv, a table."""
+
+import csv
+import json
+import resource
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from unigen.files import whole_file, write_text
+from unigen.header import parameters
+from unigen.pipeline import Pipeline
+from unigen.types import ImageSlot
+
+WRITTEN = ("samples", "checkpoints", "export", "metrics.jsonl", "metrics.csv", "summary.json", "config.yaml", "wandb")
+
+
+def write_summary(
+    run_dir: Path,
+    config: Mapping[str, Any],
+    pipeline: Pipeline,
+    slots: tuple[ImageSlot, ...],
+    steps: int,
+    speed: Mapping[str, float],
+    measured: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write and return the summary. `speed` are Throughput's rates, `measured` holds metrics and their protocol."""
+    batch = config["data"]["batch_size"] * config["trainer"]["accumulate_grad_batches"]
+    devices = config["trainer"]["devices"]
+    summary = {
+        "name": config["name"],
+        "paper": config["paper"],
+        "task": config["task"]["name"],
+        "scale": config["scale"]["name"],
+        "seed": config["seed"],
+        "mask": pipeline.mask.name,
+        "steps": steps,
+        "samples_seen": steps * batch * (devices if isinstance(devices, int) else 1),
+        "seconds": round(speed.get("seconds", 0.0), 1),
+        "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "parameters": parameters(pipeline),
+        "tokens": len(pipeline.plan(slots).layout),
+        "throughput": dict(speed),
+        **measured,
+        "published": ({"source": config["paper"]} if config["published"] else {}) | config["published"],
+        "samples": sorted(str(p.relative_to(run_dir)) for p in run_dir.glob("samples/*.png")),
+    }
+    write_text(run_dir / "summary.json", json.dumps(summary, indent=1))
+    return summary
+
+
+def print_results(summary: Mapping[str, Any], run_dir: Path) -> None:
+    """The table of metrics, and what was written where."""
+    items = summary["protocol"]["items"]
+    title = f"{items} held-out samples, task {summary['task']}, after {summary['samples_seen']:,} training samples"
+    table = Table(title=title, title_justify="left", title_style="")
+    for column in ("metric", "no condition", "this run", "through codec", "better"):
+        table.add_column(column, justify="left" if column in ("metric", "better") else "right")
+    for name, s in summary["metrics"].items():
+        numbers = ("-" if s[k] is None else f"{s[k]:.3f}" for k in ("low", "value", "high"))
+        table.add_row(name, *numbers, s["better"])
+    console = Console(highlight=False)
+    console.print(table)
+    for what in WRITTEN:
+        if (run_dir / what).exists():
+            console.print(f"{what + ':':<15}{run_dir / what}", soft_wrap=True)
+
+
+def write_csv(log: Path, table: Path) -> None:
+    """metrics.jsonl as a spreadsheet: a row a step, a column a metric; of repeated steps the last value counts."""
+    rows: dict[int, dict[str, Any]] = {}
+    for line in log.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:  # the torn last line of a killed run
+            continue
+        rows.setdefault(entry["step"], {}).update(entry)
+    columns = dict.fromkeys(key for row in rows.values() for key in row)
+    with whole_file(table) as part, open(part, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(columns))
+        writer.writeheader()
+        writer.writerows(rows[step] for step in sorted(rows))

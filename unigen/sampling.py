@@ -1,0 +1,63 @@
+"""A user's own picture through an exported run."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from unigen import export
+from unigen.build import build
+from unigen.config import ConfigError
+from unigen.files import whole_file
+from unigen.types import CONDITION, TARGET, collate
+
+
+def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
+    """Write the output and the condition as PNGs; paths by what they hold. `given` are the words of sample.py.
+
+    Raises ValueError for an unfinished run, an unreadable picture, an unknown task or a bad number.
+    """
+    folder = Path(given["run"])
+    if not folder.is_dir():
+        raise ConfigError(f"run={folder} is no folder; give a finished run folder")
+    pipeline, config = export.load(folder / "export")
+    pipeline.solver.steps = number(given, "steps", pipeline.solver.steps, lowest=1)
+    pipeline.solver.guidance = number(given, "guidance", float(pipeline.solver.guidance), lowest=0.0)
+    prompt = given.get("prompt", "")
+    sample = build(config["data"]).user_sample(
+        given["condition"],
+        prompt,
+        (given.get("subject", prompt),),
+        given.get("task", config["data"]["tasks"][0]),
+        prepared=given.get("prepared", "false") == "true",
+    )
+    outputs = pipeline.sample(collate([sample]), number(given, "seed", 0, lowest=0))
+    out = Path(given.get("out", "sample.png"))
+    written = {}
+    for slot in sample.slots:
+        if slot.role in (TARGET, CONDITION):
+            shown = outputs[slot.name][0] if slot.role == TARGET else sample.images[slot.name]
+            path = out if slot.role == TARGET else out.with_name(f"{out.stem}_{slot.name}.png")
+            write_png(shown, path)
+            written["output" if slot.role == TARGET else slot.name] = path
+    return written
+
+
+def number(given: dict[str, str], key: str, default: float, lowest: float) -> float:
+    """A number of the default's type. Raises ValueError naming the key."""
+    if key not in given:
+        return default
+    try:
+        value = type(default)(given[key])
+    except ValueError:
+        value = None
+    if value is None or value < lowest:
+        raise ConfigError(f"{key}={given[key]} is not a {type(default).__name__} of at least {lowest}")
+    return value
+
+
+def write_png(picture_FCHW: Tensor, path: Path) -> None:
+    """The last frame of uint8 pixels as a PNG."""
+    from PIL import Image
+
+    with whole_file(path) as part:
+        Image.fromarray(picture_FCHW[-1].permute(1, 2, 0).numpy()).save(part, format="PNG")
