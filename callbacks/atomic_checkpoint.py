@@ -13,12 +13,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the final path, flushes to the disk, then renames (Lightning's own copies between file systems)."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any | None = None) -> None:
-        """Raises OSError naming the folder if the disk is full; what was there before stays."""
+        """Raises OSError naming the file if the disk is full; what was there before stays."""
         try:
             with whole_file(Path(path)) as part:
                 torch.save(checkpoint, part)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             raise OSError(
-                f"checkpoint {path} could not be written ({error}); the one before it is unharmed. "
-                "Free some space and start the same command with run_dir=<this run folder> to go on"
+                f"checkpoint {path} could not be written ({_reason(error)}), the one before it is unharmed; "
+                "free some space and start the same command with run_dir=<this run folder> to go on"
             ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first cause in one line: torch and `whole_file` wrap the system's words in their own."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return getattr(error, "strerror", None) or " ".join(str(error).split())

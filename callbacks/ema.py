@@ -25,7 +25,9 @@ class EMA(L.Callback):
         for name, p in self._trained(pl_module):
             known = self.average.get(name, p)
             self.average[name] = known.detach().float().clone().to(p.device)
-        self._step = trainer.global_step
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._step = trainer.global_step  # restored by now (at on_fit_start it is not)
 
     @torch.no_grad()
     def on_train_batch_end(

@@ -95,7 +95,7 @@ def save_png(picture: Image.Image, path: Path) -> None:
 
 
 def _picture(x_FCHW: Tensor) -> Image.Image:
-    return Image.fromarray(x_FCHW[-1].permute(1, 2, 0).numpy())
+    return Image.fromarray(x_FCHW[-1].permute(1, 2, 0).cpu().numpy())
 
 
 def _label(batch: Batch, i: int) -> str:

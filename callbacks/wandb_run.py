@@ -1,6 +1,7 @@
 """A W&B logger that needs no account: it writes files of its own unless the user is logged in."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ def wandb_run(project: str, name: str, group: str, save_dir: str, config: dict[s
     mode = os.environ.get("WANDB_MODE")
     offline = mode == "offline" or (mode is None and not _logged_in())
     Path(save_dir).mkdir(parents=True, exist_ok=True)
+    running = getattr(sys.modules.get("wandb"), "run", None)
+    if running is not None:  # the job before in this multirun: Lightning would go on writing into it
+        running.finish()
     return WandbLogger(project=project, name=name, group=group, save_dir=save_dir, offline=offline, config=config)
 
 

@@ -14,6 +14,7 @@ keys
   rounds=N      at most so many rounds of a comparison, at least 3 (default 30)
   seconds=N     no new round after so many seconds of a comparison (default 4)
   threads=N     CPU threads (default: torch's choice)
+  clock=NAME    wall, or cpu: with threads=1 the process's CPU time, for a machine that others load (default wall)
   device=NAME   cpu or cuda (default: cuda where there is one)
   out=FILE      also write the tables there, as Markdown
 """
@@ -27,9 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import torch
-
-    from unigen.bench import Table
+    from unigen.bench import Effort, Table
 
 SECTIONS = ("attention", "step", "block", "profile", "codec")
 DEFAULTS = {
@@ -40,6 +39,7 @@ DEFAULTS = {
     "rounds": "30",
     "seconds": "4",
     "threads": "",
+    "clock": "wall",
     "device": "",
     "out": "",
 }
@@ -78,6 +78,9 @@ def arguments(words: list[str]) -> tuple[list[str], dict[str, str]]:
     _among("exp", given["exp"], [p.stem for p in (CONF / "exp").glob("*.yaml")])
     _among("masks", given["masks"], [p.stem for p in (CONF / "mask").glob("*.yaml")])
     _among("shapes", given["shapes"], ["mini", "paper"])
+    _among("clock", given["clock"], ["wall", "cpu"])
+    if given["clock"] == "cpu" and given["threads"] != "1":
+        raise ValueError("clock=cpu sums over threads: use it with threads=1")
     return sections or list(SECTIONS), given
 
 
@@ -97,27 +100,24 @@ def composed(exp: str, *overrides: str) -> dict[str, Any]:
         return plain(compose("config", overrides=[f"+exp={exp}", "run_dir=bench", *overrides]))
 
 
-def tables(sections: list[str], given: dict[str, str], device: torch.device) -> Iterator[Table]:
+def tables(sections: list[str], given: dict[str, str], effort: Effort) -> Iterator[Table]:
     """The tables of the sections, each as soon as it is measured."""
-    effort = device, int(given["rounds"]), float(given["seconds"])
     overrides = [f"data.batch_size={given['batch']}"] if given["batch"] else []
     mini = composed(given["exp"], *overrides)
     for section in sections:
         if section == "attention":
-            yield from _attention(mini, given, *effort)
+            yield from _attention(mini, given, effort)
         elif section == "step":
-            yield _step(mini, *effort)
+            yield _step(mini, effort)
         elif section == "block":
-            yield _block(given["exp"], *effort)
+            yield _block(given["exp"], effort)
         elif section == "profile":
-            yield _profile(mini, *effort)
+            yield _profile(mini, effort)
         else:
-            yield _codec(mini, *effort)
+            yield _codec(mini, effort)
 
 
-def _attention(
-    mini: dict[str, Any], given: dict[str, str], device: torch.device, rounds: int, limit: float
-) -> Iterator[Table]:
+def _attention(mini: dict[str, Any], given: dict[str, str], effort: Effort) -> Iterator[Table]:
     from bench_attention import Shape, attention_tables
 
     from unigen.build import build
@@ -128,7 +128,7 @@ def _attention(
         c, batch = config["backbone"]["config"], mini["data"]["batch_size"] if name == "mini" else 1
         shapes.append(Shape(name, _layout(config), batch, c["num_attention_heads"], c["attention_head_dim"]))
     found = [build(composed(given["exp"], f"mask={name}")["mask"]) for name in given["masks"].split(",")]
-    yield from attention_tables(shapes, found, device, rounds, limit)
+    yield from attention_tables(shapes, found, effort)
 
 
 def _layout(config: dict[str, Any]) -> Any:
@@ -140,43 +140,43 @@ def _layout(config: dict[str, Any]) -> Any:
     return build_on_meta(config).plan(picture_slots(config["data"]["size"])).layout
 
 
-def _step(mini: dict[str, Any], device: torch.device, rounds: int, limit: float) -> Table:
+def _step(mini: dict[str, Any], effort: Effort) -> Table:
     from bench_profile import random_batch
     from bench_step import Rivals, step_table, whole_pipeline
 
     from unigen.build import build_pipeline
 
     size, batch = mini["data"]["size"], mini["data"]["batch_size"]
-    rivals = Rivals(mini, _layout(mini), batch, device)
+    rivals = Rivals(mini, _layout(mini), batch, effort.device)
     pictures = random_batch(size, batch, mini["data"]["tasks"][0])
-    whole = whole_pipeline(build_pipeline(mini), pictures, device)
-    return step_table("One training step, mini", rivals, whole, True, device, rounds, 4 * limit)
+    extra = rivals.short_runs() | whole_pipeline(build_pipeline(mini), pictures, effort.device)
+    return step_table("One training step, mini", rivals, extra, True, effort._replace(limit=4 * effort.limit))
 
 
-def _block(exp: str, device: torch.device, rounds: int, limit: float) -> Table:
+def _block(exp: str, effort: Effort) -> Table:
     from bench_step import Rivals, step_table
 
     config = composed(exp, "scale=paper", "backbone.pretrained=null", *ONE_LAYER)
-    rivals = Rivals(config, _layout(config), 1, device)
-    return step_table("One layer at the paper's width and sequence", rivals, {}, False, device, rounds, limit)
+    rivals = Rivals(config, _layout(config), 1, effort.device)
+    return step_table("One layer at the paper's width and sequence", rivals, {}, False, effort)
 
 
-def _profile(mini: dict[str, Any], device: torch.device, rounds: int, limit: float) -> Table:
+def _profile(mini: dict[str, Any], effort: Effort) -> Table:
     from bench_profile import profile_table, random_batch
 
     from unigen.build import build_pipeline
 
     batch = random_batch(mini["data"]["size"], mini["data"]["batch_size"], mini["data"]["tasks"][0])
-    return profile_table(build_pipeline(mini), batch, mini, device, rounds)
+    return profile_table(build_pipeline(mini), batch, mini, effort)
 
 
-def _codec(mini: dict[str, Any], device: torch.device, rounds: int, limit: float) -> Table:
+def _codec(mini: dict[str, Any], effort: Effort) -> Table:
     from bench_profile import codec_table
 
     from unigen.build import build
 
     codec = build(mini["encoder"]["codec"])
-    return codec_table(codec, mini["data"]["size"], mini["data"]["batch_size"], device, rounds, limit)
+    return codec_table(codec, mini["data"]["size"], mini["data"]["batch_size"], effort)
 
 
 def main(words: list[str]) -> int:
@@ -194,9 +194,11 @@ def main(words: list[str]) -> int:
 
 def run(sections: list[str], given: dict[str, str]) -> None:
     """Measure, print, and write `out` if it is given."""
+    import time
+
     import torch
 
-    from unigen.bench import chosen_device, machine
+    from unigen.bench import Effort, chosen_device, machine
 
     device, out = chosen_device(given["device"]), Path(given["out"]) if given["out"] else None
     if out is not None:
@@ -205,9 +207,11 @@ def run(sections: list[str], given: dict[str, str]) -> None:
     if given["threads"]:
         torch.set_num_threads(int(given["threads"]))
     torch.manual_seed(0)
-    parts = [f"{machine(device)}\n\n{PROTOCOL}\n"]
+    clock = time.process_time if given["clock"] == "cpu" else time.perf_counter
+    effort = Effort(device, int(given["rounds"]), float(given["seconds"]), clock)
+    parts = [f"{machine(device)}, {given['clock']} clock\n\n{PROTOCOL}\n"]
     print(parts[0])
-    for table in tables(sections, given, device):
+    for table in tables(sections, given, effort):
         table.print()
         parts.append(table.markdown())
     if out is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from unigen.bench import Table, interleaved, synchronize, timed
+from unigen.bench import Effort, Table, interleaved, synchronize, timed
 from unigen.pipeline import Pipeline
 from unigen.types import CONDITION, TARGET, Batch, ImageSlot
 
@@ -17,13 +17,13 @@ WORDS = ("a red apple", "smiling cat face", "the flag of a small country", "")
 class Stopwatch:
     """Seconds by stage within one step. A stage inside another counts for the inner one only."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.seconds, self._inside = device, {}, [0.0]
+    def __init__(self, effort: Effort) -> None:
+        self.effort, self.seconds, self._inside = effort, {}, [0.0]
 
     def __call__(self, stage: str, call: Callable, *args: Any, **kwargs: Any) -> Any:
         self._inside.append(0.0)
         results: list[Any] = []
-        spent = timed(lambda: results.append(call(*args, **kwargs)), self.device)
+        spent = timed(lambda: results.append(call(*args, **kwargs)), self.effort.device, self.effort.clock)
         self.seconds[stage] = self.seconds.get(stage, 0.0) + spent - self._inside.pop()
         self._inside[-1] += spent
         return results[0]
@@ -56,21 +56,19 @@ def training_step(
     clock("optimiser", optimizer.zero_grad)
 
 
-def profile_table(
-    pipeline: Pipeline, batch: Batch, config: Mapping[str, Any], device: torch.device, rounds: int
-) -> Table:
-    """Medians over `rounds` steps, after two that do not count, and each stage's share of the step."""
+def profile_table(pipeline: Pipeline, batch: Batch, config: Mapping[str, Any], effort: Effort) -> Table:
+    """Medians over the effort's rounds, after two that do not count, and each stage's share of the step."""
     from unigen.module import Experiment
 
-    module = Experiment(pipeline, config["optimizer"], seed=0).to(device)
-    pipeline.codec.to(device)
+    module = Experiment(pipeline, config["optimizer"], seed=0).to(effort.device)
+    pipeline.codec.to(effort.device)
     optimizer = module.configure_optimizers()["optimizer"]
     seen: list[dict[str, float]] = []
-    clock = Stopwatch(device)
+    clock = Stopwatch(effort)
     watch(pipeline, clock)
-    for number in range(rounds + 2):
+    for number in range(effort.rounds + 2):
         clock.seconds = {}
-        synchronize(device)
+        synchronize(effort.device)
         training_step(pipeline, batch, optimizer, config["trainer"]["gradient_clip_val"], clock, number)
         seen.append(clock.seconds)
     stages = {name: statistics.median(s[name] for s in seen[2:]) for name in seen[-1]}
@@ -98,14 +96,14 @@ def random_batch(size: int, batch: int, task: str) -> Batch:
     return Batch(slots, draw, prompts, [(p.split(" ")[-1],) for p in prompts], [task] * batch, [])
 
 
-def codec_table(codec: Any, size: int, batch: int, device: torch.device, rounds: int, limit: float) -> Table:
+def codec_table(codec: Any, size: int, batch: int, effort: Effort) -> Table:
     """Encoding and decoding of a batch of pictures."""
-    pixels = torch.rand(batch, 3, size, size, device=device) * 2 - 1
+    pixels = torch.rand(batch, 3, size, size, device=effort.device) * 2 - 1
     chance = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        latents = codec.to(device).encode(pixels, chance)
+        latents = codec.to(effort.device).encode(pixels, chance)
         ways = {"encode": lambda: codec.encode(pixels, chance), "decode": lambda: codec.decode(latents)}
-        t = interleaved(ways, device, rounds, limit)
+        t = interleaved(ways, effort)
     table = Table(f"Codec {type(codec).__name__}, {batch} pictures of {size}×{size}", ("pass", "ms", "pictures/s"))
     for name in ways:
         table.add(name, 1e3 * t.median(name), batch / t.median(name))

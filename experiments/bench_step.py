@@ -11,7 +11,7 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from torch import Tensor, nn
 
 from unigen import attention, canvas, masks
-from unigen.bench import Table, interleaved
+from unigen.bench import Effort, Table, interleaved
 from unigen.build import build
 from unigen.layout import Layout
 from unigen.pipeline import Pipeline
@@ -107,6 +107,20 @@ class Rivals:
             "ours, grouped": (self.ours, lambda: self.error(self.our_prediction(attention.grouped))),
         }
 
+    def short_runs(self) -> Runs:
+        """More of ours, for short sequences only: all scores are written out; bf16 is autocast, as in bf16-mixed."""
+
+        def mixed(lowering: Callable[..., Tensor]) -> Tensor:
+            with torch.autocast(self.inputs.latents.device.type, dtype=torch.bfloat16):
+                prediction = self.our_prediction(lowering)
+            return self.error(prediction.float())
+
+        return {
+            "ours, plain": (self.ours, lambda: self.error(self.our_prediction(attention.plain))),
+            "ours, grouped, bf16 autocast": (self.ours, lambda: mixed(attention.grouped)),
+            "ours, plain, bf16 autocast": (self.ours, lambda: mixed(attention.plain)),
+        }
+
 
 def whole_pipeline(pipeline: Pipeline, batch: Batch, device: torch.device) -> Runs:
     """The step from pictures and prompts on: codec, text encoder, noise and condition embedding too."""
@@ -130,9 +144,7 @@ def steps(runs: Runs, updated: bool) -> dict[str, Callable[[], None]]:
     return {name: (lambda model=model, loss=loss: step(model, loss)) for name, (model, loss) in runs.items()}
 
 
-def step_table(
-    title: str, rivals: Rivals, extra: Runs, updated: bool, device: torch.device, rounds: int, limit: float
-) -> Table:
+def step_table(title: str, rivals: Rivals, extra: Runs, updated: bool, effort: Effort) -> Table:
     """Forward and backward of one step, ours beside the stock model's, and (`updated`) with AdamW.
 
     Raises ArithmeticError if the two models do not compute the same.
@@ -141,16 +153,16 @@ def step_table(
     if gap > 1e-4:
         raise ArithmeticError(f"the two models differ by {gap:.1e} at initialisation: there is nothing to compare")
     runs, size = rivals.runs() | extra, len(rivals.inputs.times)
-    table = Table(title, ("step", "parameters", "ms", "/ stock", "ms with AdamW", "/ stock", "samples/s"))
-    plain = interleaved(steps(runs, False), device, rounds, limit)
-    full = interleaved(steps(runs, True), device, rounds, limit) if updated else None
+    table = Table(title, ("step", "parameters", "ms", "/ stock", "+ AdamW ms", "/ stock", "samples/s"))
+    plain = interleaved(steps(runs, False), effort)
+    full = interleaved(steps(runs, True), effort) if updated else None
     for name, (model, _) in runs.items():
         with_adam = (1e3 * full.median(name), full.ratio(name, REFERENCE)) if full else (None, None)
         row = (1e3 * plain.median(name), plain.ratio(name, REFERENCE), *with_adam, size / (full or plain).median(name))
         table.add(name, sum(p.numel() for p in model.parameters()), *row)
     table.note = (
-        f"Batch {size}, {len(rivals.layout)} tokens a sample, mask {rivals.mask.name}, fp32, {plain.rounds} rounds. At "
-        f"initialisation ours and the stock model with the dense mask differ by {gap:.0e} of the largest output. "
-        "'no mask' is another network: the price of the mask alone."
+        f"Batch {size}, {len(rivals.layout)} tokens a sample, mask {rivals.mask.name}, fp32 unless said, "
+        f"{plain.rounds} rounds. At initialisation ours and the stock model with the dense mask differ by "
+        f"{gap:.0e} of the largest output. 'no mask' is another network: the price of the mask alone."
     )
     return table

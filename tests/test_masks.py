@@ -69,7 +69,9 @@ def test_a_missing_row_or_column_is_named():
     table = Mask("m", {"text": {"text": "all"}, "target": {"text": "all", "target": "all"}})
     with pytest.raises(ValueError, match=r"mask 'm' has no row for role 'buffer' \(from F\); it knows text, target"):
         table.check(("text", "buffer"), "F")
-    with pytest.raises(ValueError, match=r"mask 'm': row 'text' has no column for role 'target' \(from F\); it knows text"):
+    with pytest.raises(
+        ValueError, match=r"mask 'm': row 'text' has no column for role 'target' \(from F\); it knows text"
+    ):
         table.check(("text", "target"), "F")
     Mask("m", {"text": {"text": "all"}}).check(("text",), "F")
 

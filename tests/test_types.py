@@ -16,7 +16,7 @@ def sample(key: str, slots=SLOTS) -> Sample:
 def test_collate_stacks():
     made = collate([sample("cat"), sample("dog")])
     assert len(made) == 2 and made.keys == ["cat", "dog"] and made.subjects == [("cat",), ("dog",)]
-    assert {n: x.shape for n, x in made.images.items()} == {n: (2, 1, 3, 16, 16) for n in ("c", "x")}
+    assert {n: x.shape for n, x in made.images.items()} == dict.fromkeys(("c", "x"), (2, 1, 3, 16, 16))
     assert made.images["c"].dtype == torch.uint8 and made.slots == SLOTS
 
 

@@ -26,4 +26,6 @@ def test_a_saved_model_is_read_back(tmp_path):
     stock.save_pretrained(tmp_path / "vae")
     found = load_pretrained(AutoencoderKL, str(tmp_path), "k", "vae")
     assert all(torch.equal(a, b) for a, b in zip(found.parameters(), stock.parameters(), strict=True))
-    assert not torch.equal(AutoencoderKL(**config).encoder.conv_in.weight, stock.encoder.conv_in.weight), "negative control"
+    assert not torch.equal(AutoencoderKL(**config).encoder.conv_in.weight, stock.encoder.conv_in.weight), (
+        "negative control"
+    )

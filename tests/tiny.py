@@ -1,12 +1,13 @@
 """What tests share: the config folder as data, and every configuration at a size that runs in milliseconds."""
 
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from unigen.build import build
@@ -35,18 +36,20 @@ def choices(group: str) -> list[str]:
     return names
 
 
+@cache
+def _composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return compose("config", overrides=["run_dir=run", *overrides])
+
+
 def composed(*overrides: str) -> dict[str, Any]:
     """The resolved configuration of a command line, as plain data."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        config = compose("config", overrides=["run_dir=run", *overrides])
-    return OmegaConf.to_container(config, resolve=True)
+    return OmegaConf.to_container(_composed(*overrides), resolve=True)
 
 
 def tiny(*overrides: str, tasks: tuple[str, ...] = ("canny", "subject"), **sizes: Any) -> dict[str, Any]:
     """The same with every backbone shrunk, nothing pretrained, and small encoders."""
-    codec_and_text = ["encoder/codec=patch_pca", "encoder/text=byt5_mini"]
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        config = compose("config", overrides=["run_dir=run", *codec_and_text, *overrides])
+    config = deepcopy(_composed("encoder/codec=patch_pca", "encoder/text=byt5_mini", *overrides))
     config.backbone.pretrained = None
     for key, value in {**SIZES, **sizes}.items():
         if key in config.backbone.config:

@@ -1,4 +1,4 @@
-"""One mask, three lowerings with the same signature: dense (reference), grouped, flex.
+"""One mask, four lowerings with the same signature: dense (reference), grouped, plain (short sequences), flex.
 
 Shapes: B batch, H heads, L tokens (Lq queries, Lk keys), D head width.
 `valid_BL` marks the keys that exist (False is padding). A query that may see nothing gets zeros.
@@ -25,11 +25,9 @@ def dense(
     valid_BL: Tensor | None = None,
 ) -> Tensor:
     """softmax(q k^T / sqrt(D) + M) v with the whole (Lq, Lk) mask M (RealGeneral Eqs. 6-7)."""
-    allowed = _on_device(queries, keys, mask, q_BHLD.device)[None, None]
-    if valid_BL is not None:
-        allowed = allowed & valid_BL[:, None, None, :]
-    if bool(allowed.all()):
+    if valid_BL is None and all(map(all, masks.visible(queries, keys, mask))):
         return F.scaled_dot_product_attention(q_BHLD, k_BHLD, v_BHLD)
+    allowed = _allowed(queries, keys, mask, valid_BL, q_BHLD.device)
     out = F.scaled_dot_product_attention(q_BHLD, k_BHLD, v_BHLD, attn_mask=allowed)
     return torch.where(allowed.any(-1, keepdim=True), out, 0)
 
@@ -64,6 +62,33 @@ def grouped(
     return torch.cat([outputs[n] for n in queries.names], dim=2)
 
 
+def plain(
+    q_BHLD: Tensor,
+    k_BHLD: Tensor,
+    v_BHLD: Tensor,
+    queries: Layout,
+    keys: Layout,
+    mask: Mask,
+    valid_BL: Tensor | None = None,
+) -> Tensor:
+    """The dense form written out as two batched products: for the short sequences of mini models on a CPU.
+
+    At some tens of tokens the fused CPU kernel is slower than this, by far so in bf16 (docs/benchmarks.md). All
+    scores (B, H, Lq, Lk) exist, so it is not for long sequences. What is hidden gets a large finite bias: a query
+    without keys has zero gradients and no NaN.
+    """
+    bias = _bias(queries, keys, mask, q_BHLD.dtype, q_BHLD.device)
+    if valid_BL is not None:
+        bias = bias.masked_fill(~valid_BL[:, None, None, :], torch.finfo(bias.dtype).min / 2)
+        bias = bias.expand(-1, q_BHLD.shape[1], -1, -1).flatten(0, 1)
+    q, k, v = (x.flatten(0, 1) for x in (q_BHLD, k_BHLD, v_BHLD))
+    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+    out = torch.bmm(scores.softmax(-1).to(v.dtype), v).unflatten(0, q_BHLD.shape[:2])
+    if valid_BL is None and all(map(any, masks.visible(queries, keys, mask))):
+        return out
+    return torch.where(_allowed(queries, keys, mask, valid_BL, q.device).any(-1, keepdim=True), out, 0)
+
+
 def flex(
     q_BHLD: Tensor,
     k_BHLD: Tensor,
@@ -87,6 +112,19 @@ def flex(
 @kept(maxsize=64)
 def _on_device(queries: Layout, keys: Layout, mask: Mask, device: torch.device) -> Tensor:
     return masks.dense(queries, keys, mask).to(device)
+
+
+@lru_cache(maxsize=64)
+def _bias(queries: Layout, keys: Layout, mask: Mask, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(1, Lq, Lk): 0 where attention is allowed, a large negative number elsewhere."""
+    hidden = ~masks.dense(queries, keys, mask)[None]
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min / 2).to(device)
+
+
+def _allowed(queries: Layout, keys: Layout, mask: Mask, valid_BL: Tensor | None, device: torch.device) -> Tensor:
+    """Booleans, broadcastable to (B, H, Lq, Lk): the mask, less the keys that are padding."""
+    allowed = _on_device(queries, keys, mask, device)[None, None]
+    return allowed if valid_BL is None else allowed & valid_BL[:, None, None, :]
 
 
 def _gather(x: Tensor, layout: Layout, names: tuple[str, ...]) -> Tensor:

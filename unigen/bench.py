@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -34,13 +35,23 @@ class Timings:
         return min(len(s) for s in self.seconds.values())
 
 
-def interleaved(
-    candidates: Mapping[str, Callable[[], object]], device: torch.device, rounds: int, limit: float
-) -> Timings:
+class Effort(NamedTuple):
+    """How a comparison is measured: where, at most how many rounds, after how many seconds no new round begins.
+
+    `clock` is time.perf_counter, or time.process_time for the CPU time of one thread on a machine that others load.
+    """
+
+    device: torch.device
+    rounds: int
+    limit: float
+    clock: Callable[[], float] = time.perf_counter
+
+
+def interleaved(candidates: Mapping[str, Callable[[], object]], effort: Effort) -> Timings:
     """Time the candidates A B C A B C ..., after one round that does not count.
 
-    Ends after `rounds` rounds, or once `limit` seconds are spent and at least three rounds are done. Garbage is
-    collected before and not during the rounds.
+    Ends with the effort's rounds or seconds, but not before three rounds. Garbage is collected before and not
+    during the rounds.
     """
     for run in candidates.values():
         run()
@@ -49,23 +60,23 @@ def interleaved(
     gc.disable()
     try:
         start = time.perf_counter()
-        for done in range(rounds):
-            if done >= LEAST_ROUNDS and time.perf_counter() - start > limit:
+        for done in range(effort.rounds):
+            if done >= LEAST_ROUNDS and time.perf_counter() - start > effort.limit:
                 break
             for name, run in candidates.items():
-                seconds[name].append(timed(run, device))
+                seconds[name].append(timed(run, effort.device, effort.clock))
     finally:
         gc.enable()
     return Timings(seconds)
 
 
-def timed(run: Callable[[], object], device: torch.device) -> float:
+def timed(run: Callable[[], object], device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds of one call, with everything that it queued on the device."""
     synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     run()
     synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def synchronize(device: torch.device) -> None:
@@ -99,10 +110,12 @@ class Table:
 
         table = RichTable(title=self.title, caption=self.note or None, title_justify="left", caption_justify="left")
         for number, column in enumerate(self.columns):
-            table.add_column(column, justify="left" if number == 0 else "right")
+            table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
         for row in self.rows:
             table.add_row(*(shown(c) for c in row))
-        Console().print(table)
+        console = Console()
+        console.width = console.width if console.is_terminal else 130
+        console.print(table)
 
 
 def shown(cell: Cell) -> str:
@@ -110,13 +123,13 @@ def shown(cell: Cell) -> str:
     if cell is None:
         return "-"
     if isinstance(cell, float):
-        return f"{cell:.0f}" if abs(cell) >= 100 else f"{cell:#.3g}"
+        return f"{cell:.0f}" if abs(cell) >= 99.95 else f"{cell:#.3g}"
     return f"{cell:,}" if isinstance(cell, int) else cell
 
 
 def machine(device: torch.device) -> str:
-    """The machine in one line: model, cores, threads, torch, date."""
-    where = f"{cpu_model()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    """The machine in one line: model, cores, threads, how busy it is without us, torch, date."""
+    where = f"{cpu_model()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}"
     if device.type == "cuda":
         where = f"{torch.cuda.get_device_name(device)}; host {where}"
     return f"{where}, torch {torch.__version__}, {date.today().isoformat()}"

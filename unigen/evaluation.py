@@ -22,7 +22,7 @@ def evaluate(
     """{metric: {value, low, high, better, items}} over the first target slot of every sample.
 
     `low` is the no-condition bound: each output scored against another item's truth, as a model that
-    ignores its condition would score. `high` is the truth after one pass through the codec.
+    ignores its condition would score (None for a single sample). `high` is the truth after one pass through the codec.
     """
     outputs, truths, ceilings = [], [], []
     for batch in batches:
@@ -34,7 +34,7 @@ def evaluate(
     return {
         name: {
             "value": _mean(metric(output, truth)),
-            "low": _mean(metric(output, truth.roll(1, dims=0))),
+            "low": _mean(metric(output, truth.roll(1, dims=0))) if len(truth) > 1 else None,
             "high": _mean(metric(ceiling, truth)),
             "better": metric.better,
             "items": len(truth),

@@ -4,6 +4,8 @@
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ def save(pipeline: Pipeline, folder: Path, config: dict[str, Any]) -> None:
     if _lora(pipeline):
         _save_lora(pipeline, folder)
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in _sidecar(pipeline, config).items()}
-    with whole_file(folder / MODULES_FILE) as part:
+    with _whole_tensors(folder / MODULES_FILE) as part:
         save_file(tensors, part, metadata={"format": "pt", "unigen": __version__})
     write_text(folder / CONFIG_FILE, json.dumps({"unigen": __version__, "config": config}, indent=1))
 
@@ -57,6 +59,8 @@ def load(folder: Path) -> tuple[Pipeline, dict[str, Any]]:
             wanted[name].copy_(tensor)
     if _lora(pipeline):
         _load_lora(pipeline, folder)
+    for module in (pipeline.backbone, pipeline.embedding, pipeline.text, pipeline.codec):
+        module.eval()  # without dropout
     return pipeline, config
 
 
@@ -94,11 +98,25 @@ def _save_lora(pipeline: Pipeline, folder: Path) -> None:
     from peft import get_peft_model_state_dict
 
     model = pipeline.backbone.model
-    CogVideoXLoraLoaderMixin.save_lora_weights(
-        folder,
-        transformer_lora_layers=get_peft_model_state_dict(model),
-        transformer_lora_adapter_metadata=model.peft_config["default"].to_dict(),
-    )
+    with _whole_tensors(folder / LORA_FILE) as part:
+        CogVideoXLoraLoaderMixin.save_lora_weights(
+            part.parent,
+            weight_name=part.name,
+            transformer_lora_layers=get_peft_model_state_dict(model),
+            transformer_lora_adapter_metadata=model.peft_config["default"].to_dict(),
+        )
+
+
+@contextmanager
+def _whole_tensors(path: Path) -> Iterator[Path]:
+    """`whole_file`, with what safetensors raises on a full disk as the OSError that it is."""
+    from safetensors import SafetensorError
+
+    with whole_file(path) as part:
+        try:
+            yield part
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def _load_lora(pipeline: Pipeline, folder: Path) -> None:

@@ -84,6 +84,6 @@ def sizes(pipeline: Pipeline, layout: Layout) -> list[str]:
         f"({count['trained']:,} of {count['total']:,})",
         f"tokens per sample: {len(layout)} ({parts}); attention computes {share:.1%} of all pairs",
         f"forward: {(flops['linear'] + flops['attention']) / 1e12:.4g} TFLOP a sample",
-        f"precision and device: {torch.get_num_threads()} threads"
-        + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", CPU"),
+        f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}, "
+        f"{torch.get_num_threads()} threads",
     ]

@@ -30,7 +30,11 @@ class Experiment(L.LightningModule):
         self.parts = nn.ModuleDict(parts)
         self._frozen = frozen.values()
 
-    def setup(self, stage: str) -> None:
+    def on_fit_start(self) -> None:
+        """Lightning has moved the module by now (at `setup` it has not)."""
+        self.place_frozen()
+
+    def place_frozen(self) -> None:
         """Frozen encoders follow the module's device without belonging to it."""
         for encoder in self._frozen:
             encoder.to(self.device)
@@ -40,6 +44,7 @@ class Experiment(L.LightningModule):
         step = self.trainer.fit_loop.total_batch_idx
         loss, parts = self.pipeline.training_loss(batch, noise.generator(self.seed, "train", step, self.global_rank))
         self.log("train/loss", loss.detach(), batch_size=len(batch))
+        self.log("step", self.trainer.global_step + 1.0, batch_size=len(batch))  # Lightning counts from 0
         for name, value in parts.items():
             self.log(f"train/loss_{name}", value, batch_size=len(batch))
         return loss
@@ -52,6 +57,7 @@ class Experiment(L.LightningModule):
         noises = p.draw_noise(plan, batch.slots, [noise.generator("validation", key) for key in batch.keys])
         loss, _ = p.denoising_loss(plan.layout, p.encode(batch, {}), noises, t_B)
         self.log("val/loss", loss, batch_size=size, sync_dist=True)
+        self.log("step", float(self.trainer.global_step), batch_size=size, sync_dist=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW over what is trained, with linear warm-up."""

@@ -3,6 +3,7 @@
 Shapes: B batch, S segments.
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import torch
@@ -23,6 +24,13 @@ def generator(*keys: int | str, device: torch.device | str = "cpu") -> torch.Gen
     Keyed randomness needs nothing in a checkpoint, and gives every arm of an ablation the same noise.
     """
     return torch.Generator(device=device).manual_seed(mix(*keys))
+
+
+def normal(shape: Sequence[int], generator: torch.Generator | Sequence[torch.Generator]) -> Tensor:
+    """Standard normal fp32 (B, ...) from one generator, or one for each sample: then none depends on the others."""
+    if isinstance(generator, torch.Generator):
+        return torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=torch.float32)
+    return torch.stack([normal(shape[1:], g) for g in generator])
 
 
 def clock(layout: Layout, t_B: Tensor) -> Tensor:

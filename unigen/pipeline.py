@@ -109,8 +109,7 @@ class Pipeline:
                 continue
             own = slot.frames if slot.frames % pt == 0 or plan.copy_noise == "same" else pt
             h, w = slot.height // self.codec.stride, slot.width // self.codec.stride
-            shape = own, self.codec.channels, h, w
-            eps = torch.stack([torch.randn(shape, generator=g, device=g.device) for g in generators]).to(self.device)
+            eps = noise.normal((len(generators), own, self.codec.channels, h, w), generators).to(self.device)
             drawn[slot.name] = canvas.to_tokens(canvas.fill_patch(eps, pt, "replicate"), self.backbone.patch)
         return drawn
 
@@ -157,7 +156,7 @@ class Pipeline:
             cap_B = torch.full((size,), plan.layout[name].cap, device=self.device)
             state[name] = self.process.corrupt(state[name], eps, cap_B)
         predict = Guided(self, clean, size)
-        chance = noise.generator(seed, "solver", device=self.device)
+        chance = [noise.generator(seed, "solver", key) for key in keys]
         state = integrate(predict, state, plan.layout, self.process, self.solver, chance)
         return self.decode(state, plan, batch.slots)
 

@@ -3,7 +3,7 @@
 Shapes: B batch, F frames, C channels, L tokens, T text tokens, P patch features, N pictures.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Generator, Tensor
@@ -123,7 +123,14 @@ class Solver(Protocol):
 
     def times(self) -> Tensor: ...
     def step(
-        self, process: Process, x_t: Tensor, prediction: Tensor, t: float, s: float, carry: Any, generator: Generator
+        self,
+        process: Process,
+        x_t: Tensor,
+        prediction: Tensor,
+        t: float,
+        s: float,
+        carry: Any,
+        generator: Generator | Sequence[Generator],
     ) -> tuple[Tensor, Any]: ...
 
 

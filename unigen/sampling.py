@@ -22,13 +22,15 @@ def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
     pipeline, config = export.load(folder / "export")
     pipeline.solver.steps = number(given, "steps", pipeline.solver.steps, lowest=1)
     pipeline.solver.guidance = number(given, "guidance", float(pipeline.solver.guidance), lowest=0.0)
-    prompt = given.get("prompt", "")
+    prompt, prepared = given.get("prompt", ""), given.get("prepared", "false")
+    if prepared not in ("true", "false"):
+        raise ConfigError(f"prepared={prepared} is neither true nor false")
     sample = build(config["data"]).user_sample(
         given["condition"],
         prompt,
         (given.get("subject", prompt),),
         given.get("task", config["data"]["tasks"][0]),
-        prepared=given.get("prepared", "false") == "true",
+        prepared=prepared == "true",
     )
     outputs = pipeline.sample(collate([sample]), number(given, "seed", 0, lowest=0))
     out = Path(given.get("out", "sample.png"))
@@ -50,7 +52,7 @@ def number(given: dict[str, str], key: str, default: float, lowest: float) -> fl
         value = type(default)(given[key])
     except ValueError:
         value = None
-    if value is None or value < lowest:
+    if value is None or not lowest <= value < float("inf"):  # nan compares with nothing
         raise ConfigError(f"{key}={given[key]} is not a {type(default).__name__} of at least {lowest}")
     return value
 

@@ -55,9 +55,14 @@ def run(config: dict[str, Any], run_dir: Path) -> None:
     module = Experiment(pipeline, config["optimizer"], config["seed"])
     trainer, callbacks = make_trainer(config)
     last = run_dir / "checkpoints" / "last.ckpt"
-    trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None)
-    if trainer.interrupted:  # Ctrl-C: Lightning stops quietly; the last checkpoint stays
-        raise SystemExit(130)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None)
+    except SystemExit:  # Ctrl-C: Lightning turns it into exit code 1 without a word
+        if not trainer.interrupted:
+            raise
+        kept = f"run_dir={run_dir} goes on from the last checkpoint" if last.exists() else "there is no checkpoint yet"
+        Console(stderr=True).print(f"interrupted; {kept}", soft_wrap=True)
+        raise SystemExit(130) from None
     if trainer.is_global_zero:
         finish(module, data, trainer, callbacks, config, run_dir)
 
@@ -76,7 +81,7 @@ def finish(
     """Metrics on the test split, export, metrics.csv, summary, and the table on the terminal."""
     pipeline = module.pipeline
     module.to(trainer.strategy.root_device).eval()  # Lightning moves it to the CPU when a fit ends
-    module.setup("test")
+    module.place_frozen()
     metrics = {name: build(node) for name, node in config["metric"].items()}
     scores = evaluate(pipeline, data.test_dataloader(), metrics, config["evaluation"]["seed"])
     values = {f"test/{name}": s["value"] for name, s in scores.items() if s["value"] is not None}
@@ -88,6 +93,7 @@ def finish(
     if log.is_file():
         write_csv(log, run_dir / "metrics.csv")
     speed = callbacks["throughput"].rates() if "throughput" in callbacks else {}
-    measured = {"metrics": scores, "protocol": protocol(pipeline, metrics, config)}
+    items = max((s["items"] for s in scores.values()), default=0)  # a split may hold fewer than asked for
+    measured = {"metrics": scores, "protocol": protocol(pipeline, metrics, config) | {"items": items}}
     summary = write_summary(run_dir, config, pipeline, data.slots, trainer.global_step, speed, measured)
     print_results(summary, run_dir)

@@ -92,7 +92,9 @@ def test_padding_is_encoded_as_in_cogvideox():
 
 def test_a_long_prompt_is_cut_with_a_warning_that_says_where():
     model = text(window=8)
-    with pytest.warns(UserWarning, match=r"prompt has 12 tokens, the window \(encoder.text.window\) 8: cut after 'a long '"):
+    with pytest.warns(
+        UserWarning, match=r"prompt has 12 tokens, the window \(encoder.text.window\) 8: cut after 'a long '"
+    ):
         cut = model.encode(["a long tail"])
     assert torch.equal(cut, model.encode(["a long "]))
     with warnings.catch_warnings():
@@ -111,7 +113,9 @@ def test_a_frozen_encoder_gives_no_gradient_and_has_no_dropout():
 
 
 def test_the_window_must_divide_into_pools():
-    with pytest.raises(ValueError, match=r"encoder.text.window is 10; it must be a multiple of encoder.text.pool \(4\)"):
+    with pytest.raises(
+        ValueError, match=r"encoder.text.window is 10; it must be a multiple of encoder.text.pool \(4\)"
+    ):
         text(window=10, pool=4)
 
 
@@ -127,7 +131,9 @@ def test_a_fast_tokenizers_offsets_mark_the_same_words(tmp_path):
     from transformers import T5Tokenizer
 
     pieces = ["<pad>", "</s>", "<unk>", "▁", *"abcdefghijklmnopqrstuvwxyz", "▁cat", "at"]
-    T5Tokenizer(vocab=[(p, -float(i)) for i, p in enumerate(pieces)], extra_ids=0).save_pretrained(tmp_path / "tokenizer")
+    T5Tokenizer(vocab=[(p, -float(i)) for i, p in enumerate(pieces)], extra_ids=0).save_pretrained(
+        tmp_path / "tokenizer"
+    )
     model = T5Text(CONFIG, str(tmp_path), window=8, pool=1, trained=False)
     prompt = "a cat mat"
     found = model.keywords([prompt], [("cat",)])[0].tolist()

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from unigen.layout import TEXT_STREAM, Layout
 from unigen.masks import Mask, attended_pairs
-from unigen.nn.init import adaln_zero_
 from unigen.nn.modulation import BranchedLayerNormZero, Modulation
 from unigen.nn.rope import layout_rotary
 from unigen.tokens import Tokens
@@ -101,7 +100,7 @@ class CogVideoX(nn.Module):
                 "as in CogVideoX1.5; CogVideoX 1.0 interpolates its positions"
             )
         load = load_pretrained(CogVideoXTransformer3DModel, pretrained, "backbone.pretrained", "transformer")
-        self.model = load or adaln_zero_(CogVideoXTransformer3DModel(**config))
+        self.model = load or CogVideoXTransformer3DModel(**config)
         self.training_steps = training_steps
         self.model.set_attn_processor(SegmentAttention(lowering))
         if gradient_checkpointing:

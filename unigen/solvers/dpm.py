@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unigen.noise import normal
 from unigen.protocols import Process
 
 
@@ -46,7 +47,7 @@ class DPM:
         t: float,
         s: float,
         carry: Last | None,
-        generator: torch.Generator,
+        generator: torch.Generator | Sequence[torch.Generator],
     ) -> tuple[Tensor, Last]:
         """x_s = (sigma_s / sigma_t) e^-h x_t + alpha_s (1 - e^-2h) D + sigma_s sqrt(1 - e^-2h) z, z standard normal.
 
@@ -63,7 +64,7 @@ class DPM:
         if carry is not None and sigma_s > 0:
             estimate = data + h / (2 * (here - carry.log_snr)) * (data - carry.data_BLF)
         fresh = -math.expm1(-2 * h)
-        z = torch.randn(x_t.shape, generator=generator, device=generator.device, dtype=torch.float32).to(x_t.device)
+        z = normal(x_t.shape, generator).to(x_t.device)
         x_s = (sigma_s / sigma_t * math.exp(-h)) * x_t.float() + (alpha_s * fresh) * estimate
         return x_s + (sigma_s * math.sqrt(fresh)) * z, Last(data, here)
 

@@ -1,6 +1,6 @@
 """The sampling loop: every segment walks from its own ceiling to data. Shapes: T times, S segments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ def integrate(
     layout: Layout,
     process: Process,
     solver: Solver,
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
 ) -> State:
     """From t = 1 to 0: segment s moves from min(t, cap_s) to min(t', cap_s), by one solver step with its own memory.
 

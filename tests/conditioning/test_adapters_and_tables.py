@@ -1,0 +1,68 @@
+"""What is trained under each adapter, and the role tables of the modulation."""
+
+import pytest
+import torch
+from tiny import mask, plan_for, randomise, tiny, tokens_for
+
+from unigen.build import build
+from unigen.conditioning.lora import Full, LoRA
+from unigen.conditioning.sc_adaln import RoleModulation
+
+SPLIT = {"text": "text", "condition": "condition", "target": "target"}
+
+
+def backbone(adapter, table=SPLIT):
+    made = build(tiny()["backbone"])
+    RoleModulation(table, dict.fromkeys(SPLIT, "shared")).apply(made, tied=adapter.freezes_base)
+    adapter.apply(made)
+    return made
+
+
+def test_lora_trains_its_own_weights_alone():
+    made = backbone(LoRA(rank=4, alpha=4))
+    assert all("lora_" in n for n, p in made.named_parameters() if p.requires_grad)
+    linears, d, e = 2, 32, 32
+    by_hand = linears * (4 * 4 * (d + d) + 2 * 3 * 4 * (e + 3 * d))
+    assert sum(p.numel() for p in made.parameters() if p.requires_grad) == by_hand
+    assert sum(p.numel() for p in backbone(LoRA(8, 8)).parameters() if p.requires_grad) == 2 * by_hand
+
+
+def test_full_trains_everything_and_branches_are_apart():
+    made = backbone(Full())
+    assert all(p.requires_grad for p in made.parameters())
+    norm = made.model.transformer_blocks[0].norm1
+    assert norm.branches["condition"].weight is not norm.branches["target"].weight
+
+
+def test_tied_branches_of_lora_part_by_their_adapters():
+    """They share the frozen base, and a trained adapter of one moves that role and, through attention, the others."""
+    made = backbone(LoRA(rank=4, alpha=4))
+    layout = plan_for(build(tiny()["formatter"]), made).layout
+    tokens, times = tokens_for(layout, made), dict.fromkeys(layout.names, torch.tensor([0.5]))
+    norm = made.model.transformer_blocks[-1].norm2
+    base = norm.branches["condition"].base_layer
+    assert base.weight is norm.branches["target"].base_layer.weight
+    randomise(made.model.proj_out), randomise(made.model.norm_out)
+    with torch.no_grad():
+        before = made(tokens, times, mask("fcd_a"))
+        randomise(norm.branches["condition"].lora_B)
+        after = made(tokens, times, mask("fcd_a"))
+    assert torch.equal(before["target"], after["target"])
+    assert not torch.equal(before["condition0"], after["condition0"])
+
+
+def test_alpha_scales_the_adapter():
+    outputs = []
+    for alpha in (4, 8):
+        torch.manual_seed(0)
+        made = randomise(backbone(LoRA(rank=4, alpha=alpha)))
+        layout = plan_for(build(tiny()["formatter"]), made).layout
+        with torch.no_grad():
+            times = dict.fromkeys(layout.names, torch.tensor([0.5]))
+            outputs.append(made(tokens_for(layout, made), times, mask("fcd_a"))["target"])
+    assert not torch.allclose(*outputs, atol=1e-4)
+
+
+def test_an_unknown_timing_is_refused():
+    with pytest.raises(ValueError, match=r"conditioning.modulation.timing.target is 'late'; legal are own, shared"):
+        RoleModulation(SPLIT, {"target": "late"})

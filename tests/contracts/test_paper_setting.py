@@ -1,0 +1,117 @@
+"""`+exp=fcd_mask_a scale=paper` is RealGeneral's setting to the letter (section 4.1), down to the trained weights."""
+
+import pytest
+from tiny import choices, composed, trained
+
+from unigen.build import build, build_on_meta
+from unigen.header import parameters
+
+PAPER = {
+    "backbone.pretrained": "zai-org/CogVideoX1.5-5B",
+    "backbone.config.num_layers": 42,
+    "backbone.config.num_attention_heads": 48,
+    "backbone.config.attention_head_dim": 64,
+    "backbone.config.patch_size_t": 2,
+    "backbone.gradient_checkpointing": True,
+    "encoder.codec.pretrained": "zai-org/CogVideoX1.5-5B",
+    "encoder.codec.config.scaling_factor": 0.7,
+    "encoder.text.window": 226,
+    "encoder.text.pool": 1,
+    "encoder.text.trained": False,
+    "formatter._target_": "unigen.formatters.frames.Frames",
+    "formatter.caps": {"condition": 0.0, "target": 1.0},
+    "mask.name": "fcd_a",
+    "mask.rows.text.condition": "none",
+    "mask.rows.condition.text": "none",
+    "mask.rows.target": {"text": "all", "condition": "all", "target": "all"},
+    "conditioning.embedding._target_": "unigen.conditioning.uce.UCE",
+    "conditioning.modulation.branches": {"text": "text", "condition": "condition", "target": "target"},
+    "conditioning.modulation.timing": {"text": "shared", "condition": "shared", "target": "shared"},
+    "conditioning.adapter.rank": 256,
+    "conditioning.adapter.alpha": 256,
+    "process._target_": "unigen.processes.vp.VariancePreserving",
+    "process.zero_terminal_snr": True,
+    "data.size": 512,
+    "data.batch_size": 44,
+    "optimizer.lr": 1e-4,
+    "optimizer.betas": [0.9, 0.95],
+    "trainer.max_steps": 4000,
+    "trainer.accumulate_grad_batches": 1,
+    "solver.steps": 50,
+    "name": "fcd_mask_a",
+}
+
+
+def at(config: dict, key: str) -> object:
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def paper(*overrides: str) -> dict:
+    return composed("+exp=fcd_mask_a", "scale=paper", *overrides)
+
+
+@pytest.mark.parametrize("key", PAPER)
+def test_the_published_value(key):
+    assert at(paper(), key) == PAPER[key]
+
+
+@pytest.mark.parametrize("task", choices("task"))
+def test_guidance_is_6_for_customization_and_2_otherwise(task):
+    config = paper(f"task={task}")
+    assert config["solver"]["guidance"] == (6.0 if task == "subject" else 2.0)
+    assert config["task"]["name"] == task and config["data"]["tasks"] == [task]
+
+
+def test_mini_is_another_setting():
+    """Negative control: the values above are the scale's, not the defaults."""
+    mini = composed("+exp=fcd_mask_a", "scale=mini")
+    same = {
+        key
+        for key in ("backbone.pretrained", "data.size", "optimizer.lr", "trainer.max_steps")
+        if at(mini, key) == PAPER[key]
+    }
+    assert not same
+
+
+# --- 891.9 M -----------------------------------------------------------------------------------------------------
+
+
+def by_hand(
+    tasks: int, rank: int = 256, layers: int = 42, width: int = 48 * 64, time: int = 512, text: int = 4096
+) -> int:
+    """LoRA of rank r on E -> D costs r (E + D). A block has four D -> D in attention and, in its two norms, three
+    branches of time -> 3D each (shift, scale, gate). UCE: a map from text to 16 channels, and a bias for each task.
+    """
+    attention = 4 * rank * (width + width)
+    modulation = 2 * 3 * rank * (time + 3 * width)
+    return layers * (attention + modulation) + text * 16 + tasks * 16
+
+
+def test_the_trained_parameters_are_the_papers_892_million():
+    config = paper()
+    pipeline = build_on_meta(config)
+    count = parameters(pipeline)["trained"]
+    assert count == by_hand(tasks=len(config["data"]["tasks"])) == 891_879_440
+    assert abs(count / 1e6 - 891.9) < 0.05
+    assert count == trained(pipeline.backbone, pipeline.embedding)
+    assert all(p.is_meta for p in pipeline.backbone.parameters())
+
+
+@pytest.mark.parametrize(
+    ("exp", "count"),
+    [
+        ("wo_uce", by_hand(1) - 65_536 - 16),
+        ("wo_fcd", by_hand(1)),
+        ("wo_sc_adaln", by_hand(1) - 42 * 2 * 256 * (512 + 3 * 3072)),
+    ],
+)
+def test_each_ablation_leaves_out_its_part(exp, count):
+    assert parameters(build_on_meta(composed(f"+exp={exp}", "scale=paper")))["trained"] == count != by_hand(2)
+
+
+def test_tokens_are_226_and_1024_for_each_picture():
+    config = paper()
+    layout = build_on_meta(config).plan(build(config["data"]).slots).layout
+    assert [(s.role, s.tokens) for s in layout.segments] == [("text", 226), ("condition", 1024), ("target", 1024)]

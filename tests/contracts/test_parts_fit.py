@@ -1,0 +1,131 @@
+"""Parts that do not fit are refused where they meet, in one sentence that names the culprit and what is legal."""
+
+import pytest
+from tiny import slots, tiny
+
+from unigen.build import build_pipeline
+from unigen.types import ImageSlot
+
+
+def change(config: dict, key: str, value: object) -> dict:
+    """`value` at a dotted key; None removes it."""
+    *parents, last = key.split(".")
+    node = config
+    for name in parents:
+        node = node[name]
+    if value is None:
+        del node[last]
+    else:
+        node[last] = value
+    return config
+
+
+def test_the_unchanged_parts_fit():
+    build_pipeline(tiny())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (
+            "mask.rows.condition",
+            None,
+            "mask 'fcd_a' has no row for role 'condition' (from formatter Frames); it knows text, target",
+        ),
+        (
+            "mask.rows.text.target",
+            None,
+            "mask 'fcd_a': row 'text' has no column for role 'target' (from formatter Frames)",
+        ),
+        ("mask.rows.text.target", "some", "mask 'fcd_a': rows.text.target is 'some'; legal are all, same, none"),
+        (
+            "formatter.caps.buffer",
+            0.5,
+            "mask 'fcd_a' has no row for role 'buffer' (from formatter Frames); it knows text, condition, target",
+        ),
+        (
+            "conditioning.modulation.branches.condition",
+            None,
+            "conditioning.modulation.branches has no entry for role 'condition' (from formatter Frames); it "
+            "knows text, target",
+        ),
+        (
+            "conditioning.modulation.timing.target",
+            None,
+            "conditioning.modulation.timing has no entry for role 'target' (from formatter Frames); it knows "
+            "text, condition",
+        ),
+        (
+            "conditioning.modulation.timing.target",
+            "later",
+            "conditioning.modulation.timing.target is 'later'; legal are own, shared",
+        ),
+        ("conditioning.modulation.branches.text", "target", "branch 'target' serves text, target"),
+        (
+            "loss.weights.condition",
+            None,
+            "loss.weights has no entry for role 'condition' (from formatter Frames); it knows target, text, "
+            "buffer, example",
+        ),
+        ("solver.drop", ["texts"], "solver.drop names role 'texts'; formatter Frames has text, condition, target"),
+        ("dropout.example", 0.1, "dropout names role 'example'; formatter Frames has text, condition, target"),
+        ("encoder.text.config.d_model", 64, "text width: the encoder makes 64, backbone CogVideoX takes 32"),
+        ("encoder.codec.channels", 4, "latent channels: the encoder makes 4, backbone CogVideoX takes 16"),
+        ("formatter.temporal_fill", "mirror", "formatter.temporal_fill is 'mirror'; legal are replicate, zero"),
+        ("formatter.copy_noise", "other", "formatter.copy_noise is 'other'; legal are same, independent"),
+    ],
+)
+def test_what_does_not_fit_is_named(key, value, said):
+    with pytest.raises(ValueError) as caught:
+        build_pipeline(change(tiny(), key, value))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_backbone_without_an_axis_is_named(monkeypatch):
+    from unigen.backbones.cogvideox import CogVideoX
+
+    monkeypatch.setattr(CogVideoX, "axes", ("h", "w"))
+    with pytest.raises(
+        ValueError,
+        match="formatter Frames places images along t, h, w, but backbone CogVideoX has no axis t; it has h, w",
+    ):
+        build_pipeline(tiny())
+
+
+@pytest.mark.parametrize(
+    ("slot", "said"),
+    [
+        (
+            ImageSlot("x", "target", 40, 32),
+            "slot 'x' is 40×32 pixels (data.size); sides must be multiples of 16 and 16",
+        ),
+        (ImageSlot("x", "target", 32, 33), "slot 'x' is 32×33 pixels"),
+        (ImageSlot("x", "target", 32, 16 * 151), "slot 'x' takes 2×151 positions; the backbone holds 150×150"),
+        (
+            ImageSlot("x", "target", 32, 32, frames=3),
+            "slot 'x' has 3 frames; legal are 1 and multiples of the temporal patch 2",
+        ),
+        (
+            ImageSlot("x", "painting", 32, 32),
+            "formatter 'frames' has no place for role 'painting' of slot 'x'; formatter.caps knows condition, target",
+        ),
+    ],
+)
+def test_a_picture_that_the_parts_cannot_hold_is_named(slot, said):
+    pipeline = build_pipeline(tiny())
+    with pytest.raises(ValueError) as caught:
+        pipeline.plan((slots()[0], slot))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_more_frames_than_the_backbone_holds_are_counted():
+    pipeline = build_pipeline(tiny())
+    assert len(pipeline.plan(slots(10)).layout.visual) == 11
+    with pytest.raises(ValueError, match="12 images take 12 temporal positions; the backbone holds 11"):
+        pipeline.plan(slots(11))
+
+
+def test_a_loss_that_teaches_nothing_is_refused():
+    pipeline = build_pipeline(change(tiny(), "loss.weights.target", 0.0))
+    with pytest.raises(ValueError, match=r"loss.weights is 0 for every noised role of this layout"):
+        pipeline.plan(slots())

@@ -1,0 +1,76 @@
+"""Whole runs that take half a second: the command line of a run made tiny, and run.py and sample.py in this process."""
+
+import json
+import runpy
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import ROOT, composed
+
+from unigen import export, training
+from unigen.config import write_config
+from unigen.pipeline import Pipeline
+
+SMALL = (
+    "data.size=32 data.limit=200 data.batch_size=4 data.val_items=4 evaluation.items=4 "
+    "backbone.config.num_layers=1 backbone.config.num_attention_heads=2 backbone.config.attention_head_dim=16 "
+    "trainer.max_steps=2 validation.every=1 solver.steps=2 callback.sample_grid.items=2"
+).split()
+LORA = ("conditioning/adapter=lora", "conditioning.adapter.rank=4", "conditioning.adapter.alpha=4")
+
+
+@cache
+def _cache() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="unigen-pictures-")
+
+
+def line(*overrides: str) -> list[str]:
+    """The words of a small run, its pictures kept for this process."""
+    return [*SMALL, f"data.cache={_cache().name}", *overrides]
+
+
+def small(run_dir: Path, *overrides: str) -> dict[str, Any]:
+    """The configuration of a small run without W&B."""
+    return composed(*line("logger=[jsonl]", *overrides, f"run_dir={run_dir}"))
+
+
+def train(config: dict[str, Any]) -> Pipeline:
+    """What run.py does with a configuration; returns the trained pipeline (None if the run was finished already)."""
+    run_dir, trained = Path(config["run_dir"]), []
+    write_config(run_dir, config)
+    training.quiet()
+    with pytest.MonkeyPatch.context() as patch:
+        save = export.save
+        patch.setattr(export, "save", lambda pipeline, *args: (trained.append(pipeline), save(pipeline, *args)))
+        training.run(config, run_dir)
+    return trained[0] if trained else None
+
+
+def summary(run_dir: Path) -> dict[str, Any]:
+    return json.loads((run_dir / "summary.json").read_text())
+
+
+def log(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def command(script: str, *words: str) -> int:
+    """The exit code of `python experiments/<script> words`, run in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *words])
+        try:
+            runpy.run_path(str(ROOT / "experiments" / script), run_name="__main__")
+        except SystemExit as stop:
+            if isinstance(stop.code, str):
+                print(stop.code, file=sys.stderr)
+            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Everything in a folder, to be compared before and after."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

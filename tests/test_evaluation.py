@@ -1,0 +1,79 @@
+"""Scores and their bounds, by hand: what ignoring the condition gives, and what the codec allows."""
+
+import math
+
+import pytest
+import torch
+from tiny import composed, tiny
+
+from unigen.build import build, build_pipeline
+from unigen.evaluation import evaluate, protocol
+from unigen.types import Batch, ImageSlot
+
+TRUTHS, ERRORS = [0, 100, 40], [10, 20, 0]  # grey pictures; the fake pipeline is this much too bright
+
+
+class Half:
+    """A codec that keeps half of the brightness above black: pixels -1 are kept, 1 becomes 0."""
+
+    def encode(self, pixels):
+        return (pixels + 1) / 2
+
+    def decode(self, latents):
+        return latents - 1
+
+
+class Fake:
+    device, codec = torch.device("cpu"), Half()
+
+    def sample(self, batch, seed):
+        assert seed == 5
+        error = torch.tensor([ERRORS[int(key)] for key in batch.keys], dtype=torch.uint8)
+        return {"target": batch.images["target"] + error[:, None, None, None, None]}
+
+
+class MeanError:
+    name, better, protocol = "mean", "lower", {"of": "pixels"}
+
+    def __call__(self, output, truth):
+        return (output.double() - truth.double()).abs().mean((1, 2, 3))
+
+
+def batches(values, sizes):
+    names = iter(range(len(values)))
+    slots = (ImageSlot("condition", "condition", 8, 8), ImageSlot("target", "target", 8, 8))
+    for size in sizes:
+        rows = [next(names) for _ in range(size)]
+        target = torch.tensor([values[i] for i in rows], dtype=torch.uint8)[:, None, None, None, None]
+        images = {"condition": torch.zeros(size, 1, 3, 8, 8).byte(), "target": target.expand(size, 1, 3, 8, 8)}
+        yield Batch(slots, images, [""] * size, [()] * size, ["canny"] * size, [str(i) for i in rows])
+
+
+@pytest.mark.parametrize("sizes", [[3], [2, 1]])
+def test_value_and_bounds_by_hand(sizes):
+    scores = evaluate(Fake(), batches(TRUTHS, sizes), {"mean": MeanError()}, seed=5)["mean"]
+    low = (abs(10 - 40) + abs(120 - 0) + abs(40 - 100)) / 3  # each output beside another item's truth
+    high = (0 + 50 + 20) / 3  # the codec halves each truth
+    assert (scores["value"], scores["low"], scores["high"]) == pytest.approx((10, low, high))
+    assert (scores["better"], scores["items"]) == ("lower", 3)
+
+
+def test_one_item_has_no_other_truth():
+    scores = evaluate(Fake(), batches([10], [1]), {"mean": MeanError()}, seed=5)["mean"]
+    assert (scores["value"], scores["low"]) == (10, None)
+
+
+def test_an_infinite_score_is_none():
+    """PSNR of equal pictures: JSON has no infinity."""
+    psnr = build(composed()["metric"]["psnr"])
+    scores = evaluate(Fake(), batches([0, 0, 7], [3]), {"psnr": psnr}, seed=5)["psnr"]
+    assert scores["value"] is None and math.isfinite(scores["low"])
+
+
+def test_the_protocol_names_what_a_number_depends_on():
+    config = tiny("+exp=fcd_mask_a", "evaluation.seed=9")
+    said = protocol(build_pipeline(config), {"mean": MeanError()}, config)
+    wanted = {"solver": "DDIM", "steps": 3, "guidance": 2.0, "drop": ["text"], "noise_seed": 9, "weights": "EMA"}
+    assert wanted.items() <= said.items() and said["metric.mean"] == {"of": "pixels"}
+    del config["callback"]["ema"]
+    assert protocol(build_pipeline(config), {}, config)["weights"] == "last"

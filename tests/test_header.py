@@ -1,0 +1,82 @@
+"""The header says who sees whom, what arrives by detours, and what may be cached."""
+
+import pytest
+from tiny import composed, slots, tiny
+
+from unigen.build import build, build_pipeline
+from unigen.header import cacheable, influence, mask_table, parameters, print_header, sizes
+from unigen.layout import Layout, Segment
+
+# text, condition and target of 3, 4 and 5 tokens
+LAYOUT = Layout(
+    (
+        Segment("text", "text", "text", (3, 1, 1), (0, 0, 0), (1, 1, 1), 0.0),
+        Segment("condition", "condition", "visual", (1, 2, 2), (0, 0, 0), (1, 1, 1), 0.0),
+        Segment("target", "target", "visual", (1, 1, 5), (1, 0, 0), (1, 1, 1), 1.0),
+    )
+)
+DETOUR = "closure: {} is blocked, but arrives after 2 layers through others"
+NEVER = "closure: {} never arrives"
+BOTH_WAYS = [DETOUR.format("condition -> text"), DETOUR.format("text -> condition")]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "lines"),
+    [
+        ("fcd_a", ["yes - yes", "- yes yes", "yes yes yes"], BOTH_WAYS),
+        (
+            "fcd_b",
+            ["yes - yes", "- yes -", "yes yes yes"],
+            [BOTH_WAYS[0], NEVER.format("text -> condition"), NEVER.format("target -> condition")],
+        ),
+        ("fcd_c", ["yes - yes", "- - yes", "yes yes yes"], BOTH_WAYS),
+        ("fcd_d", ["yes yes yes"] * 3, ["closure: every segment reaches every other in one layer"]),
+    ],
+)
+def test_masks_in_words(name, rows, lines):
+    mask = build(composed(f"mask={name}")["mask"])
+    table = mask_table(LAYOUT, mask)
+    cells = [list(column.cells) for column in table.columns]
+    assert [column.header for column in table.columns[1:]] == ["text (3)", "condition (4)", "target (5)"]
+    assert list(zip(*cells, strict=True)) == [
+        (query, *row.split()) for query, row in zip(("text", "condition", "target"), rows, strict=True)
+    ]
+    assert influence(LAYOUT, mask) == lines
+
+
+@pytest.mark.parametrize(
+    ("mask", "timing", "said"),
+    [
+        ("fcd_b", "own", "cacheable over denoising steps: condition0"),
+        (
+            "fcd_b",
+            "shared",
+            "cacheable over denoising steps: nothing (condition0 would be, with conditioning.modulation.timing own)",
+        ),
+        ("fcd_a", "own", "cacheable over denoising steps: nothing"),
+    ],
+)
+def test_what_may_be_cached(mask, timing, said):
+    pipeline = build_pipeline(tiny(f"mask={mask}", f"conditioning.modulation.timing.condition={timing}"))
+    assert cacheable(pipeline, pipeline.plan(slots()).layout) == said
+
+
+def test_sizes_count_what_is_trained_and_what_is_attended(capsys):
+    config = tiny("conditioning/adapter=lora", "+exp=fcd_mask_a")
+    pipeline = build_pipeline(config)
+    count = parameters(pipeline)
+    lora = sum(p.numel() for name, p in pipeline.backbone.named_parameters() if "lora_" in name)
+    small = [pipeline.embedding, pipeline.text]
+    assert count["trained"] == lora + sum(p.numel() for module in small for p in module.parameters())
+    assert count["trained"] < count["total"]
+    lines = sizes(pipeline, pipeline.plan(slots()).layout)  # 4 text tokens (16 bytes by 4), 6 a picture: 256 pairs
+    assert lines[0].endswith(f"({count['trained']:,} of {count['total']:,})")
+    share = (256 - 2 * 4 * 6) / 256
+    assert (
+        lines[1]
+        == f"tokens per sample: 16 (text 4, condition0 6, target 6); attention computes {share:.1%} of all pairs"
+    )
+    print_header(pipeline, slots(), config)
+    said = capsys.readouterr().out
+    assert said.startswith("fcd_mask_a (RealGeneral, Table 4), task canny, seed 0\n")
+    assert all(text in said for text in lines)
