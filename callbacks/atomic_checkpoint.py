@@ -15,9 +15,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any | None = None) -> None:
         """Raises OSError naming the file if the disk is full; what was there before stays."""
         try:
-            with whole_file(Path(path)) as part:
-                torch.save(checkpoint, part)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            with whole_file(Path(path)) as part, open(part, "wb") as file:
+                torch.save(checkpoint, file)  # to a path, torch would not say why it fails
+        except (OSError, RuntimeError) as error:  # closing its archive, torch raises a RuntimeError of its own
             raise OSError(
                 f"checkpoint {path} could not be written ({_reason(error)}), the one before it is unharmed; "
                 "free some space and start the same command with run_dir=<this run folder> to go on"

@@ -17,7 +17,7 @@ from unigen import export, results, training
 from unigen.module import Experiment
 
 # Choices that need another key beside them: CogVideoX's time table is as long as the process's, and a flow has none.
-BESIDE = {("process", "rectified_flow"): ["backbone.training_steps=1000"], ("conditioning/adapter", "lora"): LORA[1:]}
+BESIDE = {("process", "rectified_flow"): ["backbone.training_steps=1000"]}
 GROUPS = ["task", "solver", "loss", "process", "conditioning/modulation", "conditioning/embedding"]
 
 

@@ -32,16 +32,16 @@ def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
         given.get("task", config["data"]["tasks"][0]),
         prepared=prepared == "true",
     )
-    outputs = pipeline.sample(collate([sample]), number(given, "seed", 0, lowest=0))
-    out = Path(given.get("out", "sample.png"))
-    written = {}
+    out, paths = Path(given.get("out", "sample.png")), {}
     for slot in sample.slots:
         if slot.role in (TARGET, CONDITION):
-            shown = outputs[slot.name][0] if slot.role == TARGET else sample.images[slot.name]
-            path = out if slot.role == TARGET else out.with_name(f"{out.stem}_{slot.name}.png")
-            write_png(shown, path)
-            written["output" if slot.role == TARGET else slot.name] = path
-    return written
+            paths[slot.name] = out if slot.role == TARGET else out.with_name(f"{out.stem}_{slot.name}.png")
+    if Path(given["condition"]).resolve() in [path.resolve() for path in paths.values()]:
+        raise ConfigError(f"out={out} would overwrite the picture that was given")
+    outputs = pipeline.sample(collate([sample]), number(given, "seed", 0, lowest=0))
+    for name, path in paths.items():
+        write_png(outputs[name][0] if name in outputs else sample.images[name], path)
+    return {"output" if name in outputs else name: path for name, path in paths.items()}
 
 
 def number(given: dict[str, str], key: str, default: float, lowest: float) -> float:
@@ -53,7 +53,8 @@ def number(given: dict[str, str], key: str, default: float, lowest: float) -> fl
     except ValueError:
         value = None
     if value is None or not lowest <= value < float("inf"):  # nan compares with nothing
-        raise ConfigError(f"{key}={given[key]} is not a {type(default).__name__} of at least {lowest}")
+        kind = "whole number" if isinstance(default, int) else "number"
+        raise ConfigError(f"{key}={given[key]} is not a {kind} of at least {lowest}")
     return value
 
 

@@ -1,0 +1,247 @@
+"""The thin Lightning adapters, each against a computation by hand."""
+
+import itertools
+import json
+import resource
+from types import SimpleNamespace
+
+import lightning as L
+import pytest
+import torch
+from tiny import batch, randomise, slots, tiny, tokens_for
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from callbacks import sample_grid, throughput, wandb_run
+from callbacks.atomic_checkpoint import AtomicCheckpointIO
+from callbacks.ema import EMA
+from callbacks.jsonl_logger import JsonlLogger
+from callbacks.sample_grid import SampleGrid
+from callbacks.throughput import Throughput
+from unigen.build import build_pipeline
+
+# --- EMA -------------------------------------------------------------------------------------------------------
+
+
+class One(L.LightningModule):
+    """One trained number and one frozen one."""
+
+    def __init__(self, value: float = 0.0, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([value], dtype=dtype))
+        self.frozen = nn.Parameter(torch.ones(1), requires_grad=False)
+
+
+def follow(ema: EMA, module: One, steps: dict[int, float]) -> None:
+    """Let the weight take these values at these steps, after a start from the first one's predecessor."""
+    trainer = SimpleNamespace(global_step=0)  # not restored yet
+    ema.on_fit_start(trainer, module)
+    trainer.global_step = min(steps) - 1
+    ema.on_train_start(trainer, module)
+    for trainer.global_step, value in steps.items():
+        module.weight.data.fill_(value)
+        ema.on_train_batch_end(trainer, module, None, None, 0)
+        ema.on_train_batch_end(trainer, module, None, None, 0)  # gradients accumulate: no step, no average
+
+
+def averaged(start: float, values: dict[int, float], decay: float) -> float:
+    for step, value in values.items():
+        d = min(decay, (1 + step) / (10 + step))
+        start = d * start + (1 - d) * value
+    return start
+
+
+@pytest.mark.parametrize("decay", [0.999, 0.15, 0.0])
+def test_ema_is_the_average_by_hand_also_after_a_stop(decay):
+    values = {1: 3.0, 2: -1.0, 3: 7.0, 4: 0.5}
+    whole, ema = EMA(decay), EMA(decay)
+    follow(whole, One(2.0), values)
+    assert whole.average["weight"].item() == pytest.approx(averaged(2.0, values, decay), rel=1e-6)
+    assert set(whole.average) == {"weight"}
+
+    follow(ema, One(2.0), {1: 3.0, 2: -1.0})
+    resumed = EMA(decay)
+    resumed.load_state_dict(ema.state_dict())
+    follow(resumed, One(-1.0), {3: 7.0, 4: 0.5})
+    assert torch.equal(resumed.average["weight"], whole.average["weight"])
+
+
+def test_ema_is_in_place_for_validation_and_after_training_only():
+    ema, module = EMA(0.9), One(2.0, torch.bfloat16)
+    follow(ema, module, {1: 3.015625, 2: 4.0})
+    live = module.weight.detach().clone()
+    ema.on_validation_start(None, module)
+    assert torch.equal(module.weight, ema.average["weight"].bfloat16()) and not torch.equal(module.weight, live)
+    ema.on_validation_end(None, module)
+    assert torch.equal(module.weight, live), "the live weights come back bit for bit"
+    assert ema.average["weight"].dtype == torch.float32 and module.frozen == 1
+    ema.on_fit_end(None, module)
+    assert torch.equal(module.weight, ema.average["weight"].bfloat16())
+
+
+@pytest.mark.parametrize("decay", [1.0, -0.1])
+def test_ema_refuses_a_decay_that_averages_nothing(decay):
+    with pytest.raises(ValueError, match=f"callback.ema.decay is {decay}"):
+        EMA(decay)
+
+
+# --- throughput ------------------------------------------------------------------------------------------------
+
+# Tiny CogVideoX: width 32, 2 blocks, 4 text tokens of 32, 12 picture tokens of 16 x 2 x 2 x 2; mask A.
+LINEAR = 2 * (2 * 12 * 32 * 32 * 16 + 12 * 2 * 128 * 32 + 4 * 32 * 32)
+ATTENTION = 2 * 4 * 32 * (16 * 16 - 2 * 4 * 6)
+
+
+@pytest.mark.parametrize("mask", ["fcd_a", "fcd_d"])
+def test_flops_are_what_torch_counts(mask):
+    """Attention to the last FLOP; the linears but for what modulates, computed once a sample and not once a token."""
+    pipeline = build_pipeline(tiny(f"mask={mask}"))
+    model, layout = pipeline.backbone.model, pipeline.plan(slots()).layout
+    if mask == "fcd_a":
+        assert pipeline.backbone.flops(layout, pipeline.mask) == {"linear": LINEAR, "attention": ATTENTION}
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        pipeline.backbone(
+            tokens_for(layout, pipeline.backbone), pipeline.times(layout, torch.tensor([0.5])), pipeline.mask
+        )
+    counted = {str(op): count for op, count in counter.get_flop_counts()["Global"].items()}
+    attention = sum(count for op, count in counted.items() if "attention" in op)
+    branches = [b for x in model.transformer_blocks for norm in (x.norm1, x.norm2) for b in norm.branches.values()]
+    per_sample = [*branches, model.time_embedding.linear_1, model.time_embedding.linear_2, model.norm_out.linear]
+    modulation = sum(2 * linear.weight.numel() for linear in per_sample)
+    assert pipeline.backbone.flops(layout, pipeline.mask) == {
+        "linear": sum(counted.values()) - attention - modulation,
+        "attention": attention,
+    }
+
+
+@pytest.mark.parametrize(("adapter", "linears"), [("full", 3), ("lora", 2)])
+def test_throughput_counts_by_hand(adapter, linears, monkeypatch):
+    clock = iter([0.0, 2.0, 3.0, 13.0, 17.0])  # start; end; validation begins; next batch starts, ends
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))
+    logged = []
+    module = SimpleNamespace(pipeline=build_pipeline(tiny(f"conditioning/adapter={adapter}")), log_dict=logged.append)
+    trainer = SimpleNamespace(world_size=2, global_step=1, log_every_n_steps=2)
+    speed = Throughput()
+    for trainer.global_step in (1, 2):
+        speed.on_train_batch_start(trainer, module, batch(3), 0)
+        speed.on_train_batch_end(trainer, module, None, batch(3), 0)
+        if trainer.global_step == 1:
+            speed.on_validation_start(trainer, module)
+    samples, seconds = 2 * 3 * 2, 2 + 1 + 4
+    assert speed.rates() == pytest.approx(
+        {
+            "seconds": seconds,
+            "samples_per_s": samples / seconds,
+            "tokens_per_s": samples * 16 / seconds,
+            "model_tflops": samples * (linears * LINEAR + 3 * ATTENTION) / 1e12 / seconds,
+        }
+    )
+    assert logged == [{f"speed/{k}": v for k, v in speed.rates().items() if k != "seconds"}]
+    resumed = Throughput()
+    resumed.load_state_dict(speed.state_dict())
+    assert resumed.rates() == speed.rates()
+
+
+# --- files -----------------------------------------------------------------------------------------------------
+
+
+def test_jsonl_goes_on_after_a_torn_line(tmp_path):
+    path = tmp_path / "new" / "metrics.jsonl"
+    JsonlLogger(str(path)).log_metrics({"a": 1, "epoch": 0}, 1)
+    JsonlLogger(str(path)).log_metrics({"epoch": 0}, 2)  # nothing to say
+    whole = path.read_text()
+    assert {k: v for k, v in json.loads(whole).items() if k != "time"} == {"step": 1, "a": 1.0}
+    path.write_text(whole + '{"step": 2, "a"')  # killed while writing
+    JsonlLogger(str(path)).log_metrics({"a": torch.tensor(3)}, 2)
+    lines = path.read_text().splitlines()
+    assert lines[:2] == [whole.strip(), '{"step": 2, "a"']
+    assert json.loads(lines[2])["a"] == 3.0
+
+
+@pytest.fixture
+def full_disk():
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_keeps_the_checkpoint_of_before(tmp_path, full_disk):
+    path = tmp_path / "last.ckpt"
+    io = AtomicCheckpointIO()
+    io.save_checkpoint({"step": 1}, str(path))
+    with pytest.raises(OSError) as caught:
+        io.save_checkpoint({"step": 2, "weights": torch.zeros(2**16)}, str(path))
+    said = str(caught.value)
+    assert said.startswith(f"checkpoint {path} could not be written (File too large), the one before it is unharmed;")
+    assert "\n" not in said and said.count(str(path)) == 1
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_metrics_on_a_full_disk_name_the_file(tmp_path, full_disk):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("x" * (2**16 - 8) + "\n")
+    with pytest.raises(OSError, match=r"metrics.jsonl could not be written: File too large"):
+        JsonlLogger(str(path)).log_metrics({"a": 1}, 1)
+
+
+# --- W&B -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("env", "netrc", "offline"),
+    [
+        ({}, None, True),
+        ({}, "machine api.example.com login user password x", True),
+        ({}, "machine api.wandb.ai login user password x", False),
+        ({"WANDB_API_KEY": "x"}, None, False),
+        ({"WANDB_API_KEY": "x", "WANDB_MODE": "offline"}, None, True),
+        ({"WANDB_MODE": "online"}, None, False),
+    ],
+)
+def test_wandb_is_offline_unless_the_user_is_logged_in(env, netrc, offline, tmp_path, monkeypatch):
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    if netrc:
+        (tmp_path / "netrc").write_text(netrc)
+    monkeypatch.setattr(wandb_run, "WandbLogger", lambda **given: given)
+    given = wandb_run.wandb_run("unigen", "a_seed0", "a", str(tmp_path / "run"))
+    assert given["offline"] is offline and (given["name"], given["group"]) == ("a_seed0", "a")
+    assert (tmp_path / "run").is_dir()
+
+
+def test_a_run_of_wandb_ends_before_the_next_begins(tmp_path, monkeypatch):
+    ended = []
+    monkeypatch.setattr("wandb.run", SimpleNamespace(finish=lambda: ended.append(1)))
+    monkeypatch.setattr(wandb_run, "WandbLogger", lambda **given: given)
+    wandb_run.wandb_run("unigen", "b", "b", str(tmp_path))
+    assert ended == [1]
+
+
+# --- sample grids ----------------------------------------------------------------------------------------------
+
+
+def test_a_grid_shows_condition_output_and_truth_of_the_same_samples_every_time(tmp_path):
+    few = batch(3)
+    outputs = {"target": 255 - few.images["target"]}
+    page = sample_grid.draw_grid(sample_grid.first(few, 2), {"target": outputs["target"][:2]}, columns=2, scale=1)
+    left, top, cell = 8 + 190 - 8, 22, 48 + 8
+    for sample, column in itertools.product(range(2), range(3)):
+        x = sample * (190 + 3 * cell + 8) + left + column * cell
+        shown = (few.images["condition0"], outputs["target"], few.images["target"])[column][sample, 0]
+        at = (x + 5, top + 7)
+        assert page.getpixel(at) == tuple(shown[:, 7, 5].tolist())
+
+    pipeline = randomise(nn.Module())
+    pipeline.sample = lambda batch, seed: {"target": batch.images["target"] // (1 + seed)}
+    trainer = SimpleNamespace(is_global_zero=True, global_step=7, loggers=[])
+    for seed, name in enumerate("aab"):
+        grid = SampleGrid(str(tmp_path / f"{seed}{name}"), items=2, seed=seed // 2)
+        grid.on_validation_batch_end(trainer, SimpleNamespace(pipeline=pipeline), None, few, 0)
+        grid.on_validation_batch_end(trainer, SimpleNamespace(pipeline=pipeline), None, few, 1)  # one grid a validation
+    pages = [path.read_bytes() for path in sorted(tmp_path.rglob("step_000007.png"))]
+    assert len(pages) == 3 and pages[0] == pages[1] != pages[2]
