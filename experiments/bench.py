@@ -1,9 +1,9 @@
 """Measure ours against plain PyTorch and stock diffusers: `python experiments/bench.py [section ...] [key=value ...]`.
 
-sections (all of them by default: under four minutes on 2 CPU cores)
+sections (by default all but block: under four minutes on 2 idle CPU cores)
   attention  grouped and flex against dense-mask SDPA, at the mini and the paper shape
   step       one training step of the mini model against the same step on the stock diffusers model
-  block      the same for one layer at the paper's width and sequence
+  block      the same for one layer at the paper's width and sequence (slow on a CPU: some minutes, 5 GB)
   profile    where the time of one mini training step goes
   codec      encoding and decoding a batch of pictures
 keys
@@ -12,7 +12,7 @@ keys
   masks=A,B     mask files of the attention section (default fcd_a,fcd_b,fcd_c,fcd_d)
   shapes=A,B    shapes of the attention section: mini, paper (default both)
   rounds=N      at most so many rounds of a comparison, at least 3 (default 30)
-  seconds=N     no new round after so many seconds of a comparison (default 4)
+  seconds=N     no new round after so many seconds of a comparison (default 3)
   threads=N     CPU threads (default: torch's choice)
   clock=NAME    wall, or cpu: with threads=1 the process's CPU time, for a machine that others load (default wall)
   device=NAME   cpu or cuda (default: cuda where there is one)
@@ -27,6 +27,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unigen.arguments import parse
+
 if TYPE_CHECKING:
     from unigen.bench import Effort, Table
 
@@ -37,7 +39,7 @@ DEFAULTS = {
     "masks": "fcd_a,fcd_b,fcd_c,fcd_d",
     "shapes": "mini,paper",
     "rounds": "30",
-    "seconds": "4",
+    "seconds": "3",
     "threads": "",
     "clock": "wall",
     "device": "",
@@ -58,20 +60,13 @@ PROTOCOL = (
 
 def arguments(words: list[str]) -> tuple[list[str], dict[str, str]]:
     """Sections and options. Raises ValueError, one sentence, for anything unknown or out of range."""
-    sections, given = [], dict(DEFAULTS)
-    for word in words:
-        key, equals, value = word.partition("=")
-        known = DEFAULTS if equals else SECTIONS
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
-            raise ValueError(f"unknown {'key' if equals else 'section'} '{key}' ({hint})")
-        if not equals:
-            sections.append(key)
-        elif not value:
-            raise ValueError(f"'{key}=' has no value")
-        else:
-            given[key] = value
+    sections = [word for word in words if "=" not in word]
+    for word in sections:
+        if word not in SECTIONS:
+            near = difflib.get_close_matches(word, SECTIONS, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known sections: {', '.join(SECTIONS)}"
+            raise ValueError(f"unknown section '{word}' ({hint})")
+    given = DEFAULTS | parse([word for word in words if "=" in word], legal=tuple(DEFAULTS), required=())
     for key in ("batch", "rounds", "seconds", "threads"):
         if given[key] and not (given[key].isascii() and given[key].isdigit() and int(given[key]) > 0):
             raise ValueError(f"{key}={given[key]} is not a whole number above 0")
@@ -81,7 +76,7 @@ def arguments(words: list[str]) -> tuple[list[str], dict[str, str]]:
     _among("clock", given["clock"], ["wall", "cpu"])
     if given["clock"] == "cpu" and given["threads"] != "1":
         raise ValueError("clock=cpu sums over threads: use it with threads=1")
-    return sections or list(SECTIONS), given
+    return sections or [s for s in SECTIONS if s != "block"], given
 
 
 def _among(key: str, value: str, legal: list[str]) -> None:
@@ -145,20 +140,23 @@ def _step(mini: dict[str, Any], effort: Effort) -> Table:
     from bench_step import Rivals, step_table, whole_pipeline
 
     from unigen.build import build_pipeline
+    from unigen.training import precision
 
     size, batch = mini["data"]["size"], mini["data"]["batch_size"]
     rivals = Rivals(mini, _layout(mini), batch, effort.device)
     pictures = random_batch(size, batch, mini["data"]["tasks"][0])
-    extra = rivals.short_runs() | whole_pipeline(build_pipeline(mini), pictures, effort.device)
-    return step_table("One training step, mini", rivals, extra, True, effort._replace(limit=4 * effort.limit))
+    whole = whole_pipeline(build_pipeline(mini), pictures, precision(mini["trainer"]["precision"]), effort.device)
+    runs = rivals.runs() | rivals.short_runs() | whole
+    return step_table("One training step, mini", rivals, runs, True, effort._replace(limit=4 * effort.limit))
 
 
 def _block(exp: str, effort: Effort) -> Table:
-    from bench_step import Rivals, step_table
+    from bench_step import REFERENCE, Rivals, step_table
 
     config = composed(exp, "scale=paper", "backbone.pretrained=null", *ONE_LAYER)
     rivals = Rivals(config, _layout(config), 1, effort.device)
-    return step_table("One layer at the paper's width and sequence", rivals, {}, False, effort)
+    runs = {name: rivals.runs()[name] for name in (REFERENCE, "ours, grouped")}
+    return step_table("One layer at the paper's width and sequence", rivals, runs, False, effort)
 
 
 def _profile(mini: dict[str, Any], effort: Effort) -> Table:
@@ -199,11 +197,13 @@ def run(sections: list[str], given: dict[str, str]) -> None:
     import torch
 
     from unigen.bench import Effort, chosen_device, machine
+    from unigen.files import write_text
 
     device, out = chosen_device(given["device"]), Path(given["out"]) if given["out"] else None
-    if out is not None:
+    if out is not None:  # refuse now what cannot be written, not after four minutes
+        if out.is_dir():
+            raise ValueError(f"out={out} is a folder; give a file")
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.open("a").close()  # refuse now what cannot be written, not after four minutes
     if given["threads"]:
         torch.set_num_threads(int(given["threads"]))
     torch.manual_seed(0)
@@ -215,7 +215,7 @@ def run(sections: list[str], given: dict[str, str]) -> None:
         table.print()
         parts.append(table.markdown())
     if out is not None:
-        out.write_text("\n".join(parts), encoding="utf-8")
+        write_text(out, "\n".join(parts))
         print(f"markdown: {out}")
 
 

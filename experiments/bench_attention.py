@@ -57,12 +57,12 @@ class Shape(NamedTuple):
 def attention_tables(shapes: list[Shape], tables: list[Mask], effort: Effort) -> Iterator[Table]:
     """One table for each shape and number type, a row for each mask and pass."""
     for shape in shapes:
-        for dtype in dtypes(effort.device):
+        for dtype in dtypes():
             table = Table(f"Attention, {shape}, {str(dtype).removeprefix('torch.')}", COLUMNS)
             for mask in tables:
                 for backward in (False, True):
                     table.add(*_row(shape, mask, dtype, backward, effort))
-            table.note = NOTE if (shape, dtype) == (shapes[-1], dtypes(effort.device)[-1]) else ""
+            table.note = NOTE if (shape, dtype) == (shapes[-1], dtypes()[-1]) else ""
             yield table
 
 

@@ -45,11 +45,12 @@ def watch(pipeline: Pipeline, clock: Stopwatch) -> None:
 
 
 def training_step(
-    pipeline: Pipeline, batch: Batch, optimizer: torch.optim.Optimizer, clip: float, clock: Stopwatch, number: int
+    pipeline: Pipeline, batch: Batch, optimizer: torch.optim.Optimizer, clip: float, mixed: bool, clock: Stopwatch
 ) -> None:
-    """One step as the trainer does it: loss, gradients, clipping, update."""
+    """One step as the trainer does it: loss (in bf16 autocast if `mixed`), gradients, clipping, update."""
     trained = optimizer.param_groups[0]["params"]
-    loss, _ = pipeline.training_loss(batch, torch.Generator().manual_seed(number))
+    with torch.autocast(clock.effort.device.type, dtype=torch.bfloat16, enabled=mixed):
+        loss, _ = pipeline.training_loss(batch, torch.Generator().manual_seed(0))
     clock("backward", loss.backward)
     clock("gradient clipping", torch.nn.utils.clip_grad_norm_, trained, clip)
     clock("optimiser", optimizer.step)
@@ -59,6 +60,9 @@ def training_step(
 def profile_table(pipeline: Pipeline, batch: Batch, config: Mapping[str, Any], effort: Effort) -> Table:
     """Medians over the effort's rounds, after two that do not count, and each stage's share of the step."""
     from unigen.module import Experiment
+    from unigen.training import precision
+
+    how = precision(config["trainer"]["precision"])
 
     module = Experiment(pipeline, config["optimizer"], seed=0).to(effort.device)
     pipeline.codec.to(effort.device)
@@ -66,14 +70,14 @@ def profile_table(pipeline: Pipeline, batch: Batch, config: Mapping[str, Any], e
     seen: list[dict[str, float]] = []
     clock = Stopwatch(effort)
     watch(pipeline, clock)
-    for number in range(effort.rounds + 2):
+    for _ in range(effort.rounds + 2):
         clock.seconds = {}
         synchronize(effort.device)
-        training_step(pipeline, batch, optimizer, config["trainer"]["gradient_clip_val"], clock, number)
+        training_step(pipeline, batch, optimizer, config["trainer"]["gradient_clip_val"], how == "bf16-mixed", clock)
         seen.append(clock.seconds)
     stages = {name: statistics.median(s[name] for s in seen[2:]) for name in seen[-1]}
     total = statistics.median(sum(s.values()) for s in seen[2:])
-    table = Table(f"One training step of the whole pipeline, batch {len(batch)}", ("stage", "ms", "share"))
+    table = Table(f"One training step of the whole pipeline, batch {len(batch)}, {how}", ("stage", "ms", "share"))
     for name, seconds in sorted(stages.items(), key=lambda item: -item[1]):
         table.add(name, 1e3 * seconds, f"{seconds / total:.1%}")
     table.add("whole step", 1e3 * total, "100%")

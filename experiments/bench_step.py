@@ -19,7 +19,6 @@ from unigen.tokens import Tokens
 from unigen.types import Batch
 
 REFERENCE = "stock, dense mask"
-WHOLE = "whole pipeline"
 Runs = dict[str, tuple[nn.Module, Callable[[], Tensor]]]
 
 
@@ -122,13 +121,18 @@ class Rivals:
         }
 
 
-def whole_pipeline(pipeline: Pipeline, batch: Batch, device: torch.device) -> Runs:
-    """The step from pictures and prompts on: codec, text encoder, noise and condition embedding too."""
+def whole_pipeline(pipeline: Pipeline, batch: Batch, precision: str, device: torch.device) -> Runs:
+    """The step from pictures and prompts on, in the trainer's precision: codec, text encoder and noise too."""
     trained = [pipeline.backbone, pipeline.embedding, *([pipeline.text] if pipeline.text.trained else [])]
     for module in (*trained, pipeline.codec, pipeline.text):
         module.to(device)
     chance = torch.Generator().manual_seed(0)
-    return {WHOLE: (nn.ModuleList(trained), lambda: pipeline.training_loss(batch, chance)[0])}
+
+    def loss() -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16-mixed"):
+            return pipeline.training_loss(batch, chance)[0]
+
+    return {f"whole pipeline, {precision}": (nn.ModuleList(trained), loss)}
 
 
 def steps(runs: Runs, updated: bool) -> dict[str, Callable[[], None]]:
@@ -144,7 +148,7 @@ def steps(runs: Runs, updated: bool) -> dict[str, Callable[[], None]]:
     return {name: (lambda model=model, loss=loss: step(model, loss)) for name, (model, loss) in runs.items()}
 
 
-def step_table(title: str, rivals: Rivals, extra: Runs, updated: bool, effort: Effort) -> Table:
+def step_table(title: str, rivals: Rivals, runs: Runs, updated: bool, effort: Effort) -> Table:
     """Forward and backward of one step, ours beside the stock model's, and (`updated`) with AdamW.
 
     Raises ArithmeticError if the two models do not compute the same.
@@ -152,7 +156,7 @@ def step_table(title: str, rivals: Rivals, extra: Runs, updated: bool, effort: E
     gap = rivals.difference()
     if gap > 1e-4:
         raise ArithmeticError(f"the two models differ by {gap:.1e} at initialisation: there is nothing to compare")
-    runs, size = rivals.runs() | extra, len(rivals.inputs.times)
+    size = len(rivals.inputs.times)
     table = Table(title, ("step", "parameters", "ms", "/ stock", "+ AdamW ms", "/ stock", "samples/s"))
     plain = interleaved(steps(runs, False), effort)
     full = interleaved(steps(runs, True), effort) if updated else None
@@ -163,6 +167,6 @@ def step_table(title: str, rivals: Rivals, extra: Runs, updated: bool, effort: E
     table.note = (
         f"Batch {size}, {len(rivals.layout)} tokens a sample, mask {rivals.mask.name}, fp32 unless said, "
         f"{plain.rounds} rounds. At initialisation ours and the stock model with the dense mask differ by "
-        f"{gap:.0e} of the largest output. 'no mask' is another network: the price of the mask alone."
+        f"{gap:.0e} of the largest output."
     )
     return table

@@ -139,7 +139,7 @@ def test_markdown():
         (["atention"], "unknown section 'atention' (did you mean 'attention'?)"),
         (["round=3"], "unknown key 'round' (did you mean 'rounds'?)"),
         (["rounds=0"], "rounds=0 is not a whole number above 0"),
-        (["out="], "'out=' has no value"),
+        (["out="], "'out=' is not key=value"),
         (["masks=fcd_z"], "masks=fcd_z: 'fcd_z' is not one of fcd_a,"),
         (["exp=nothing"], "exp=nothing: 'nothing' is not one of "),
         (["clock=cpu"], "clock=cpu sums over threads: use it with threads=1"),

@@ -114,7 +114,7 @@ def _on_device(queries: Layout, keys: Layout, mask: Mask, device: torch.device) 
     return masks.dense(queries, keys, mask).to(device)
 
 
-@lru_cache(maxsize=64)
+@kept(maxsize=64)
 def _bias(queries: Layout, keys: Layout, mask: Mask, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(1, Lq, Lk): 0 where attention is allowed, a large negative number elsewhere."""
     hidden = ~masks.dense(queries, keys, mask)[None]

@@ -142,11 +142,11 @@ def cpu_model() -> str:
     return facts.get("model name", "unknown CPU") + numbers
 
 
-def dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
-    """fp32, and bf16 where the hardware computes in it."""
-    flags = _cpu_facts().get("flags", "").split()
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else {"avx512_bf16", "amx_bf16"} & set(flags)
-    return (torch.float32, torch.bfloat16) if native else (torch.float32,)
+def dtypes() -> tuple[torch.dtype, ...]:
+    """fp32, and bf16 where the hardware multiplies it."""
+    from unigen.training import precision
+
+    return (torch.float32, torch.bfloat16) if precision("auto") == "bf16-mixed" else (torch.float32,)
 
 
 def _cpu_facts() -> dict[str, str]:

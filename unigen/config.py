@@ -82,7 +82,7 @@ def same_run(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str] = I
     """
     if not (run_dir / "config.yaml").exists():
         return
-    old, new = dict(_leaves(read_config(run_dir))), dict(_leaves(config))
+    old, new = (dict(_leaves(_portable(c))) for c in (read_config(run_dir), config))
     keys = [key for key in {**new, **old} if not any(key == name or key.startswith(f"{name}.") for name in ignore)]
     changed = [key for key in keys if old.get(key, ABSENT) != new.get(key, ABSENT)]
     if changed:
@@ -91,6 +91,20 @@ def same_run(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str] = I
         raise ConfigError(
             f"{run_dir} already holds another configuration ({shown}{more}); use run_dir=<another folder>"
         )
+
+
+def _portable(config: Mapping[str, Any]) -> Any:
+    """The configuration with its own run_dir taken out of every path, so that a folder may be moved."""
+
+    def clean(node: Any) -> Any:
+        if isinstance(node, Mapping):
+            return {key: clean(value) for key, value in node.items()}
+        if isinstance(node, list | tuple):
+            return [clean(value) for value in node]
+        return node.replace(home, "<run_dir>") if home and isinstance(node, str) else node
+
+    home = config.get("run_dir")
+    return clean(config)
 
 
 def own_packages(root: Path, names: Sequence[str] = ("callbacks", "datamodules", "unigen")) -> None:

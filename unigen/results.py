@@ -30,6 +30,7 @@ def write_summary(
     """Write and return the summary. `speed` are Throughput's rates, `measured` holds metrics and their protocol."""
     batch = config["data"]["batch_size"] * config["trainer"]["accumulate_grad_batches"]
     devices = config["trainer"]["devices"]
+    ranks = config["trainer"]["num_nodes"] * (devices if isinstance(devices, int) else 1)
     summary = {
         "name": config["name"],
         "paper": config["paper"],
@@ -38,7 +39,7 @@ def write_summary(
         "seed": config["seed"],
         "mask": pipeline.mask.name,
         "steps": steps,
-        "samples_seen": steps * batch * (devices if isinstance(devices, int) else 1),
+        "samples_seen": steps * batch * ranks,
         "seconds": round(speed.get("seconds", 0.0), 1),
         "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "parameters": parameters(pipeline),

@@ -63,6 +63,8 @@ def run(config: dict[str, Any], run_dir: Path) -> None:
         kept = f"run_dir={run_dir} goes on from the last checkpoint" if last.exists() else "there is no checkpoint yet"
         Console(stderr=True).print(f"interrupted; {kept}", soft_wrap=True)
         raise SystemExit(130) from None
+    if trainer.global_step % config["validation"]["every"]:  # the last step's losses and samples
+        trainer.validate(module, data, verbose=False)
     if trainer.is_global_zero:
         finish(module, data, trainer, callbacks, config, run_dir)
 
@@ -71,8 +73,22 @@ def make_trainer(config: dict[str, Any]) -> tuple[L.Trainer, dict[str, Any]]:
     """The Trainer, and its callbacks by name."""
     callbacks = {name: build(node) for name, node in config["callback"].items()}
     loggers = [build(node) for node in config["logger"].values()]
-    partial = build(config["trainer"] | {"_partial_": True})
-    return partial(callbacks=list(callbacks.values()), logger=loggers or False), callbacks
+    batches = config["validation"]["every"] * config["trainer"]["accumulate_grad_batches"]
+    partial = build(config["trainer"] | {"precision": precision(config["trainer"]["precision"]), "_partial_": True})
+    trainer = partial(callbacks=list(callbacks.values()), logger=loggers or False, val_check_interval=batches)
+    return trainer, callbacks
+
+
+def precision(word: str) -> str:
+    """Lightning's word for "auto": bf16-mixed where the hardware multiplies bf16, else 32-true."""
+    if word != "auto":
+        return word
+    if torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        fast = able.get("avx512_bf16", False) or able.get("amx_bf16", False)
+    return "bf16-mixed" if fast else "32-true"
 
 
 def finish(

@@ -16,18 +16,21 @@ from unigen.weights import load_pretrained
 
 
 class T5Text(nn.Module):
-    """`T5EncoderModel`: a prompt padded or cut to `window` tokens, then the mean of every `pool` neighbours.
+    """`T5EncoderModel`: a prompt padded or cut to `window` tokens; every `pool` neighbours enter the encoder as one.
 
     As in CogVideoX padding is encoded and attended to like any token, so there is no text mask.
     `tokenizer` is "byt5" (bytes; needs no files) or a folder or repository id. `pool` shortens byte
-    sequences for small models (pool 1: as published). `trained` says whether it learns with the backbone.
-    A prompt longer than the window is cut, with a warning that names it.
+    sequences for small models (pool 1: as published): neighbours are summed, each embedded by its byte
+    and by its place among them, which is a strided convolution over bytes and keeps their order.
+    `trained` says whether it learns with the backbone. A prompt longer than the window is cut, with a
+    warning that names it.
     """
 
     def __init__(
         self,
         config: Mapping[str, Any],
         tokenizer: str,
+        vocabulary: int,
         window: int,
         pool: int,
         trained: bool,
@@ -39,7 +42,8 @@ class T5Text(nn.Module):
         if window % pool:
             raise ValueError(f"encoder.text.window is {window}; it must be a multiple of encoder.text.pool ({pool})")
         load = load_pretrained(T5EncoderModel, pretrained, "encoder.text.pretrained", "text_encoder")
-        self.model = load or T5EncoderModel(T5Config(**config))
+        self.model = load or T5EncoderModel(T5Config(**config, vocab_size=vocabulary * pool))
+        self.vocabulary = vocabulary
         self.model.requires_grad_(trained).train(trained)
         self.window, self.pool, self.trained = window, pool, trained
         self.tokens, self.width = window // pool, self.model.config.d_model
@@ -49,8 +53,12 @@ class T5Text(nn.Module):
         """(B, T, D) features."""
         ids_BW = torch.tensor([self._ids(p) for p in prompts], device=self.model.device)
         with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
-            x_BWD = self.model(input_ids=ids_BW).last_hidden_state
-        return x_BWD.unflatten(1, (self.tokens, self.pool)).mean(2)
+            if self.pool == 1:
+                return self.model(input_ids=ids_BW).last_hidden_state
+            place_W = torch.arange(self.window, device=ids_BW.device) % self.pool
+            x_BWD = self.model.get_input_embeddings()(ids_BW + self.vocabulary * place_W)
+            x_BTD = x_BWD.unflatten(1, (self.tokens, self.pool)).sum(2) * self.pool**-0.5
+            return self.model(inputs_embeds=x_BTD).last_hidden_state
 
     def keywords(self, prompts: list[str], subjects: list[tuple[str, ...]]) -> Tensor:
         """(B, T) booleans: text tokens that hold a subject's words, whatever their case; all False: no match."""
