@@ -19,4 +19,4 @@ class ConsoleLine(L.Callback):
             speed = float(m["speed/samples_per_s"])
             steps = speed / (trainer.train_dataloader.batch_sampler.batch_size * trainer.world_size)
             parts.append(f"{speed:.0f} samples/s ({steps:.1f} batches/s)")
-        Console(highlight=False).print("  ".join(parts))
+        Console(highlight=False).print("  ".join(parts), soft_wrap=True)

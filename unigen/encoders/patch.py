@@ -32,9 +32,10 @@ class PatchPCA(nn.Module):
         """Fit mean, components and scales to uint8 pictures (N, 3, H, W); does nothing on a fitted codec."""
         if bool(self.fitted):
             return
-        x = self._patches(pictures().float() / 127.5 - 1).movedim(1, -1).flatten(0, -2).double()
-        self.mean.copy_(x.mean(0))
-        covariance = (x - x.mean(0)).T @ (x - x.mean(0)) / len(x)
+        x = self._patches(pictures().float() / 127.5 - 1).movedim(1, -1).flatten(0, -2)
+        self.mean.copy_(x.double().mean(0))
+        x -= self.mean
+        covariance = (x.T @ x).double() / len(x)
         values, vectors = torch.linalg.eigh(covariance)
         top = vectors.flip(1)[:, : self.channels].T
         signs = top.gather(1, top.abs().argmax(1, keepdim=True)).sign()  # eigenvectors have no sign of their own
