@@ -95,7 +95,7 @@ ATTENTION = 2 * 4 * 32 * (16 * 16 - 2 * 4 * 6)
 @pytest.mark.parametrize("mask", ["fcd_a", "fcd_d"])
 def test_flops_are_what_torch_counts(mask):
     """Attention to the last FLOP; the linears but for what modulates, computed once a sample and not once a token."""
-    pipeline = build_pipeline(tiny(f"mask={mask}"))
+    pipeline = build_pipeline(tiny(f"mask={mask}", "backbone.lowering._target_=unigen.attention.grouped"))
     model, layout = pipeline.backbone.model, pipeline.plan(slots()).layout
     if mask == "fcd_a":
         assert pipeline.backbone.flops(layout, pipeline.mask) == {"linear": LINEAR, "attention": ATTENTION}

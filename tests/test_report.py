@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from unigen import report as module
-from unigen.report import Report, Table, build_report, print_tables, to_markdown, write_atomically
+from unigen.files import write_text as write_atomically
+from unigen.report import Report, Table, build_report, print_tables, to_markdown
 from unigen.report_html import read_curves, smoothed, ticks, to_html
 
 PNG = base64.b64decode(
@@ -391,7 +392,7 @@ def entry():
         (["ouput=x"], "unknown key 'ouput' (did you mean 'out'?)"),
         (["zzz=x"], "unknown key 'zzz' (known keys: runs, out)"),
         (["folder"], "'folder' is not key=value"),
-        ([], "which runs? Say runs=<folder>"),
+        ([], "say runs=<...>"),
         (["runs={tmp}/nowhere"], "there is no folder"),
         (["runs={tmp}"], "no run in"),
         (["runs={tmp}/sweep", "out={tmp}/file"], "file"),

@@ -1,4 +1,4 @@
-"""The three lowerings of one mask agree, whatever the order, the padding and the table."""
+"""The lowerings of one mask agree, whatever the order, the padding and the table."""
 
 import random
 
@@ -70,7 +70,7 @@ def test_lowerings_agree(which, part, order, padded):
     q, k, v = qkv(queries, keys)
     valid = padding(keys) if padded else None
     expected = by_hand(q, k, v, queries, keys, table_of(which), valid)
-    for lowering in (attention.dense, attention.grouped):
+    for lowering in (attention.dense, attention.grouped, attention.plain):
         found = lowering(q, k, v, queries, keys, table_of(which), valid)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -98,19 +98,19 @@ def test_gradients_of_the_lowerings_agree(which, order, padded):
     keys = layout(ORDERS[order])
     valid = padding(keys) if padded else None
     grads = []
-    for lowering in (attention.dense, attention.grouped, by_hand):
+    for lowering in (attention.dense, attention.grouped, attention.plain, by_hand):
         inputs = qkv(keys, keys, grad=True)
         out = lowering(*inputs, keys, keys, table_of(which), valid)
         probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
         (out * probe + sum(x.sum() * 0 for x in inputs)).sum().backward()
         grads.append([x.grad for x in inputs])
-    for dense, grouped, hand in zip(*grads, strict=True):
-        torch.testing.assert_close(dense, hand, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(grouped, hand, rtol=1e-5, atol=1e-5)
+    for *lowered, hand in zip(*grads, strict=True):
+        for found in lowered:
+            torch.testing.assert_close(found, hand, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("lowering", [attention.dense, attention.grouped, attention.flex])
+@pytest.mark.parametrize("lowering", [attention.dense, attention.grouped, attention.plain, attention.flex])
 def test_rows_that_see_nothing_are_zero(lowering):
     blind = Mask(
         "blind", {q: dict.fromkeys(ROLES.values(), "none" if q == "condition" else "all") for q in ROLES.values()}
@@ -124,7 +124,7 @@ def test_rows_that_see_nothing_are_zero(lowering):
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("lowering", [attention.dense, attention.grouped, attention.flex])
+@pytest.mark.parametrize("lowering", [attention.dense, attention.grouped, attention.plain, attention.flex])
 def test_a_sample_without_any_key_is_zero(lowering):
     keys = layout(ORDERS["as placed"])
     valid = torch.ones(2, len(keys), dtype=torch.bool)
