@@ -7,7 +7,7 @@ import lightning as L
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from unigen.files import whole_file
+from unigen.files import write_png
 from unigen.types import TARGET, Batch
 
 MARGIN, HEADING, LABEL = 8, 22, 190
@@ -29,7 +29,7 @@ class SampleGrid(L.Callback):
             return
         few = first(batch, self.items)
         grid = draw_grid(few, pl_module.pipeline.sample(few, self.seed))
-        save_png(grid, self.folder / f"step_{trainer.global_step:06d}.png")
+        write_png(self.folder / f"step_{trainer.global_step:06d}.png", grid)
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image("samples", [grid], step=trainer.global_step)
@@ -86,12 +86,6 @@ def draw_grid(batch: Batch, outputs: dict[str, Tensor], columns: int = 2, scale:
                 outline="#cccccc",
             )
     return page
-
-
-def save_png(picture: Image.Image, path: Path) -> None:
-    """Write a PNG whole or not at all. Raises OSError naming the file."""
-    with whole_file(path) as part:
-        picture.save(part, format="PNG")
 
 
 def _picture(x_FCHW: Tensor) -> Image.Image:

@@ -5,6 +5,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @contextmanager
@@ -36,3 +40,9 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text through `whole_file`."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_png(path: Path, picture: "Image") -> None:
+    """Write a PIL picture as a PNG through `whole_file`."""
+    with whole_file(path) as part:
+        picture.save(part, format="PNG")

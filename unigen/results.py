@@ -55,15 +55,15 @@ def write_summary(
 
 def print_results(summary: Mapping[str, Any], run_dir: Path) -> None:
     """The table of metrics, and what was written where."""
-    items = summary["protocol"]["items"]
-    title = f"{items} held-out samples, task {summary['task']}, after {summary['samples_seen']:,} training samples"
-    table = Table(title=title, title_justify="left", title_style="")
+    console = Console(highlight=False)
+    items, seen = summary["protocol"]["items"], summary["samples_seen"]
+    console.print(f"{items} held-out samples, task {summary['task']}, after {seen:,} training samples", soft_wrap=True)
+    table = Table()
     for column in ("metric", "no condition", "this run", "through codec", "better"):
         table.add_column(column, justify="left" if column in ("metric", "better") else "right")
     for name, s in summary["metrics"].items():
         numbers = ("-" if s[k] is None else f"{s[k]:.3f}" for k in ("low", "value", "high"))
         table.add_row(name, *numbers, s["better"])
-    console = Console(highlight=False)
     console.print(table)
     for what in WRITTEN:
         if (run_dir / what).exists():

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from torch import Tensor
+from PIL import Image
 
 from unigen import export
 from unigen.build import build
 from unigen.config import ConfigError
-from unigen.files import whole_file
+from unigen.files import write_png
 from unigen.types import CONDITION, TARGET, collate
 
 
@@ -40,7 +40,8 @@ def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
         raise ConfigError(f"out={out} would overwrite the picture that was given")
     outputs = pipeline.sample(collate([sample]), number(given, "seed", 0, lowest=0))
     for name, path in paths.items():
-        write_png(outputs[name][0] if name in outputs else sample.images[name], path)
+        shown = outputs[name][0] if name in outputs else sample.images[name]
+        write_png(path, Image.fromarray(shown[-1].permute(1, 2, 0).numpy()))
     return {"output" if name in outputs else name: path for name, path in paths.items()}
 
 
@@ -56,11 +57,3 @@ def number(given: dict[str, str], key: str, default: float, lowest: float) -> fl
         kind = "whole number" if isinstance(default, int) else "number"
         raise ConfigError(f"{key}={given[key]} is not a {kind} of at least {lowest}")
     return value
-
-
-def write_png(picture_FCHW: Tensor, path: Path) -> None:
-    """The last frame of uint8 pixels as a PNG."""
-    from PIL import Image
-
-    with whole_file(path) as part:
-        Image.fromarray(picture_FCHW[-1].permute(1, 2, 0).numpy()).save(part, format="PNG")

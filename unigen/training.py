@@ -54,6 +54,8 @@ def run(config: dict[str, Any], run_dir: Path) -> None:
     pipeline.codec.fit(lambda: data.fit_pictures(FIT_PICTURES))
     module = Experiment(pipeline, config["optimizer"], config["seed"])
     trainer, callbacks = make_trainer(config)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(config)
     last = run_dir / "checkpoints" / "last.ckpt"
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None)
