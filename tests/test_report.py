@@ -347,7 +347,10 @@ def test_curves_take_the_last_line_of_a_step_and_survive_half_lines(tmp_path):
     (run / "metrics.jsonl").write_text("\n".join(lines))
     report = build_report(str(tmp_path))
     assert read_curves(report.arms[0].runs[0]) == {"train/loss": [(10, 9.0), (20, 4.0)], "val/loss": []}
-    assert to_html(report).count('<path class="arm0"') == 1
+    page = to_html(report)
+    assert page.count('<path class="arm0"') == 1 and page.count('<circle class="arm0"') == 0
+    (run / "metrics.jsonl").write_text('{"step": 20, "val/loss": 4}')
+    assert to_html(build_report(str(tmp_path))).count('<circle class="arm0"') == 1, "one point has no line to draw"
     (run / "metrics.jsonl").unlink()
     assert "Loss curves" not in to_html(build_report(str(tmp_path)))
 

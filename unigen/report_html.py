@@ -229,8 +229,10 @@ def chart(name: str, lines: list[tuple[int, str, Points]], share: float) -> str:
     for tick in ticks(0, end, False):
         parts.append(f'<text x="{across(tick):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{tick:,.0f}</text>')
     for arm, run, points in lines:
-        path = " ".join(f"{across(step):.1f},{down(value):.1f}" for step, value in points)
-        parts.append(f'<path class="arm{arm}" {stroke(arm)} d="M{path}"><title>{escape(run)}</title></path>')
+        path = [f"{across(step):.1f},{down(value):.1f}" for step, value in points]
+        x, y = path[0].split(",")
+        tag, shape = ("circle", f'cx="{x}" cy="{y}" r="3"') if len(path) == 1 else ("path", f'd="M{" ".join(path)}"')
+        parts.append(f'<{tag} class="arm{arm}" {stroke(arm)} {shape}><title>{escape(run)}</title></{tag}>')
     middle = (TOP + HEIGHT - BOTTOM) / 2
     title = escape(name) + (" (log)" if log else "")
     parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">step</text>')

@@ -236,7 +236,7 @@ def test_checkpointing_changes_no_gradient(adapter):
         torch.testing.assert_close(grads[0][n], grads[1][n], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("lowering", ["dense", "grouped"])
+@pytest.mark.parametrize("lowering", ["dense", "grouped", "plain"])
 def test_training_may_follow_a_validation_in_inference_mode(lowering):
     """Lightning validates in inference mode; tables kept from there must not reach autograd as inference tensors."""
     backbone = backbone_for(tiny(f"backbone.lowering._target_=unigen.attention.{lowering}"))
