@@ -1,5 +1,7 @@
 """One thread for each test process: tiny models are faster so, and two runs beside each other do not fight."""
 
+import resource
+
 import pytest
 import torch
 
@@ -9,3 +11,12 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond 64 KiB; Python ignores the signal, so a write fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import resource
 from types import SimpleNamespace
 
 import lightning as L
@@ -156,14 +155,6 @@ def test_jsonl_goes_on_after_a_torn_line(tmp_path):
     lines = path.read_text().splitlines()
     assert lines[:2] == [whole.strip(), '{"step": 2, "a"']
     assert json.loads(lines[2])["a"] == 3.0
-
-
-@pytest.fixture
-def full_disk():
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_keeps_the_checkpoint_of_before(tmp_path, full_disk):

@@ -1,19 +1,8 @@
 """A file is whole or it is what it was: full disks, errors in the middle, folders that are not there."""
 
-import resource
-
 import pytest
 
 from unigen.files import whole_file, write_text
-
-
-@pytest.fixture
-def full_disk():
-    """No file may grow beyond 64 KiB; Python ignores the signal, so a write fails as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_it_appears_whole_in_a_new_folder(tmp_path):

@@ -11,6 +11,16 @@ from unigen.layout import Plan
 from unigen.types import ImageSlot
 
 
+def to_unit(pixels_u8: Tensor) -> Tensor:
+    """uint8 pixels to the codecs' range: fp32 in [-1, 1], any shape."""
+    return pixels_u8.float() / 127.5 - 1
+
+
+def to_pixels(unit: Tensor) -> Tensor:
+    """The inverse of `to_unit`, rounded and clamped, on the CPU."""
+    return ((unit.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+
+
 def stitch(images: dict[str, Tensor], plan: Plan, slots: tuple[ImageSlot, ...]) -> list[Tensor]:
     """Lay the slots' pictures (B, F, C, H, W) on their canvases; a canvas is what the codec sees as one picture."""
     return _lay(images, plan, slots, scale=1)

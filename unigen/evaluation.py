@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unigen import canvas
 from unigen.pipeline import Pipeline
 from unigen.protocols import Metric
 from unigen.types import TARGET, Batch
@@ -47,9 +48,8 @@ def evaluate(
 
 def through_codec(pipeline: Pipeline, pictures_N3HW: Tensor) -> Tensor:
     """uint8 pictures encoded and decoded, rounded to uint8 as outputs are."""
-    pixels = pictures_N3HW.to(pipeline.device).float() / 127.5 - 1
-    decoded = pipeline.codec.decode(pipeline.codec.encode(pixels))
-    return ((decoded.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+    latents = pipeline.codec.encode(canvas.to_unit(pictures_N3HW.to(pipeline.device)))
+    return canvas.to_pixels(pipeline.codec.decode(latents))
 
 
 def protocol(pipeline: Pipeline, metrics: Mapping[str, Metric], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,12 +53,8 @@ def influence(layout: Layout, mask: Mask) -> list[str]:
             if i == j or mask.sees(query, key):
                 continue
             depths = [d for d in range(1, len(layout.segments) + 1) if closure(layout, mask, d)[i, j]]
-            arrives = f"arrives after {depths[0]} layers through others" if depths else "never arrives"
-            lines.append(
-                f"closure: {key.name} -> {query.name} is blocked, but {arrives}"
-                if depths
-                else f"closure: {key.name} -> {query.name} {arrives}"
-            )
+            fate = f"is blocked, but arrives after {depths[0]} layers through others" if depths else "never arrives"
+            lines.append(f"closure: {key.name} -> {query.name} {fate}")
     return lines or ["closure: every segment reaches every other in one layer"]
 
 

@@ -74,7 +74,7 @@ class Pipeline:
         if text_hidden is not None:
             prompts = ["" if hide else p for p, hide in zip(prompts, text_hidden.tolist(), strict=True)]
         text_BTD = self.text.encode(prompts)
-        pixels = [c.to(self.device).float() / 127.5 - 1 for c in canvas.stitch(batch.images, plan, slots)]
+        pixels = [canvas.to_unit(c.to(self.device)) for c in canvas.stitch(batch.images, plan, slots)]
         latents = canvas.cut([self._encode_pixels(c, generator) for c in pixels], plan, slots, self.codec.stride)
         keywords_BT = self.text.keywords(prompts, batch.subjects).to(self.device)
         latents = self.embedding(latents, slots, text_BTD, keywords_BT, batch.tasks)
@@ -183,8 +183,7 @@ class Pipeline:
         return canvas.cut(pixels, shown, slots, stride=1)
 
     def _decode_latents(self, z_BFCHW: Tensor) -> Tensor:
-        pixels = self.codec.decode(z_BFCHW.flatten(0, 1)).unflatten(0, z_BFCHW.shape[:2])
-        return ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+        return canvas.to_pixels(self.codec.decode(z_BFCHW.flatten(0, 1))).unflatten(0, z_BFCHW.shape[:2])
 
 
 class Guided:

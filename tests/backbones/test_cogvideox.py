@@ -247,6 +247,7 @@ def test_training_may_follow_a_validation_in_inference_mode(lowering):
         backbone(tokens, times, mask("fcd_a"))
     outputs = backbone(tokens, times, mask("fcd_a"))
     outputs[new.names[-1]].sum().backward()
+    assert any(p.grad is not None and (p.grad != 0).any() for p in backbone.parameters())
 
 
 # --- small facts ------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from unigen.canvas import to_unit
+
 
 class PatchPCA(nn.Module):
     """Each stride×stride×3 patch becomes its first `channels` principal components; decoding is the transpose.
@@ -32,7 +34,7 @@ class PatchPCA(nn.Module):
         """Fit mean, components and scales to uint8 pictures (N, 3, H, W); does nothing on a fitted codec."""
         if bool(self.fitted):
             return
-        x = self._patches(pictures().float() / 127.5 - 1).movedim(1, -1).flatten(0, -2)
+        x = self._patches(to_unit(pictures())).movedim(1, -1).flatten(0, -2)
         self.mean.copy_(x.double().mean(0))
         x -= self.mean
         covariance = (x.T @ x).double() / len(x)
