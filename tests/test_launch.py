@@ -22,14 +22,24 @@ def main(cfg):
     if cfg.seed == 1: raise ValueError("the image cannot be read:\\n truncated")
     if cfg.seed == 2: raise RuntimeError("a defect")
     if cfg.seed == 7: raise SystemExit(143)
-    print("ran", cfg.seed)
+    print("ran", cfg.seed, *filter(None, [cfg.get("name")]))
 launch(main, Path("conf"))
 """
 
 
-def launched(folder: Path, *argv: str) -> subprocess.CompletedProcess:
-    (folder / "conf").mkdir()
-    (folder / "conf" / "config.yaml").write_text(CONFIG)
+TABLE = {
+    "exp/a": "# @package _global_\nname: a",
+    "exp/b": "# @package _global_\nname: b",
+    "table/both": """# @package _global_
+hydra: {mode: MULTIRUN, sweep: {dir: sweeps/both}, sweeper: {params: {+exp: "a,b"}}}""",
+}
+
+
+def launched(folder: Path, *argv: str, config: str = CONFIG, **files: str) -> subprocess.CompletedProcess:
+    for name, text in {"config": config, **files}.items():
+        path = folder / "conf" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     return subprocess.run(
         [sys.executable, "-c", SCRIPT, *argv], cwd=folder, capture_output=True, text=True, check=False
     )
@@ -54,6 +64,37 @@ def test_launch(tmp_path, line, code, out, err):
     assert [text[: len(start)] for text, start in zip(said, out, strict=True)] == out
     if out[-1:] == ["run folder: "]:
         assert said[-1] == f"run folder: {tmp_path / 'sweeps'}"
+
+
+@pytest.mark.parametrize(
+    ("line", "out"),
+    [
+        ("+table=both", ["ran 0 a", "ran 0 b"]),
+        ("+table=both seed=0,3", ["ran 0 a", "ran 3 a", "ran 0 b", "ran 3 b"]),
+        ("+table=both +exp=b seed=3,4", ["ran 3 b", "ran 4 b"]),
+        ("+exp=b,a +table=both", ["ran 0 b", "ran 0 a"]),
+        ("-m seed=0,3", ["ran 0 table", "ran 3 table"]),  # negative control: without the table no arm is run
+    ],
+)
+def test_a_table_makes_a_multirun_of_its_arms(tmp_path, line, out):
+    done = launched(tmp_path, *line.split(), **TABLE, config=CONFIG + "name: table\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    said = [text for text in done.stdout.splitlines() if "[HYDRA]" not in text]
+    assert said == [*out, f"run folder: {tmp_path / 'sweeps'}" + ("" if line.startswith("-m") else "/both")]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("+table=both +exp=c seed=0,1", "unknown choice 'c' for group 'exp' on the command line"),
+        ("+table=both hydra.mode=RUN", "hydra.sweeper.params in table/both.yaml would be ignored"),
+        ("-m +table=both,other", "hydra.sweeper.params in table/both.yaml would be ignored"),
+    ],
+)
+def test_nothing_of_a_table_is_dropped_without_a_word(tmp_path, line, said):
+    done = launched(tmp_path, *line.split(), **TABLE, **{"table/other": TABLE["table/both"]}, config=CONFIG + "name: x")
+    assert (done.returncode, done.stdout) == (1, "") and done.stderr.count("\n") == 1
+    assert said in done.stderr and not (tmp_path / "sweeps").exists()
 
 
 def test_launch_keeps_the_traceback_of_a_defect(tmp_path):

@@ -18,6 +18,7 @@ TREE = {
         defaults: [_self_, trainer: mini, mask: a, conditioning/embedding: uce, metric: [ssim, psnr],
                    task: canny, scale: mini]
         seed: 0
+        table: {name: null, order: [], metrics: {}}
         name: null
         title: plain
         later: ???
@@ -36,6 +37,26 @@ TREE = {
     "scale/mini": GLOBAL + "trainer: {max_steps: 3}",
     "scale/paper": GLOBAL + "trainer: {lr: 1e-5, clip: 1}",
     "task/canny": GLOBAL + "title: canny",
+    "task/line": GLOBAL + "title: line",
+    "table/pair": GLOBAL
+    + """
+        defaults: [override /task: line]
+        table: {name: pair, order: [child, base], metrics: {clip_i: ssim}}
+        hydra: {mode: MULTIRUN, sweeper: {params: {+exp: "base,child"}}}
+        """,
+    "table/values": GLOBAL
+    + 'hydra: {mode: MULTIRUN, sweeper: {params: {mask: "a,b", trainer.max_steps: "range(1,3)"}}}',
+    "table/bad_exp": GLOBAL + 'hydra: {mode: MULTIRUN, sweeper: {params: {+exp: "base,chidl"}}}',
+    "table/bad_plus": GLOBAL + 'hydra: {mode: MULTIRUN, sweeper: {params: {exp: "base,child"}}}',
+    "table/bad_list": GLOBAL + "hydra: {mode: MULTIRUN, sweeper: {params: {+exp: [base, child]}}}",
+    "table/bad_line": GLOBAL + 'hydra: {mode: MULTIRUN, sweeper: {params: {+exp: "base,["}}}',
+    "table/bad_glob": GLOBAL + 'hydra: {mode: MULTIRUN, sweeper: {params: {+exp: "glob(zz*)"}}}',
+    "table/bad_param": GLOBAL + 'hydra: {mode: MULTIRUN, sweeper: {params: {trainer.max_step: "1,2"}}}',
+    "table/bad_value": GLOBAL + 'hydra: {mode: MULTIRUN, sweeper: {params: {trainer.max_steps: "1,x"}}}',
+    "table/bad_hydra": GLOBAL + 'hydra: {mode: MULTIRUN, sweper: {params: {+exp: "base,child"}}}',
+    "table/bad_mode": GLOBAL + 'hydra: {mode: MULTI, sweeper: {params: {+exp: "base,child"}}}',
+    "table/bad_key": GLOBAL + "table: {nam: x}",
+    "table/no_mode": GLOBAL + 'hydra: {sweeper: {params: {+exp: "base,child"}}}',
     "exp/base": GLOBAL
     + """
         defaults: [override /mask: b, override /scale: paper, override /metric: [psnr]]
@@ -101,6 +122,13 @@ def conf(tmp_path_factory) -> Path:
         "-m +exp=base,child,none scale=mini,paper task=canny",
         "-m +exp=glob(*,exclude=bad_*)",
         "--cfg job seed=1",
+        "+table=pair",
+        "+table=pair seed=0,1,2 task=canny,line",
+        "-m +table=pair seed=0,1",
+        "+table=pair +exp=none seed=0,1",
+        "+table=pair +exp=glob(*,exclude=bad_*)",
+        "+table=values seed=0,1",
+        "-m +table=no_mode",
         "--help nonsense=1",
     ],
 )
@@ -142,6 +170,25 @@ def test_accepts(conf, line):
         ("+exp=bad_top", "unknown key 'trainr' in exp/bad_top.yaml; did you mean 'trainer'?"),
         ("+exp=bad_for_choice", "unknown key 'conditioning.embedding.rank' in exp/bad_for_choice.yaml"),
         ("+exp=bad_yaml", "cannot read exp/bad_yaml.yaml, line 3"),
+        # tables
+        ("+table=bad_exp", "unknown choice 'chidl' for group 'exp' in table/bad_exp.yaml; did you mean 'child'?"),
+        ("+table=bad_exp seed=0,1", "(in the job +exp=chidl)"),
+        ("+table=pair +exp=chidl seed=0,1", "unknown choice 'chidl' for group 'exp' on the command line"),
+        ("+table=pairs seed=0,1", "unknown choice 'pairs' for group 'table' on the command line; did you mean 'pair'?"),
+        ("+table=bad_plus", "'exp=base' in table/bad_plus.yaml needs a plus: write +exp=base"),
+        ("+table=bad_list", "hydra.sweeper.params.+exp in table/bad_list.yaml is not one line of values; write +exp:"),
+        ("+table=bad_line", "cannot read '+exp=base,[' in table/bad_line.yaml"),
+        ("+table=bad_glob", "'+exp=glob(zz*)' in table/bad_glob.yaml matches nothing"),
+        ("+table=bad_param", "unknown key 'trainer.max_step' in table/bad_param.yaml; did you mean"),
+        ("+table=bad_value", "'trainer.max_steps' is 'x' in table/bad_value.yaml; expected an integer"),
+        ("+table=bad_hydra", "'sweper' not in"),
+        ("+table=bad_mode", "hydra.mode is 'MULTI' in table/bad_mode.yaml; it can be RUN or MULTIRUN"),
+        ("+table=bad_key", "unknown key 'table.nam' in table/bad_key.yaml; did you mean 'table.name'?"),
+        ("+table=no_mode", "hydra.sweeper.params in table/no_mode.yaml would be ignored, because this is a single run"),
+        ("+table=pair hydra.mode=RUN", "because this is a single run; add -m"),
+        ("+table=bad_key seed=0,1", "add -m"),
+        ("-m +table=pair,values", "in table/pair.yaml would be ignored, because the file is one of several choices"),
+        ("+table=values mask.window=1", "(in the job mask=a)"),
         # choices
         ("+exp=bas", "unknown choice 'bas' for group 'exp' on the command line; did you mean 'base'? exp has: bad_"),
         ("+exp=[base,chil]", "unknown choice 'chil' for group 'exp' on the command line; did you mean 'child'?"),
@@ -194,7 +241,7 @@ def test_open_tables_are_a_parameter(conf):
 
 
 def test_every_choice_of_a_large_sweep_is_seen(conf, monkeypatch):
-    monkeypatch.setattr("unigen.preflight.MOST_JOBS", 2)
+    monkeypatch.setattr("unigen.jobs.MOST_JOBS", 2)
     with pytest.raises(ConfigError, match=r"in exp/bad_key.yaml.*in the job scale=mini \+exp=bad_key"):
         preflight(conf, ["-m", "scale=mini,paper", "+exp=none,child,bad_key"])
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from unigen import report as module
+from unigen import report_tables
 from unigen.files import write_text as write_atomically
 from unigen.report import Report, Table, build_report, print_tables, to_markdown
 from unigen.report_html import read_curves, smoothed, ticks, to_html
@@ -95,7 +96,9 @@ def test_best_is_marked_only_where_seeds_separate_the_arms(tmp_path):
     for arm, values in {"a": (0.30, 0.31), "b": (0.40, 0.41)}.items():
         for seed, value in enumerate(values):
             make_run(tmp_path / "clear" / f"{arm}{seed}", arm, seed, f1=value, rmse=value)
-            make_run(tmp_path / "close" / f"{arm}{seed}", arm, seed, f1=value + 0.2 * seed)
+            make_run(tmp_path / "close" / f"{arm}{seed}", arm, seed, f1=value + 0.2 * seed * (arm == "a"))
+            make_run(tmp_path / "shared" / f"{arm}{seed}", arm, seed, f1=value + 0.2 * seed + 0.001 * (arm == "b"))
+            make_run(tmp_path / "others" / f"{arm}{seed}", arm, seed + 9 * (arm == "b"), f1=value + 0.2 * seed)
     make_run(tmp_path / "single" / "a", "a", 0, f1=0.1)
     make_run(tmp_path / "single" / "b", "b", 0, f1=0.9)
     clear, close, single = (build_report(str(tmp_path / name)) for name in ("clear", "close", "single"))
@@ -103,6 +106,8 @@ def test_best_is_marked_only_where_seeds_separate_the_arms(tmp_path):
     assert bold(close) == set() and "Nothing is marked" in notes(close)
     assert bold(single) == set() and "One seed cannot separate arms" in notes(single)
     assert "One seed" not in notes(clear) and "One seed" not in notes(close)
+    shared, others = (build_report(str(tmp_path / name)) for name in ("shared", "others"))
+    assert bold(shared) == {("b", "canny_f1 ↑")} and bold(others) == set()  # what seeds do to both arms is taken out
 
 
 def test_an_arm_that_lacks_a_seed_or_a_number_says_so(tmp_path):
@@ -198,11 +203,10 @@ def test_published_numbers_have_a_table_of_their_own(tmp_path):
     assert [[cell.text for cell in row] for row in published.rows] == [["a", "0.849", "0.650"], ["b", "0.827", "0.123"]]
     assert "metric, data and scale differ" in published.notes[0]
     assert "clip_i" not in table(report, "Results").header and column(report, "canny_f1 ↑") == ["0.300", "0.300"]
-    cells = module.printed([0.65, None, 0, "see 4.25", 0.1234, float("nan")])
+    cells = report_tables.printed([0.65, None, 0, "see 4.25", 0.1234, float("nan")])
     assert [cell.text for cell in cells] == ["0.6500", "–", "0.0000", "see 4.25", "0.1234", "NaN"]
-    assert [cell.text for cell in module.printed([44, 2])] == ["44", "2"] and module.printed([1e-5])[
-        0
-    ].text == "0.00001"
+    assert [cell.text for cell in report_tables.printed([44, 2])] == ["44", "2"]
+    assert report_tables.printed([1e-5])[0].text == "0.00001"
     make_run(tmp_path / "none" / "0")
     assert not any("Published" in title for title in titles(build_report(str(tmp_path / "none"))))
 

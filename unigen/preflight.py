@@ -2,17 +2,17 @@
 
 Hydra accepts a misspelt key inside an `exp` file, and anything after `+`, without a word.  Here the legal keys and
 types are those of the *reference*: the config of the same group choices without the overlay files (`exp`, `scale`,
-`task`) and without values from the command line.  Nothing is resolved and nothing is instantiated.
+`table`, `task`) and without values from the command line.  Nothing is resolved and nothing is instantiated.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
-import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,14 +22,25 @@ from yaml import YAMLError
 
 from unigen.config import ConfigError, sentence
 from unigen.configtree import FREE, UNKNOWN, Tree, dotted_keys, fits, kind, lookup, merge, nearest, spelt
+from unigen.jobs import (
+    COMMAND_LINE,
+    Places,
+    combinations,
+    is_choice,
+    parse,
+    place,
+    single_values,
+    sweep_of,
+    sweeper_params,
+)
 
 if TYPE_CHECKING:
+    from hydra.core.default_element import ResultDefault
     from hydra.core.override_parser.types import Override
 
-OVERLAYS = ("exp", "scale", "task")
-OPEN_TABLES = ("rows", "branches", "timing", "weights", "dropout", "published")
-MOST_JOBS = 64
-COMMAND_LINE = "on the command line"
+OVERLAYS = ("exp", "scale", "table", "task")
+OPEN_TABLES = ("rows", "branches", "timing", "weights", "dropout", "published", "metrics")
+NULLABLE = ("pretrained",)  # null: start from scratch
 
 
 def preflight(
@@ -66,66 +77,31 @@ def preflight(
 
 
 def _check_line(tree: Tree, line: Sequence[str], multirun: bool) -> None:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        overrides = OverridesParser.create(tree.loader).parse_overrides(list(line))
-    except HydraException as exc:
-        bad = getattr(exc, "override", None) or " ".join(line)
-        raise ConfigError(f"cannot read '{bad}' {COMMAND_LINE}; write key=value, group=choice or +exp=name") from exc
-    multirun = multirun or "hydra.mode=MULTIRUN" in line
-    groups, values = [], []
-    for override in overrides:
-        if override.is_sweep_override() and not multirun:
+    words = parse(tree, line, {})
+    fixed = [w for w in words if not w.is_sweep_override() and (w.is_hydra_override() or is_choice(tree, w, {}))]
+    files = _Job(tree, [word.input_line for word in fixed]).defaults()
+    said = sweep_of(tree, files)
+    modes = [said.mode, *(word.value() for word in fixed if word.get_key_element() == "hydra.mode")]
+    multirun = multirun or modes[-1] == "MULTIRUN"
+    own_keys = {word.get_key_element() for word in words}
+    places = {key: where for key, where in said.places.items() if key not in own_keys}
+    if multirun:  # Hydra's rule: what the line says of a key replaces what the file says
+        words = list({w.get_key_element(): w for w in (*parse(tree, said.lines, said.places), *words)}.values())
+    elif said.lines:
+        where = next(iter(said.places.values()))
+        raise ConfigError(f"hydra.sweeper.params {where} would be ignored, because this is a single run; add -m")
+    choices, values = [], []
+    for word in words:
+        if word.is_sweep_override() and not multirun:
             raise ConfigError(
-                f"'{override.input_line}' names several values {COMMAND_LINE}; add -m to run one job for each, "
-                f"or write {override.get_key_element()}=[...] for a list"
+                f"'{word.input_line}' names several values {COMMAND_LINE}; add -m to run one job for each, "
+                f"or write {word.get_key_element()}=[...] for a list"
             )
-        if override.is_hydra_override() or _is_choice(tree, override):
-            groups.append(override)
-        else:
-            values.append(override)
-    jobs = _jobs(tree, groups)
+        (choices if word.is_hydra_override() or is_choice(tree, word, places) else values).append(word)
+    jobs, shared = combinations(tree, choices, places), {default.config_path for default in files}
     for job in jobs:
         own = [line for line in job if any(line not in other for other in jobs)]
-        _Job(tree, job, values, f" (in the job {' '.join(own)})" if own else "").check()
-
-
-def _jobs(tree: Tree, groups: Sequence[Override]) -> list[list[str]]:
-    """Every combination of group choices; beyond MOST_JOBS every choice once, beside the first of the others."""
-    columns = []
-    for override in groups:
-        column = list(_single_values(override))
-        if not column:
-            options = ", ".join(tree.options(override.key_or_group))
-            raise ConfigError(f"'{override.input_line}' {COMMAND_LINE} matches nothing; there are: {options}")
-        columns.append(column)
-    if math.prod(map(len, columns)) <= MOST_JOBS:
-        return [list(job) for job in itertools.product(*columns)]
-    first = [column[0] for column in columns]
-    return [[*first[:i], choice, *first[i + 1 :]] for i, column in enumerate(columns) for choice in column]
-
-
-def _single_values(override: Override) -> Iterator[str]:
-    """The override as lines without a sweep, one for each value."""
-    if override.is_discrete_sweep():
-        lines = (f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
-        return itertools.islice(lines, 2) if override.is_range_sweep() else lines  # a range is of one type
-    if override.is_sweep_override():
-        raise ConfigError(f"'{override.input_line}' {COMMAND_LINE} cannot be enumerated; list the values or use range")
-    return iter([override.input_line])
-
-
-def _is_choice(tree: Tree, override: Override) -> bool:
-    """Whether an override chooses files of a group; a mapping for a group's name sets values instead, as in Hydra."""
-    group, value = override.key_or_group, override.value()
-    if not tree.is_group(group) or isinstance(value, dict):
-        return False
-    if not (override.is_delete() or override.is_sweep_override() or isinstance(value, (str, list))):
-        options = ", ".join(tree.options(group))
-        raise ConfigError(f"'{override.input_line}' {COMMAND_LINE} chooses no file of '{group}'; it has: {options}")
-    return True
+        _Job(tree, job, values, places, shared, f" (in the job {' '.join(own)})" if own else "").check()
 
 
 @dataclass
@@ -134,16 +110,17 @@ class _Job:
 
     tree: Tree
     choices: list[str]
-    values: list[Override]
-    context: str  # says which job of a sweep is meant; empty for a single one
+    values: list[Override] = field(default_factory=list)
+    places: Places = field(default_factory=dict)
+    shared: set[str] = field(default_factory=set)  # the files that are chosen without a sweep
+    context: str = ""  # says which job of a sweep is meant; empty for a single one
     reference: dict = field(default_factory=dict)
 
     def check(self) -> None:
         from hydra import compose
-        from hydra.errors import HydraException
 
-        try:
-            defaults = self.tree.defaults(self.choices)
+        with self.told():
+            defaults = self.defaults()
             overlays = [default for default in defaults if default.config_path.split("/")[0] in OVERLAYS]
             for default in defaults:
                 if default not in overlays:
@@ -155,30 +132,54 @@ class _Job:
                 merge(final, content)
             for override in self.values:
                 self.check_value(override, final)
-            values = [line for override in self.values for line in itertools.islice(_single_values(override), 1)]
+            values = [line for word in self.values for line in itertools.islice(single_values(word, self.places), 1)]
             compose(self.tree.name, [*self.choices, *values, *self.tree.search_path()], return_hydra_config=True)
+
+    def defaults(self) -> list[ResultDefault]:
+        """The files of this job in merge order.
+
+        Raises:
+            ConfigError: one is missing or cannot be read, or says what to sweep over where Hydra does not look.
+        """
+        with self.told():
+            files = self.tree.defaults(self.choices)
+            for path in sorted({default.config_path for default in files} - self.shared) if self.shared else ():
+                if sweeper_params(self.tree.raw(path).get("hydra")):
+                    raise ConfigError(
+                        f"hydra.sweeper.params in {path}.yaml would be ignored, because the file is one of several "
+                        f"choices of '{path.rpartition('/')[0]}'; run them one at a time"
+                    )
+        return files
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Errors of Hydra and the YAML reader become a ConfigError of one sentence."""
+        from hydra.errors import HydraException
+
+        try:
+            yield
         except ConfigError:
             raise
         except (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError) as exc:
             raise ConfigError(_sentence(exc, self) + self.context) from exc
 
     def check_value(self, override: Override, final: dict) -> None:
-        """A value on the command line; null is legal where the default, or a file of this job, says null."""
+        """A value given to the job; null is legal where the default, or a file of this job, says null."""
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
         key = override.key_or_group if override.package is None else f"{override.key_or_group}@{override.package}"
         parts = tuple(re.sub(r"\[([^\]]*)\]", r".\1", key).split("."))
-        plus = override.get_key_element().removesuffix(key)
+        plus, where = override.get_key_element().removesuffix(key), place(override.input_line, self.places)
         if override.is_delete():
             if not self.is_open(parts) or lookup(final, parts) is UNKNOWN:
                 hint = self.hint(key, self.tree.groups())
-                raise ConfigError(f"cannot remove '{key}' {COMMAND_LINE}: ~ removes a whole group{hint}{self.context}")
+                raise ConfigError(f"cannot remove '{key}' {where}: ~ removes a whole group{hint}{self.context}")
             return
-        for line in _single_values(override):
-            self.compare(OverridesParser.create().parse_override(line).value(), parts, COMMAND_LINE, final, plus)
+        for line in single_values(override, self.places):
+            self.compare(OverridesParser.create().parse_override(line).value(), parts, where, final, plus)
 
     def compare(self, value: Any, parts: tuple[str, ...], where: str, final: dict | None, plus: str = "") -> None:
-        """Walks down `value` beside the reference; `final` (command line only) tells where null is said already."""
+        """Walks down `value` beside the reference; `final` (not for files) tells where null is said already."""
         wanted, key = lookup(self.reference, parts), ".".join(parts)
         if wanted is UNKNOWN:
             if not self.is_open(parts):
@@ -187,7 +188,8 @@ class _Job:
             for name, item in value.items():
                 self.compare(item, (*parts, str(name)), where, final, plus)
         elif value is None:
-            said = final is None or self.is_open(parts) or wanted is FREE or lookup(final, parts) in (None, FREE)
+            said = final is None or self.is_open(parts) or parts[-1] in NULLABLE or wanted is FREE
+            said = said or lookup(final, parts) in (None, FREE)
             if not said:
                 raise ConfigError(f"'{key}' cannot be null {where}; expected {kind(wanted)}{self.context}")
         elif not fits(value, wanted):
@@ -233,15 +235,16 @@ def _sentence(exc: Exception, job: _Job) -> str:
     if match := re.search(r"Could not override '([^']+)'\. No match in the defaults list", text):
         group = match[1]
         if source is None and job.tree.is_group(group.partition("@")[0]) and group in given:
-            return f"'{given[group]}' {COMMAND_LINE} needs a plus: write +{given[group]}"
-        where = f"in {source[1]}.yaml" if source else COMMAND_LINE
+            return f"'{given[group]}' {place(given[group], job.places)} needs a plus: write +{given[group]}"
+        where = f"in {source[1]}.yaml" if source else place(given.get(group, ""), job.places)
         return f"unknown group '{group}' {where}{job.hint(group, job.tree.groups())}"
     if (match := re.match(r"Multiple values for (\S+)\. ", text)) and match[1] in given:
-        return f"'{given[match[1]]}' {COMMAND_LINE} is chosen already: write {given[match[1]].lstrip('+')}"
+        line = given[match[1]]
+        return f"'{line}' {place(line, job.places)} is chosen already: write {line.lstrip('+')}"
     if match := re.match(r"Could not delete '([^'=]+)", text):
         return f"cannot remove '{match[1]}' {COMMAND_LINE}; to choose nothing in a group of several write {match[1]}=[]"
     if match := re.search(r"Either remove \+ prefix: '(.+)'", text):
-        return f"'+{match[1]}' {COMMAND_LINE} exists already: write {match[1]}"
+        return f"'+{match[1]}' {place(f'+{match[1]}', job.places)} exists already: write {match[1]}"
     said = sentence(exc)
     for folder in job.tree.folders:
         said = said.replace(f"{folder}/", "")
@@ -259,7 +262,7 @@ def _where_chosen(job: _Job, group: str, choice: str) -> str:
     for line in job.choices:
         key, _, value = line.lstrip("+").partition("=")
         if key.partition("@")[0] == group and choice in re.split(r"[\[\],\s'\"]+", value):
-            return COMMAND_LINE
+            return place(line, job.places)
     stand_in = f"{group}={next(iter(job.tree.options(group)), '')}"  # legal, so that Hydra lists the files in play
     try:
         files = [default.config_path for default in job.tree.defaults([*job.choices, stand_in])]

@@ -2,11 +2,11 @@
 
 import os
 import re
+import statistics
 from collections import Counter
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 import rich.box
@@ -14,10 +14,12 @@ import rich.table
 from rich.console import Console
 from rich.text import Text
 
+from unigen.intervals import resolution, resolvable
+from unigen.report_published import published
 from unigen.report_runs import (
     Arm,
     Get,
-    Stat,
+    by_seed,
     cleaned,
     differing,
     find_runs,
@@ -31,29 +33,7 @@ from unigen.report_runs import (
     read_run,
     shown,
 )
-
-
-class Cell(NamedTuple):
-    """Plain text (escaping is the printer's work), the number to sort by (None: last), and whether it stands out."""
-
-    text: str
-    sort: float | None = None
-    bold: bool = False
-
-
-class Table(NamedTuple):
-    """`foot` rows stay at the bottom when the rows are sorted."""
-
-    title: str
-    header: list[str]
-    rows: list[list[Cell]]
-    foot: list[list[Cell]]
-    notes: list[str]
-
-    @property
-    def words(self) -> bool:
-        """Whether it holds no numbers: set flush left."""
-        return not any(cell.sort is not None for row in self.rows for cell in row)
+from unigen.report_tables import ARROWS, Cell, Table, footnotes
 
 
 class Report(NamedTuple):
@@ -68,7 +48,6 @@ class Report(NamedTuple):
 # tables --------------------------------------------------------------------------------------------------------------
 
 Show = Callable[[float], str]
-ARROWS = {"higher": " ↑", "lower": " ↓"}
 BOUNDS = {"low": "no-condition bound", "high": "truth through the codec"}
 FACTS: tuple[tuple[str, Get, Show], ...] = (
     ("steps", lambda s: s["steps"], "{:,.0f}".format),
@@ -79,14 +58,18 @@ FACTS: tuple[tuple[str, Get, Show], ...] = (
 )
 
 
-def clear_best(stats: dict[int, Stat], better: str) -> int | None:
-    """The arm whose mean ± std overlaps no other's. None if there is none, or if any arm has only one seed."""
-    ranked = sorted(stats, key=lambda i: stats[i].mean, reverse=better == "higher")
-    if better not in ARROWS or len(ranked) < 2 or min(stat.seeds for stat in stats.values()) < 2:
+def clear_best(samples: dict[int, dict[int, float]], better: str) -> int | None:
+    """Of arms as {seed: number}, the one that leads every other by more than can be chance (`intervals.resolvable`).
+
+    None if there is none, or if any arm has only one seed.
+    """
+    if better not in ARROWS or len(samples) < 2 or min(map(len, samples.values())) < 2:
         return None
-    best = stats[ranked[0]]
-    others = [stats[i] for i in ranked[1:]]
-    return ranked[0] if all(abs(best.mean - o.mean) > best.std + o.std for o in others) else None
+    means = {i: statistics.fmean(sample.values()) for i, sample in samples.items()}
+    best, *others = sorted(means, key=means.get, reverse=better == "higher")
+    spread = resolution(list(samples.values())).spread
+    limits = {i: resolvable(spread, len(samples[best]), len(samples[i])) for i in others}
+    return best if all(abs(means[best] - means[i]) > limits[i] for i in others) else None
 
 
 def metric_column(name: str, better: str, arms: list[Arm], flagged: dict[int, str]) -> list[Cell]:
@@ -94,7 +77,7 @@ def metric_column(name: str, better: str, arms: list[Arm], flagged: dict[int, st
     stats = {
         i: s for i, arm in enumerate(arms) if (s := over_seeds(arm, lambda x: x["metrics"].get(name, {}).get("value")))
     }
-    best = clear_best({i: stat for i, stat in stats.items() if i not in flagged}, better)
+    best = clear_best({i: by_seed(arms[i], name) for i in stats if i not in flagged}, better)
     top = max((abs(stat.mean) for stat in stats.values()), default=0.0)
     show = "{:.2e}" if 0 < top < 0.01 else "{:.3f}" if top < 10 else "{:.2f}" if top < 100 else "{:,.1f}"
     cells = []
@@ -116,9 +99,8 @@ def metric_column(name: str, better: str, arms: list[Arm], flagged: dict[int, st
 def result_table(arms: list[Arm]) -> Table:
     """One row an arm, the bounds at the bottom, footnotes for what cannot be compared."""
     flagged = incomparable(arms)
-    reasons = {reason: i for i, reason in enumerate(dict.fromkeys(flagged.values()), start=1)}
-    names = [Cell(arm.label + (f" [{reasons[flagged[i]]}]" if i in flagged else "")) for i, arm in enumerate(arms)]
-    columns = [[*names, *map(Cell, BOUNDS.values())]]
+    marks, notes = footnotes(flagged)
+    columns = [[*(Cell(arm.label + marks.get(i, "")) for i, arm in enumerate(arms)), *map(Cell, BOUNDS.values())]]
     columns.append([*(Cell(str(len(arm.runs)), len(arm.runs)) for arm in arms), Cell(""), Cell("")])
     header = ["arm", "seeds"]
     for name, better in metric_directions(arms).items():
@@ -131,8 +113,8 @@ def result_table(arms: list[Arm]) -> Table:
     rows = [list(row) for row in zip(*columns, strict=True)]
     foot = [row for row in rows[len(arms) :] if any(cell.sort is not None for cell in row)]
     marked = any(cell.bold for row in rows for cell in row)
-    notes = [f"[{i}] Numbers under different protocols are not comparable: {reason}." for reason, i in reasons.items()]
-    return Table("Results", header, rows[: len(arms)], foot, notes + reading_notes(arms, marked) + protocols(arms))
+    notes += reading_notes(arms, marked) + protocols(arms)
+    return Table("Results", header, rows[: len(arms)], foot, notes, terminal=True)
 
 
 def reading_notes(arms: list[Arm], marked: bool) -> list[str]:
@@ -142,9 +124,13 @@ def reading_notes(arms: list[Arm], marked: bool) -> list[str]:
     if len(arms) > 1 and min(seeds) < 2:
         notes.append("One seed cannot separate arms: nothing is marked as best unless every arm has two or more.")
     elif marked:
-        notes.append("Bold: the best of the comparable arms, where its mean ± spread overlaps no other arm's.")
+        notes.append(
+            "Bold: the best of the comparable arms, where it leads each other by more than t(0.975, df) · s · √(1/n + "
+            "1/m); s pooled within arms, or the residual of arm + seed where all arms have the same seeds. 95 % each, "
+            "not corrected for their number."
+        )
     elif len(arms) > 1:
-        notes.append("Nothing is marked as best: no arm differs from the second by more than the spread over seeds.")
+        notes.append("Nothing is marked as best: no lead is larger than the spread over seeds explains (95 %).")
     return notes
 
 
@@ -160,32 +146,6 @@ def protocols(arms: list[Arm]) -> list[str]:
     return [f"Protocol{' of ' + ', '.join(who) if len(owners) > 1 else ''}: {text}." for text, who in owners.items()]
 
 
-def published_tables(arms: list[Arm]) -> list[Table]:
-    """One table for each source: published numbers never stand in the columns of ours."""
-    sources: dict[str, dict[str, dict[str, Any]]] = {}
-    for arm in arms:
-        for run in arm.runs:
-            if run.summary["published"]:
-                source = shown(run.summary["published"].get("source", "source not recorded"))
-                sources.setdefault(source, {})[arm.label] = run.summary["published"]
-    tables = []
-    for source, rows in sources.items():
-        keys = [key for key in dict.fromkeys(key for row in rows.values() for key in row) if key != "source"]
-        columns = [printed([row.get(key) for row in rows.values()]) for key in keys]
-        cells = [list(row) for row in zip(map(Cell, rows), *columns, strict=True)]
-        note = "Published numbers: metric, data and scale differ from ours, so the two tables are not to be compared."
-        tables.append(Table(f"Published ({source})", ["arm", *keys], cells, [], [note]))
-    return tables
-
-
-def printed(values: list[object]) -> list[Cell]:
-    """A published column with the decimals of its longest number, as papers print them (0.650, not 0.65)."""
-    numbers = [number(value) for value in values]
-    places = max((-Decimal(shown(x)).as_tuple().exponent for x in values if number(x) is not None), default=0)
-    texts = ["–" if value is None else shown(value) for value in values]
-    return [Cell(t if x is None else f"{x:.{max(places, 0)}f}", x) for t, x in zip(texts, numbers, strict=True)]
-
-
 def config_table(arms: list[Arm]) -> Table:
     """Dotted keys in which arms differ; a value that most arms do not have stands out."""
     rows = []
@@ -193,7 +153,7 @@ def config_table(arms: list[Arm]) -> Table:
         values = [arm.runs[0].config.get(key, "–") for arm in arms]
         usual, count = Counter(values).most_common(1)[0]
         rows.append([Cell(key), *(Cell(v, bold=v != usual and 2 * count > len(values)) for v in values)])
-    notes = ["Seed, name, logger and paths are left out. Bold: a value that most arms do not have."]
+    notes = ["Seed, name, logger, paths and what was published are left out. Bold: a value that most arms do not have."]
     return Table("Config differences", ["setting", *(arm.label for arm in arms)], rows, [], notes)
 
 
@@ -223,8 +183,8 @@ def build_report(runs: str) -> Report:
         except ValueError as error:
             skipped.append([Cell(folder), Cell(str(error)), Cell(last_step(path / "metrics.jsonl"))])
     arms = group_arms(finished)
-    missing = Table("Not in the table", ["run", "reason", "last step"], skipped, [], [])
-    tables = [result_table(arms), missing, *published_tables(arms), config_table(arms), run_table(arms)]
+    missing = Table("Not in the table", ["run", "reason", "last step"], skipped, [], [], terminal=True)
+    tables = [result_table(arms), missing, *published(arms), config_table(arms), run_table(arms)]
     return Report(cleaned(root.name), [table for table in tables if table.rows], arms, pick_grids(arms))
 
 
@@ -263,12 +223,12 @@ def to_markdown(report: Report, out: Path) -> str:
 
 
 def print_tables(report: Report) -> None:
-    """Results, and what is missing from them, in the terminal. A narrow one loses columns from the right, and says so;
-    a pipe gets lines as long as the table needs."""
+    """What matters most, in the terminal. A narrow one loses columns from the right, and says so; a pipe gets lines as
+    long as the table needs."""
     console = Console() if Console().is_terminal else Console(width=10_000)
     endless = console.options.update(max_width=10_000)
     for table in report.tables:
-        if table.title in ("Results", "Not in the table"):
+        if table.terminal:
             counts = [len(table.header)] if table.words else range(1, len(table.header) + 1)
             widths = {n: console.measure(terminal_table(table, n), options=endless).maximum for n in counts}
             columns = max((n for n, width in widths.items() if width <= console.width), default=min(widths))
@@ -276,6 +236,7 @@ def print_tables(report: Report) -> None:
             hidden = table.header[columns:]
             for note in table.notes + ([f"Too narrow for {', '.join(hidden)}: see the report."] if hidden else []):
                 console.print(Text(note))
+            console.print()
 
 
 def terminal_table(table: Table, columns: int) -> rich.table.Table:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from unigen.report import Cell, Report, Table
+from unigen.report import Report
 from unigen.report_runs import UNREADABLE, Arm, Run, number
+from unigen.report_tables import Cell, Table
 
 Points = list[tuple[int, float]]
 CURVES = {"val/loss": 0.0, "train/loss": 0.05}  # metric -> smoothing window as a share of the points

@@ -17,12 +17,22 @@ import yaml
 
 RUN_FILES = {"summary.json", "metrics.jsonl", "config.yaml"}
 NOT_RUNS = {"wandb", "checkpoints", "export", "samples"}
-PLACE = re.compile(r"name|(hydra|logger|paths)\..*|(.*\.)?seed|(.*[._])?(dir|dirpath)")  # who and where a run is
+# Who and where a run is, and what was published: no settings.
+PLACE = re.compile(r"name|paper|(hydra|logger|paths|published|table)(\..*)?|(.*\.)?seed|(.*[._])?(dir|dirpath)")
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError, yaml.YAMLError)
 YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # omegaconf's own loader is pure Python and many times slower
 
 
 Get = Callable[[dict[str, Any]], object]  # from a summary
+
+
+class PaperTable(NamedTuple):
+    """The published table that a run belongs to: arms as the paper lists them, {published column: our metric}."""
+
+    name: str
+    title: str
+    order: list[str]
+    metrics: dict[str, str]
 
 
 class Run(NamedTuple):
@@ -32,6 +42,7 @@ class Run(NamedTuple):
     folder: str
     summary: dict[str, Any]
     config: dict[str, str]
+    table: PaperTable | None = None
 
 
 class Arm(NamedTuple):
@@ -121,7 +132,16 @@ def read_run(path: Path, folder: str) -> Run:
     config = read_tree(path / "config.yaml", lambda text: yaml.load(text, Loader=YAML))
     here = ("/", "~/", str(config.get("run_dir") or "/"))
     flat = {k: v for k, v in flatten(config).items() if not PLACE.fullmatch(k) and not v.startswith(here)}
-    return Run(path, folder, summary, flat)
+    return Run(path, folder, summary, flat, paper_table(config.get("table")))
+
+
+def paper_table(node: object) -> PaperTable | None:
+    """`table` of a config; None for a run outside of every table, or if it is not usable."""
+    node = node if isinstance(node, dict) else {}
+    name, title, order, metrics = (node.get(key) for key in PaperTable._fields)
+    if not (isinstance(name, str) and isinstance(order, list) and isinstance(metrics, dict)):
+        return None
+    return PaperTable(name, shown(title or name), [*map(shown, order)], {k: shown(v) for k, v in metrics.items()})
 
 
 def last_step(path: Path) -> str:
@@ -213,6 +233,12 @@ def over_seeds(arm: Arm, get: Get) -> Stat | None:
     if not values:
         return None
     return Stat(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
+
+
+def by_seed(arm: Arm, metric: str) -> dict[int, float]:
+    """The value of a metric by the seed of the run, for the runs that have it."""
+    values = {run.summary["seed"]: number(run.summary["metrics"].get(metric, {}).get("value")) for run in arm.runs}
+    return {seed: value for seed, value in values.items() if value is not None}
 
 
 def metric_directions(arms: list[Arm]) -> dict[str, str]:

@@ -1,0 +1,222 @@
+"""A published table beside ours, on made-up run folders: what it computes, what it does not claim, what is missing."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+from test_report import make_run
+
+from unigen.intervals import mean_interval
+from unigen.report import Table, build_report, print_tables, to_markdown
+from unigen.report_html import to_html
+from unigen.report_tables import decimals
+
+ORDER = ["c", "b", "a"]
+PUBLISHED = {"a": 0.9, "b": 0.8, "c": 0.8}
+# Seeds do the same to every arm (0, 4, 8 hundredths) up to a hundredth: paired differences are clear, unpaired are not.
+VALUES = {"a": (0.50, 0.55, 0.58), "b": (0.45, 0.49, 0.53), "c": (0.45, 0.48, 0.54)}
+KEY = {"name": "t", "title": "Paper, Table 9", "order": ORDER, "metrics": {"clip_i": "ours_i"}}
+
+
+def metric(value: float | None, better: str = "higher") -> dict:
+    return {"ours_i": {"value": value, "low": 0.1, "high": 0.9, "better": better, "items": 128}}
+
+
+def make(root: Path, values=VALUES, seeds=(0, 1, 2), key=KEY, published=PUBLISHED, better="higher", **changes) -> Path:
+    for name, numbers in values.items():
+        for seed, value in zip(seeds, numbers, strict=False):
+            told = {"published": {"source": "Table 9", "clip_i": published[name]}} if name in published else {}
+            config = {"table": key, "mask": name, "task": {"name": changes.get("task", "canny")}}
+            summary = {"metrics": metric(value, better), **told, **changes}
+            make_run(root / f"{name}{seed}", name, seed, config=config, **summary)
+    return root
+
+
+def views(root: Path) -> dict[str, Table]:
+    """The tables of the published one by the end of their titles."""
+    found = build_report(str(root)).tables
+    return {t.title.partition(", task canny")[2].removeprefix(": "): t for t in found if t.title.startswith("Paper")}
+
+
+def texts(table: Table) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in table.rows]
+
+
+def notes(table: Table) -> str:
+    return "\n".join(table.notes)
+
+
+def test_published_and_ours_stand_side_by_side_in_the_papers_order(tmp_path):
+    table = views(make(tmp_path))[""]
+    assert table.title == "Paper, Table 9, task canny" and table.terminal
+    assert table.header == ["arm", "seeds", "clip_i (published)", "ours_i (ours) ↑"]
+    mean, half, _ = mean_interval(VALUES["c"])
+    assert texts(table)[0] == ["c", "3", "0.8", f"{mean:.3f} [{mean - half:.3f}, {mean + half:.3f}]"]
+    assert [row[0] for row in texts(table)] == ORDER != list(VALUES)  # the folders are in another order
+    assert "t(0.975, n − 1) · s / √n" in notes(table) and "Compare orders and signs, not values" in notes(table)
+    assert "n=1" not in notes(table)
+    assert not any(t.title.startswith("Published (") for t in build_report(str(tmp_path)).tables)  # it is all above
+
+
+def test_one_seed_has_no_interval_and_tells_no_order(tmp_path):
+    found = views(make(tmp_path, seeds=(5,)))
+    assert [row[3] for row in texts(found[""])] == ["0.450 (n=1)", "0.450 (n=1)", "0.500 (n=1)"]
+    assert "one seed has no interval" in notes(found[""]) and "In brackets" not in notes(found[""])
+    order = found["order of the arms"]
+    assert texts(order) == [["ours_i", "clip_i", "a > c = b", "a ? c ? b", "one seed does not tell"]]
+    assert "?: one seed does not tell" in notes(order)
+    assert "smallest resolvable difference" not in found
+    assert {row[-1] for row in texts(found["differences between arms"])} == {"one seed does not tell"}
+
+
+def test_the_smallest_resolvable_difference_is_the_one_computed_by_hand(tmp_path):
+    table = views(make(tmp_path))["smallest resolvable difference"]
+    [row] = table.rows
+    cells = dict(zip(table.header, row, strict=True))
+    within = statistics.fmean(statistics.variance(values) for values in VALUES.values()) ** 0.5
+    assert cells["s"].sort == pytest.approx(within) and cells["df"].text == "6"
+    assert cells["unpaired limit"].sort == pytest.approx(2.446912 * within * (2 / 3) ** 0.5, rel=1e-6)
+    arms, seeds = list(VALUES.values()), list(zip(*VALUES.values(), strict=True))
+    whole = statistics.fmean(x for arm in arms for x in arm)
+    squares = sum(
+        (x - statistics.fmean(arm) - statistics.fmean(seeds[s]) + whole) ** 2 for arm in arms for s, x in enumerate(arm)
+    )
+    assert cells["s paired"].sort == pytest.approx((squares / 4) ** 0.5) and cells["df paired"].text == "4"
+    assert cells["paired limit"].sort == pytest.approx(2.776445 * (squares / 4) ** 0.5 * (2 / 3) ** 0.5, rel=1e-6)
+    assert cells["paired limit"].sort < cells["unpaired limit"].sort / 3
+    assert cells["largest difference found"].sort == pytest.approx(1.63 / 3 - 1.47 / 3)
+    assert all(word in notes(table) for word in ("df = Σ (n − 1)", "(arms − 1) · (seeds − 1)", "multiple comparisons"))
+
+
+def test_shared_seeds_resolve_what_other_seeds_do_not(tmp_path):
+    shared = views(make(tmp_path / "shared"))
+    for i, (name, numbers) in enumerate(VALUES.items()):
+        make(tmp_path / "own", {name: numbers}, seeds=range(3 * i, 3 * i + 3))
+    own = views(tmp_path / "own")
+    assert texts(shared["order of the arms"])[0][2:] == [
+        "a > c = b",
+        "a > c ≈ b",
+        "2 as published, 0 opposite, 0 not resolved",
+    ]
+    assert texts(own["order of the arms"])[0][2:] == [
+        "a > c = b",
+        "a ≈ c ≈ b",
+        "0 as published, 0 opposite, 2 not resolved",
+    ]
+    assert [cell.text for cell in own["smallest resolvable difference"].rows[0]][5:8] == ["–", "–", "–"]
+    rows = texts(shared["differences between arms"])
+    assert [row[1] for row in rows] == ["c − b", "c − a", "b − a"] and [row[2] for row in rows] == [
+        "+0.0",
+        "-0.1",
+        "-0.1",
+    ]
+    assert [row[-1] for row in rows] == ["not resolved", "resolved, as published", "resolved, as published"]
+    assert [row[3].bold for row in shared["differences between arms"].rows] == [False, True, True]
+    assert not any(row[3].bold for row in own["differences between arms"].rows)
+    assert {row[5] for row in texts(own["differences between arms"])} == {"–"}
+
+
+def test_a_difference_against_the_published_one_is_called_so(tmp_path):
+    found = views(make(tmp_path, published={"a": 0.7, "b": 0.8, "c": 0.8}))
+    assert texts(found["order of the arms"])[0][2:] == [
+        "c = b > a",
+        "a > c ≈ b",
+        "0 as published, 2 opposite, 0 not resolved",
+    ]
+    assert texts(found["differences between arms"])[1][-1] == "resolved, against the published"
+    lower = views(make(tmp_path / "lower", better="lower"))
+    assert texts(lower["order of the arms"])[0][2:4] == ["c = b > a", "c ≈ b > a"]
+
+
+def test_equal_arms_are_never_resolved(tmp_path):
+    same = {"a": VALUES["a"], "b": VALUES["a"]}
+    found = views(make(tmp_path, same, key=KEY | {"order": ["a", "b"]}))
+    assert texts(found["order of the arms"])[0][3] == "a ≈ b"
+    assert texts(found["differences between arms"])[0][3:] == ["+0.000", "0.092", "0.000", "not resolved"]
+    moved = {"a": VALUES["a"], "b": tuple(x + 0.001 for x in VALUES["a"])}
+    found = views(make(tmp_path / "moved", moved, key=KEY | {"order": ["a", "b"]}))
+    assert texts(found["order of the arms"])[0][3] == "b > a"
+
+
+def test_what_is_missing_is_named(tmp_path):
+    key = KEY | {"metrics": {"clip_i": "ours_i", "dino": "ours_dino"}, "order": [*ORDER, "d"]}
+    make(tmp_path, VALUES | {"extra": (0.1, 0.2, 0.3)}, key=key)
+    for seed in (0, 1, 2):
+        path = tmp_path / f"b{seed}" / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"metrics": {}}))
+    path = tmp_path / "a2" / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"metrics": metric(float("nan"))}))
+    found = views(tmp_path)
+    assert [row[0] for row in texts(found[""])] == ["c", "b", "a", "extra", "d"]
+    rows = {row[0]: row[1:] for row in texts(found[""])}
+    assert rows["b"] == ["3", "0.8", "–", "–", "–"] and rows["d"] == ["0", "–", "–", "–", "–"]
+    assert rows["a"][2].endswith(" (n=2)") and rows["extra"][1] == "–"
+    said = notes(found[""])
+    assert "No run here has ours_dino, which plays the part of dino." in said and "Without ours_i: b." in said
+    assert "No finished run here: d." in said and "Not in the published table: extra." in said
+    assert [row[:2] for row in texts(found["order of the arms"])] == [["ours_i", "clip_i"]]
+    assert "With unequal numbers of seeds" in notes(found["smallest resolvable difference"])
+    whole = notes(views(make(tmp_path / "whole"))[""])
+    assert not any(text in whole for text in ("No run here", "Without", "No finished run", "Not in the published"))
+
+
+def test_runs_without_any_of_the_metrics_show_the_published_numbers_only(tmp_path):
+    found = views(make(tmp_path, metrics={"rmse": {"value": 0.1, "better": "lower"}}))
+    assert list(found) == [""] and [row[2:] for row in texts(found[""])] == [["0.8", "–"], ["0.8", "–"], ["0.9", "–"]]
+
+
+def test_arms_under_another_protocol_are_marked_and_left_out_of_comparisons(tmp_path):
+    make(tmp_path)
+    for seed in (0, 1, 2):
+        path = tmp_path / f"a{seed}" / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": 100}))
+    found = views(tmp_path)
+    assert [row[0] for row in texts(found[""])] == ["c", "b", "a [1]"] and "left out of the comparisons" in notes(
+        found[""]
+    )
+    assert texts(found["order of the arms"])[0][2:4] == ["c = b", "c ≈ b"]
+    assert "left out" not in notes(views(make(tmp_path / "whole"))[""])
+
+
+def test_tables_and_tasks_are_kept_apart_and_runs_without_a_table_have_none(tmp_path):
+    make(tmp_path / "canny")
+    make(tmp_path / "line", task="line", seeds=(3, 4, 5), key=KEY)
+    make(tmp_path / "other", {"x": (0.1, 0.2)}, key=KEY | {"name": "u", "title": "Paper, Table 8", "order": ["x"]})
+    found = [t.title for t in build_report(str(tmp_path)).tables if t.title.startswith("Paper") and ": " not in t.title]
+    assert sorted(found) == ["Paper, Table 8, task canny", "Paper, Table 9, task canny", "Paper, Table 9, task line"]
+    none = {"name": None, "title": None, "order": [], "metrics": {}}
+    for i, key in enumerate((none, None, "t", {"name": "t"}, {"name": "t", "order": "a", "metrics": {}})):
+        report = build_report(str(make(tmp_path / f"none{i}", key=key)))
+        assert not any(t.title.startswith("Paper") for t in report.tables)
+        assert any(t.title == "Published (Table 9)" for t in report.tables)
+
+
+def test_a_table_is_no_setting(tmp_path):
+    """Runs of one configuration are one arm, whatever is said of the table beside them."""
+    make(tmp_path, {"a": (0.50, 0.55)}, seeds=(0, 1))
+    make(tmp_path, {"a": (0.58,)}, seeds=(2,), key=KEY | {"title": "Paper, Table Nine"}, published={"a": 0.91})
+    make(tmp_path, {"a": (0.60,)}, seeds=(3,), key=None)
+    assert [row[:2] for row in texts(views(tmp_path)[""])][:1] == [["a", "4"]]
+    make(tmp_path / "b", {"a": (0.60,)}, seeds=(4,), key=KEY)
+    config = tmp_path / "b" / "a4" / "config.yaml"
+    config.write_text(config.read_text().replace("mask: a", "mask: b"))
+    assert [row[1] for row in texts(views(tmp_path)[""])][:2] == ["4", "1"]
+
+
+def test_every_form_prints_it(tmp_path, capsys):
+    evil = KEY | {"title": "Paper <b>|`x`\x1b[31m", "metrics": {"clip_i": "ours_i", "<i>": "ours_i"}}
+    report = build_report(str(make(tmp_path, key=evil)))
+    markdown, page = to_markdown(report, tmp_path), to_html(report)
+    print_tables(report)
+    printed = capsys.readouterr().out
+    for words in ("order of the arms", "smallest resolvable difference"):
+        assert all(words in text for text in (markdown, page, printed))
+    assert "differences between arms" in page and "differences between arms" not in printed
+    assert "Paper <b>" in printed and "Paper <b>" not in page and "Paper <b>" not in markdown
+    assert "\x1b" not in printed + page + markdown and "<i>" not in page
+
+
+@pytest.mark.parametrize(("unit", "count"), [(0.0134, 3), (0.0042, 4), (0.1, 2), (1.0, 1), (25.0, 0), (1e-30, 9)])
+def test_decimals_show_two_digits_of_what_can_be_told(unit, count):
+    assert decimals(unit) == count

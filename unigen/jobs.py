@@ -1,0 +1,111 @@
+"""The jobs that a command line makes, as Hydra's sweeper would run them, with the file that said what the line did not.
+
+A file (a `table`) may turn the line into a multirun and say what is swept over: `hydra.mode`, `hydra.sweeper.params`.
+Hydra reads both from the files that the line chooses without a sweep.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from unigen.config import ConfigError
+from unigen.configtree import Tree, spelt
+
+if TYPE_CHECKING:
+    from hydra.core.default_element import ResultDefault
+    from hydra.core.override_parser.types import Override
+
+MOST_JOBS = 64
+COMMAND_LINE = "on the command line"
+Places = Mapping[str, str]  # key of an override, with its + or ~ -> where it was said, if not on the command line
+
+
+class Sweep(NamedTuple):
+    """What files say about a multirun: Hydra's mode, and lines like those of the command line with their places."""
+
+    mode: str | None
+    lines: list[str]
+    places: Places
+
+
+def place(line: str, places: Places) -> str:
+    return places.get(line.partition("=")[0], COMMAND_LINE)
+
+
+def parse(tree: Tree, lines: Sequence[str], places: Places) -> list[Override]:
+    """Raises ConfigError if a line is not an override."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create(tree.loader).parse_overrides(list(lines))
+    except HydraException as exc:
+        bad = getattr(exc, "override", None) or " ".join(lines)
+        where = place(bad, places)
+        raise ConfigError(f"cannot read '{bad}' {where}; write key=value, group=choice or +exp=name") from exc
+
+
+def is_choice(tree: Tree, override: Override, places: Places) -> bool:
+    """Whether an override chooses files of a group; a mapping for a group's name sets values instead, as in Hydra."""
+    group, value = override.key_or_group, override.value()
+    if not tree.is_group(group) or isinstance(value, dict):
+        return False
+    if not (override.is_delete() or override.is_sweep_override() or isinstance(value, (str, list))):
+        where, options = place(override.input_line, places), ", ".join(tree.options(group))
+        raise ConfigError(f"'{override.input_line}' {where} chooses no file of '{group}'; it has: {options}")
+    return True
+
+
+def sweep_of(tree: Tree, files: Sequence[ResultDefault]) -> Sweep:
+    """What `files`, in merge order, say about a multirun.
+
+    Raises:
+        ConfigError: the mode is neither RUN nor MULTIRUN, or a parameter is not one line of values.
+    """
+    mode, params, places = None, {}, {}
+    for default in files:
+        own = None if default.package else tree.raw(default.config_path).get("hydra")
+        mode, where = own.get("mode", mode) if isinstance(own, dict) else mode, f"in {default.config_path}.yaml"
+        if mode not in (None, "RUN", "MULTIRUN"):
+            raise ConfigError(f"hydra.mode is {spelt(mode)} {where}; it can be RUN or MULTIRUN")
+        for key, value in sweeper_params(own).items():
+            if value is None or isinstance(value, (dict, list)):
+                raise ConfigError(f'hydra.sweeper.params.{key} {where} is not one line of values; write {key}: "a,b"')
+            params[key], places[key] = value, where
+    return Sweep(mode, [f"{key}={value}" for key, value in params.items()], places)
+
+
+def sweeper_params(hydra: object) -> dict:
+    """`hydra.sweeper.params` of a file's part for Hydra; of another type it is Hydra's own complaint, later."""
+    for key in ("sweeper", "params"):
+        hydra = hydra.get(key) if isinstance(hydra, dict) else None
+    return hydra if isinstance(hydra, dict) else {}
+
+
+def combinations(tree: Tree, choices: Sequence[Override], places: Places) -> list[list[str]]:
+    """Every combination of group choices; beyond MOST_JOBS every choice once, beside the first of the others."""
+    columns = []
+    for override in choices:
+        column = list(single_values(override, places))
+        if not column:
+            where, options = place(override.input_line, places), ", ".join(tree.options(override.key_or_group))
+            raise ConfigError(f"'{override.input_line}' {where} matches nothing; there are: {options}")
+        columns.append(column)
+    if math.prod(map(len, columns)) <= MOST_JOBS:
+        return [list(job) for job in itertools.product(*columns)]
+    first = [column[0] for column in columns]
+    return [[*first[:i], choice, *first[i + 1 :]] for i, column in enumerate(columns) for choice in column]
+
+
+def single_values(override: Override, places: Places) -> Iterator[str]:
+    """The override as lines without a sweep, one for each value."""
+    if override.is_discrete_sweep():
+        lines = (f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
+        return itertools.islice(lines, 2) if override.is_range_sweep() else lines  # a range is of one type
+    if override.is_sweep_override():
+        line = override.input_line
+        raise ConfigError(f"'{line}' {place(line, places)} cannot be enumerated; list the values or use range")
+    return iter([override.input_line])
