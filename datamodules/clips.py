@@ -1,0 +1,299 @@
+"""ClipData: short clips of real pictures in procedural motion, to pretrain a small video model on.
+
+The pictures are the bundled emoji (see `datamodules.emoji_cache`), what happens to them is in `datamodules.motions`.
+A clip shows one kind of picture throughout, so no two of its frames are the condition and the target of an ablation's
+task: edges and their picture, line art and its colouring, grey and colour, one style and the other.
+
+A clip has MOMENTS = 9 moments, of progress 0, 1/8, ..., 1. A form says how many of them a sample shows and in which
+slots. What happens in a clip does not depend on the form, nor on the training seed, so latents can be kept by content.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datamodules.emoji import EmojiData
+from datamodules.emoji_cache import KINDS, EmojiPictures
+from datamodules.emoji_names import base_of, caption, subject
+from datamodules.keyed import KeyedBatchSampler
+from datamodules.motions import MOTIONS, NEEDS_COLOUR, colourful, posed, random_pose, unlike
+from unigen.noise import mix
+from unigen.types import CONDITION, TARGET, Batch, ImageSlot, Sample, collate
+
+MOMENTS = 9
+LONGEST = 78  # bytes of a prompt; what does not fit is left out, the motion first
+FAMILY = "family"  # the motion that needs a second picture: another glyph of the same base
+TURNOVER = 3 / 8  # the progress at which a family clip turns into the second one: every form's last moment is later
+STYLES = {"line": "line art", "grey": "grey", "canny": "edges"}  # said in every prompt; a bare caption means colour
+SHARES = {"twemoji": 0.4, "openmoji": 0.4, "line": 0.1, "grey": 0.05, "canny": 0.05}
+FORMS = {
+    "still": {"first": False, "frames": 1, "share": 0.2},
+    "clip4": {"first": False, "frames": 4, "share": 0.25},
+    "clip8": {"first": False, "frames": 8, "share": 0.1},
+    "next": {"first": True, "frames": 1, "share": 0.3},
+    "continue": {"first": True, "frames": 2, "share": 0.15},
+}
+
+
+class Form(NamedTuple):
+    """How a sample shows a clip: whether the first frame is a condition, and how many frames are the target."""
+
+    first: bool
+    frames: int
+    share: float
+
+    @property
+    def moments(self) -> tuple[int, ...]:
+        """Which of the MOMENTS it shows: every (9 // n)-th of them, n in all (2: 0 4; 3: 0 3 6; 4: 0 2 4 6)."""
+        count = self.first + self.frames
+        return tuple(i * (MOMENTS // count) for i in range(count))
+
+    def slots(self, size: int) -> tuple[ImageSlot, ...]:
+        """`first` (a condition of one frame), if the form has it, and `clip` (the target)."""
+        clip = ImageSlot("clip", TARGET, size, size, frames=self.frames)
+        return (ImageSlot("first", CONDITION, size, size), clip) if self.first else (clip,)
+
+
+class Clip(NamedTuple):
+    """What a clip shows, before anything is drawn: its pictures (the second one in a family clip) and its choices."""
+
+    glyphs: tuple[int, ...]
+    kind: str
+    motion: str
+    moved: bool  # whether it starts in a random pose instead of as drawn
+    style_said: bool
+    motion_said: bool
+    seed: int  # of the pose and the motion
+
+
+def check_forms(forms: Mapping[str, Mapping[str, Any]]) -> dict[str, Form]:
+    """The table of forms. Raises ValueError, naming the form, for a wrong key or a value out of range."""
+    for name, given in forms.items():
+        if set(given) != set(Form._fields):
+            raise ValueError(f"forms.{name} has the keys {', '.join(given)}; it must have {', '.join(Form._fields)}")
+        if not isinstance(given["first"], bool):
+            raise ValueError(f"forms.{name}.first={given['first']!r} must be true or false")
+        if not isinstance(given["frames"], int) or given["frames"] not in (1, 2, 4, 6, 8):
+            raise ValueError(f"forms.{name}.frames={given['frames']!r} must be 1 (a still), 2, 4, 6 or 8")
+    _check_shares("forms", {name: given["share"] for name, given in forms.items()})
+    return {name: Form(**given) for name, given in forms.items()}
+
+
+def check_kinds(kinds: Mapping[str, float]) -> dict[str, float]:
+    """The share of each kind of picture. Raises ValueError for an unknown kind, no kind, or a share that is not > 0."""
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise ValueError(f"unknown kind '{unknown[0]}' in kinds: legal kinds are {', '.join(KINDS)}")
+    _check_shares("kinds", kinds)
+    return dict(kinds)
+
+
+def _check_shares(table: str, shares: Mapping[str, Any]) -> None:
+    """There is a share, and every share is a number above 0; they need not add up to 1."""
+    if not shares:
+        raise ValueError(f"{table} is empty: it must name at least one, with its share")
+    for name, share in shares.items():
+        if not isinstance(share, int | float) or not 0 < share < float("inf"):
+            raise ValueError(f"the share of '{name}' in {table} is {share!r}: it must be a number above 0")
+
+
+class ClipDataset(Dataset):
+    """Samples by (form, clip number, item seed). A clip depends on its split and number alone, so the seed is idle.
+
+    Clip i shows glyph i mod n of the split's n `indices`.
+    """
+
+    def __init__(
+        self, pictures: EmojiPictures, indices: list[int], split: str, kinds: dict[str, float], forms: dict[str, Form]
+    ) -> None:
+        self.pictures, self.indices, self.split = pictures, indices, split
+        self.kinds, self.forms = kinds, forms
+        self.relatives: dict[str, list[int]] = {}
+        for index in self.indices:
+            self.relatives.setdefault(base_of(pictures.names[index]), []).append(index)
+
+    def __getitem__(self, item: tuple[str, int, int]) -> Sample:
+        name, i, _ = item
+        form, clip = self.forms[name], self.plan(i)
+        words, frames = self.draw(clip, [k / (MOMENTS - 1) for k in form.moments])
+        slots, images = form.slots(self.pictures.size), torch.from_numpy(np.stack(frames))
+        parts = dict(zip([slot.name for slot in slots], images.split([slot.frames for slot in slots]), strict=True))
+        prompt = self.prompt(clip, words if len(frames) > 1 else "")
+        key = f"{'clip' if self.split == 'train' else self.split}-{i}/{name}"
+        return Sample(slots, parts, prompt, (subject(self.pictures.names[clip.glyphs[0]]),), "clip", key)
+
+    def plan(self, i: int) -> Clip:
+        """What clip number i shows."""
+        rng = random.Random(mix("clip", self.split, i))
+        kind = rng.choices(list(self.kinds), list(self.kinds.values()))[0]
+        motion, glyphs = self._motion(self.indices[i % len(self.indices)], kind, rng)
+        moved, style, told = (rng.random() < 0.5 for _ in range(3))
+        return Clip(glyphs, kind, motion, moved, style or kind in STYLES, told, rng.getrandbits(62))
+
+    def draw(self, clip: Clip, amounts: Sequence[float]) -> tuple[str, list[np.ndarray]]:
+        """The motion in words, and the frames, uint8 (3, size, size), of progress `amounts` in [0, 1]."""
+        rng = random.Random(clip.seed)
+        pictures = [self.pictures.picture(clip.kind, index) for index in clip.glyphs]
+        if clip.moved:
+            pose = random_pose(rng)
+            pictures = [posed(picture, pose) for picture in pictures]
+        if clip.motion != FAMILY:
+            return MOTIONS[clip.motion](pictures[0], amounts, rng)
+        before, after = (caption(self.pictures.names[index]) for index in clip.glyphs)
+        news = after.removeprefix(before.split(", ")[0] + ", ")  # what is common is not said twice
+        return f"becoming {news}", [pictures[a >= TURNOVER] for a in amounts]
+
+    def prompt(self, clip: Clip, motion: str) -> str:
+        """The caption, its style and the motion, as far as the clip says them and LONGEST allows."""
+        parts = [caption(self.pictures.names[clip.glyphs[0]])]
+        parts += [STYLES.get(clip.kind, f"{clip.kind} style")] if clip.style_said else []
+        parts += [motion] if clip.motion_said and motion else []
+        while len(parts) > 1 and len(", ".join(parts).encode()) > LONGEST:
+            parts.pop()
+        return ", ".join(parts)
+
+    def _motion(self, index: int, kind: str, rng: random.Random) -> tuple[str, tuple[int, ...]]:
+        """A motion that can be seen on this picture, and the glyphs that it shows."""
+        picture = self.pictures.picture(kind, index)
+        other = rng.choice(self.relatives[base_of(self.pictures.names[index])])
+        related = unlike(picture, self.pictures.picture(kind, other))  # not so: itself, or skin tones in line art
+        names = [name for name in MOTIONS if name not in NEEDS_COLOUR or colourful(picture)]
+        motion = rng.choice([*names, FAMILY] if related else names)
+        return motion, (index, other) if motion == FAMILY else (index,)
+
+
+class FormBatchSampler(Sampler[list[tuple[str, int, int]]]):
+    """The batches of a KeyedBatchSampler as (form, index, item seed), each of one form, so that it stacks.
+
+    Batch k has the same form on every rank: it is drawn, with the forms' shares, from (seed, k).
+    """
+
+    def __init__(self, batches: KeyedBatchSampler, forms: Mapping[str, Form]) -> None:
+        self.batches, self.forms, self.batch_size = batches, dict(forms), batches.batch_size
+
+    def __iter__(self) -> Iterator[list[tuple[str, int, int]]]:
+        names, shares = list(self.forms), [form.share for form in self.forms.values()]
+        for k, batch in enumerate(self.batches, start=self.batches.start):
+            name = random.Random(mix(self.batches.seed, "form", k)).choices(names, shares)[0]
+            yield [(name, index, seed) for index, seed in batch]
+
+
+class ClipData(LightningDataModule):
+    """Clips of `size` x `size` pixels in batches of `unigen.types.Batch`; every batch has one form.
+
+    clips: how many training clips there are; clip i is the same whatever `seed` is. An epoch shows each once.
+    forms: {name: {first, frames, share}}: `first` shows frame 0 as a condition, `frames` (1, 2, 4, 6 or 8) are the
+        target, `share` is how often a batch has this form.
+    kinds: {kind of picture: share of the clips}; kinds as in `datamodules.emoji_cache`.
+    val_items, test_items: this many clips of held-out glyphs, each shown in every form; the same whatever `seed` is.
+        Batch k has form k mod n; those with `first` come first, since grids are drawn from the first batch.
+    tasks: only [clip]. size, batch_size, num_workers, cache, limit, and where training starts: as in `EmojiData`.
+
+    Prompts: the caption; ', twemoji style' or ', openmoji style' in half of the clips of that kind, ', line art',
+    ', grey' or ', edges' in all of that kind; then the motion in half of the clips (', moving left'), never in a
+    form of a single frame. Raises ValueError for an unknown name or a number out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int = 64,
+        tasks: Sequence[str] = ("clip",),
+        batch_size: int = 32,
+        seed: int = 0,
+        clips: int = 16384,
+        forms: Mapping[str, Mapping[str, Any]] = FORMS,
+        kinds: Mapping[str, float] = SHARES,
+        val_items: int = 64,
+        test_items: int = 64,
+        num_workers: int = 0,
+        cache: str | Path | None = None,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__()
+        if list(tasks) != ["clip"]:
+            raise ValueError(f"tasks={tasks!r} is not legal for the clip data: it must be [clip]")
+        if clips < 1:
+            raise ValueError(f"clips={clips} leaves no data: it must be at least 1")
+        counts = {"val_items": val_items, "test_items": test_items, "num_workers": num_workers}
+        self.emoji = EmojiData(size=size, batch_size=batch_size, cache=cache, limit=limit, **counts)
+        self.size, self.batch_size, self.seed, self.clips = size, batch_size, seed, clips
+        self.forms, self.kinds = check_forms(forms), check_kinds(kinds)
+        self.num_workers, self.start_batch = num_workers, None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The one task of every sample."""
+        return ("clip",)
+
+    @property
+    def slots(self) -> tuple[ImageSlot, ...]:
+        """The slots of the first form that has `first`, else of the first form: what a header shows."""
+        return self.forms[self._in_turn()[0]].slots(self.size)
+
+    def prepare_data(self) -> None:
+        """Draw the picture cache if it is not there. Lightning calls this on one process per machine."""
+        self.emoji.prepare_data()
+
+    def fit_pictures(self, n: int) -> Tensor:
+        """`n` training pictures of all kinds in turn, uint8 (n, 3, size, size), as drawn (see `EmojiData`)."""
+        return self.emoji.fit_pictures(n)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Endless keyed batches of this rank."""
+        batches = KeyedBatchSampler(self.clips, self.batch_size, self.seed, self._start())
+        return self._loader(self.dataset("train"), FormBatchSampler(batches, self.forms))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The fixed validation batches; every rank gets all of them."""
+        return self._fixed("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """The fixed test batches; every rank gets all of them."""
+        return self._fixed("test")
+
+    def dataset(self, split: str) -> ClipDataset:
+        """The clips of 'train', 'val' or 'test'. Raises ValueError if `limit` left the split empty."""
+        names, indices = self.emoji.pictures.names, self.emoji.indices[split]
+        if not indices:
+            raise ValueError(f"the {split} split of {len(names)} glyphs is empty: raise or drop `limit`")
+        if split == "train":  # these are sorted by code point: mixed, so that few clips show many sorts of picture
+            indices = sorted(indices, key=lambda index: mix("clip order", names[index]))
+        return ClipDataset(self.emoji.pictures, indices, split, self.kinds, self.forms)
+
+    def _start(self) -> int:
+        """The first training batch: `start_batch`, or what the trainer has already consumed."""
+        if self.start_batch is not None:
+            return self.start_batch
+        return self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
+
+    def _in_turn(self) -> list[str]:
+        """The forms' names, those with `first` in front, otherwise as in the table."""
+        return sorted(self.forms, key=lambda name: not self.forms[name].first)
+
+    def _fixed(self, split: str) -> DataLoader[Batch]:
+        """The same clips in every form: a batch of each form, then the next batch of each."""
+        items = range(self.emoji.items[split])
+        parts = [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)]
+        batches = [[(name, i, mix("clip", split, i)) for i in part] for part in parts for name in self._in_turn()]
+        return self._loader(self.dataset(split), batches)
+
+    def _loader(self, dataset: ClipDataset, batches: object) -> DataLoader[Batch]:
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else every new iterator would draw from the global one
+        )

@@ -1,0 +1,295 @@
+"""Procedural motions: what can happen to a picture in the course of a clip, and the words that say it.
+
+A motion is a function (picture, amounts, rng) -> (words, frames):
+- picture: uint8 (3, H, W), what the clip shows at the start;
+- amounts: how far the motion has come in each frame, from 0 (the picture itself, untouched) to 1 (all of it);
+- rng: decides direction and size before any frame is drawn, so a frame depends on its own amount alone;
+- words: 'moving left', for a caption; frames: uint8 (3, H, W), one for each amount.
+
+A new motion is one function and one line in MOTIONS. None may turn one kind of picture into another (colour into
+grey, a picture into its edges): those pairs are what the ablations measure. What a motion uncovers is white, or black
+in a picture that is mostly black (edge maps), so the background stays what it was. Left and right are the viewer's,
+and turning right is clockwise. Imports no torch: worker processes draw with this.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+DARK = 24  # of 255; a turned edge map is not quite black
+Moved = tuple[str, list[np.ndarray]]
+SIDES = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
+CORNERS = {f"{v} {h}": (0.7 * SIDES[h][0], 0.7 * SIDES[v][1]) for v in ("up", "down") for h in ("left", "right")}
+DIRECTIONS = {**SIDES, **CORNERS}
+
+
+class Pose(NamedTuple):
+    """Where a picture lies: shifted by `right` and `down` (shares of its side), turned clockwise by `turn` degrees,
+    `wide` and `high` times its size, and its top pushed right by `lean` times its height."""
+
+    right: float = 0.0
+    down: float = 0.0
+    turn: float = 0.0
+    wide: float = 1.0
+    high: float = 1.0
+    lean: float = 0.0
+
+
+def background(picture: np.ndarray) -> int:
+    """0 for an edge map, of which more than half is black (64 % or more of each, others 48 % or less), else 255."""
+    return 0 if 2 * np.count_nonzero(picture > DARK) < picture.size else 255
+
+
+def colourful(picture: np.ndarray) -> bool:
+    """Whether enough of a picture (3, H, W) has a colour for a turn of the hue to be seen: 8 % of its pixels."""
+    return float((np.ptp(picture, axis=0) > 50).mean()) > 0.08
+
+
+def unlike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two pictures (3, H, W) visibly differ: by more than 3 of 255 on average."""
+    return float(np.abs(one.astype(np.int16) - other).mean()) > 3
+
+
+def random_pose(rng: random.Random) -> Pose:
+    """A small change of layout: 65 to 95 % of the size, within the frame, and turned by up to 20 degrees."""
+    size = rng.uniform(0.65, 0.95)
+    room = (1 - size) / 2
+    return Pose(rng.uniform(-room, room), rng.uniform(-room, room), rng.uniform(-20, 20), size, size)
+
+
+def posed(picture: np.ndarray, pose: Pose) -> np.ndarray:
+    """A picture (3, H, W) laid into its own frame anew."""
+    return _frames(picture, (1.0,), lambda pixels, _: _place(pixels, pose))[0]
+
+
+def move(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """Straight in one of eight directions, by 15 to 30 % of the side."""
+    words, end = _moving(rng)
+    return words, _towards(picture, amounts, end)
+
+
+def turn(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """By 25 to 60 degrees, either way."""
+    words, end = _turning(rng)
+    return words, _towards(picture, amounts, end)
+
+
+def zoom(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """To 1.25 to 1.5 times the size, or to 0.6 to 0.75 times."""
+    words, end = _zooming(rng)
+    return words, _towards(picture, amounts, end)
+
+
+def two_at_once(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """Two of moving, turning and zooming."""
+    (one, first), (other, second) = (part(rng) for part in rng.sample((_moving, _turning, _zooming), 2))
+    return f"{one} and {other}", _towards(picture, amounts, {**first, **second})
+
+
+def stretch(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """One side to 1.3 to 1.5 times its length, or to 0.5 to 0.7 times."""
+    words, side, grows = rng.choice(
+        [("wider", "wide", True), ("taller", "high", True), ("narrower", "wide", False), ("flatter", "high", False)]
+    )
+    end = rng.uniform(1.3, 1.5) if grows else rng.uniform(0.5, 0.7)
+    return f"getting {words}", _towards(picture, amounts, {side: end})
+
+
+def lean(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """The top goes sideways by 30 to 50 % of the height, the bottom stays level."""
+    words, sign = rng.choice([("left", -1.0), ("right", 1.0)])
+    return f"leaning {words}", _towards(picture, amounts, {"lean": sign * rng.uniform(0.3, 0.5)})
+
+
+def jump(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """Up by 20 to 30 % of the side and down again, along a parabola."""
+    height = rng.uniform(0.2, 0.3)
+    return "jumping", _along(picture, amounts, lambda a: Pose(down=-4 * height * a * (1 - a)))
+
+
+def circle(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """Once round a circle of radius 8 to 14 % of the side, upright, from its lowest point."""
+    radius, sign = rng.uniform(0.08, 0.14), rng.choice((-1.0, 1.0))
+
+    def path(a: float) -> Pose:
+        angle = 2 * math.pi * a
+        return Pose(right=sign * radius * math.sin(angle), down=radius * (math.cos(angle) - 1))
+
+    return "going round in a circle", _along(picture, amounts, path)
+
+
+def sway(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """Turning by 20 to 35 degrees to one side, then to the other: three quarters of a swing."""
+    most = rng.choice((-1.0, 1.0)) * rng.uniform(20, 35)
+    return "swaying", _along(picture, amounts, lambda a: Pose(turn=most * math.sin(1.5 * math.pi * a)))
+
+
+def wave(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """Rows shift along a sine of 6 to 10 % of the side, one to two periods high, which travels down."""
+    size, periods, phase = rng.uniform(0.06, 0.1), rng.uniform(1, 2), rng.uniform(0, 2 * math.pi)
+
+    def change(pixels: np.ndarray, a: float) -> np.ndarray:
+        x, y = _grid(*pixels.shape[:2])
+        return _sample(pixels, x + size * a * np.sin(2 * math.pi * (periods * y - a) + phase), y)
+
+    return "waving", _frames(picture, amounts, change)
+
+
+def twist(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """The middle turns by 90 to 180 degrees, the rim stays."""
+    most = rng.choice((-1.0, 1.0)) * math.radians(rng.uniform(90, 180))
+
+    def change(pixels: np.ndarray, a: float) -> np.ndarray:
+        x, y = _grid(*pixels.shape[:2])
+        angle = most * a * np.maximum(1 - 2 * np.hypot(x, y), 0)
+        cos, sin = np.cos(angle), np.sin(angle)
+        return _sample(pixels, cos * x + sin * y, cos * y - sin * x)
+
+    return "twisting", _frames(picture, amounts, change)
+
+
+def recolour(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """The hue turns by 90 to 180 degrees; white, grey and black stay as they are."""
+    most = rng.choice((-1.0, 1.0)) * rng.uniform(45, 90)  # OpenCV counts hues in steps of two degrees
+
+    def change(pixels: np.ndarray, a: float) -> np.ndarray:
+        import cv2
+
+        hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
+        hsv[..., 0] = (hsv[..., 0].astype(np.int16) + round(most * a)) % 180
+        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+    return "changing colour", _frames(picture, amounts, change)
+
+
+def darken(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """Everything, the background too, down to 30 to 50 % of its brightness."""
+    least = rng.uniform(0.3, 0.5)
+    return "getting darker", _frames(picture, amounts, lambda pixels, a: _mixed(pixels, 0, a * (1 - least)))
+
+
+def fade(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """Into the background, until 20 to 40 % of the picture are left."""
+    left = rng.uniform(0.2, 0.4)
+    ground = background(picture)
+    return "fading", _frames(picture, amounts, lambda pixels, a: _mixed(pixels, ground, a * (1 - left)))
+
+
+def blur(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """By a Gaussian whose deviation grows to 3 to 5 % of the side."""
+    most = rng.uniform(0.03, 0.05) * picture.shape[1]
+
+    def change(pixels: np.ndarray, a: float) -> np.ndarray:
+        import cv2
+
+        return cv2.GaussianBlur(pixels, (0, 0), most * a, borderType=cv2.BORDER_REPLICATE)
+
+    return "getting blurred", _frames(picture, amounts, change)
+
+
+def pixelate(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """Into squares that grow to 8 to 14 % of the side."""
+    most = rng.uniform(0.08, 0.14)
+
+    def change(pixels: np.ndarray, a: float) -> np.ndarray:
+        import cv2
+
+        height, width = pixels.shape[:2]
+        cells = max(2, round(1 / (1 / width + most * a)))
+        small = cv2.resize(pixels, (cells, cells), interpolation=cv2.INTER_AREA)
+        return cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
+
+    return "getting pixelated", _frames(picture, amounts, change)
+
+
+def still(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
+    """Nothing happens."""
+    return "standing still", [picture for _ in amounts]
+
+
+def _moving(rng: random.Random) -> tuple[str, dict[str, float]]:
+    words, (right, down) = rng.choice(list(DIRECTIONS.items()))
+    far = rng.uniform(0.15, 0.3)
+    return f"moving {words}", {"right": far * right, "down": far * down}
+
+
+def _turning(rng: random.Random) -> tuple[str, dict[str, float]]:
+    words, sign = rng.choice([("left", -1.0), ("right", 1.0)])
+    return f"turning {words}", {"turn": sign * rng.uniform(25, 60)}
+
+
+def _zooming(rng: random.Random) -> tuple[str, dict[str, float]]:
+    words, least, most = rng.choice([("in", 1.25, 1.5), ("out", 0.6, 0.75)])
+    size = rng.uniform(least, most)
+    return f"zooming {words}", {"wide": size, "high": size}
+
+
+def _towards(picture: np.ndarray, amounts: Sequence[float], end: dict[str, float]) -> list[np.ndarray]:
+    """Frames on the straight way from the picture as it is to the pose `end`."""
+    last = Pose(**end)
+    return _along(picture, amounts, lambda a: Pose(*(f + (g - f) * a for f, g in zip(Pose(), last, strict=True))))
+
+
+def _along(picture: np.ndarray, amounts: Sequence[float], path: Callable[[float], Pose]) -> list[np.ndarray]:
+    """Frames in the poses of a path."""
+    return _frames(picture, amounts, lambda pixels, a: _place(pixels, path(a)))
+
+
+def _frames(
+    picture: np.ndarray, amounts: Sequence[float], change: Callable[[np.ndarray, float], np.ndarray]
+) -> list[np.ndarray]:
+    """`change` of the picture as (H, W, 3), as OpenCV wants it, for every amount; the picture itself at 0."""
+    pixels = np.ascontiguousarray(picture.transpose(1, 2, 0))
+    return [np.ascontiguousarray(change(pixels, a).transpose(2, 0, 1)) if a else picture for a in amounts]
+
+
+def _place(pixels: np.ndarray, pose: Pose) -> np.ndarray:
+    """(H, W, 3) in a pose about its centre."""
+    import cv2
+
+    height, width = pixels.shape[:2]
+    angle = math.radians(pose.turn)
+    cos, sin = math.cos(angle), math.sin(angle)
+    a, b = cos * pose.wide, -cos * pose.lean - sin * pose.high
+    c, d = sin * pose.wide, -sin * pose.lean + cos * pose.high
+    x, y = (width - 1) / 2, (height - 1) / 2
+    right, down = x + pose.right * width - a * x - b * y, y + pose.down * height - c * x - d * y
+    matrix = np.array([[a, b, right], [c, d, down]])
+    return cv2.warpAffine(pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=[background(pixels)] * 3)
+
+
+@lru_cache(maxsize=4)
+def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """x (1, W) and y (H, 1) of every pixel, in shares of the side from the centre, -0.5 to 0.5."""
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+    return (x[None] - (width - 1) / 2) / width, (y[:, None] - (height - 1) / 2) / height
+
+
+def _sample(pixels: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(H, W, 3) read at `x` and `y`, in the units of `_grid`."""
+    import cv2
+
+    height, width = pixels.shape[:2]
+    x, y = np.broadcast_arrays(x * width + (width - 1) / 2, y * height + (height - 1) / 2)
+    columns, rows = np.ascontiguousarray(x, np.float32), np.ascontiguousarray(y, np.float32)
+    return cv2.remap(pixels, columns, rows, cv2.INTER_LINEAR, borderValue=[background(pixels)] * 3)
+
+
+def _mixed(pixels: np.ndarray, value: int, share: float) -> np.ndarray:
+    """(1 - share) of the pixels and `share` of one grey value."""
+    import cv2
+
+    return cv2.convertScaleAbs(pixels, alpha=1 - share, beta=value * share)
+
+
+Motion = Callable[[np.ndarray, Sequence[float], random.Random], Moved]
+NEEDS_COLOUR = frozenset({"recolour"})
+LAYOUT = (move, turn, zoom, two_at_once, stretch, lean, jump, circle, sway)
+LOOKS = (wave, twist, recolour, darken, fade, blur, pixelate, still)
+MOTIONS: dict[str, Motion] = {motion.__name__: motion for motion in (*LAYOUT, *LOOKS)}
