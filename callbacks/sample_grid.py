@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -16,23 +17,30 @@ MARGIN, HEADING, LABEL = 8, 22, 190
 class SampleGrid(L.Callback):
     """Draws `items` fixed held-out samples at every validation into `folder`/step_NNNNNN.png.
 
-    The same pictures and the same noise every time, with whatever weights are in place (EMA first).
+    The same pictures and the same noise every time, with whatever weights are in place (EMA first). Where batches
+    of several layouts are validated, the first one of each is drawn, the second and later ones into step_NNNNNN_k.png.
     """
 
     def __init__(self, folder: str, items: int, seed: int) -> None:
         self.folder, self.items, self.seed = Path(folder), items, seed
+        self._drawn: list[tuple] = []
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._drawn = []
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if batch_idx or not trainer.is_global_zero:
+        if batch.slots in self._drawn or not trainer.is_global_zero:
             return
+        self._drawn.append(batch.slots)
+        number = f"_{len(self._drawn)}" if len(self._drawn) > 1 else ""
         few = first(batch, self.items)
-        grid = draw_grid(few, pl_module.pipeline.sample(few, self.seed))
-        write_png(self.folder / f"step_{trainer.global_step:06d}.png", grid)
+        grid = draw_grid(few, pl_module.sample(few, self.seed))
+        write_png(self.folder / f"step_{trainer.global_step:06d}{number}.png", grid)
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
-                logger.log_image("samples", [grid], step=trainer.global_step)
+                logger.log_image(f"samples{number}", [grid], step=trainer.global_step)
 
 
 def first(batch: Batch, count: int) -> Batch:
@@ -50,8 +58,9 @@ def first(batch: Batch, count: int) -> Batch:
 def draw_grid(batch: Batch, outputs: dict[str, Tensor], columns: int = 2, scale: int | None = None) -> Image.Image:
     """A picture with `columns` samples a line: prompt, then every slot's picture, targets as output and truth.
 
-    `outputs` are uint8 (B, F, C, H, W) by target slot; of a clip the last frame is shown.
+    `outputs` are uint8 (B, F, C, H, W) by target slot; a clip's frames are shown side by side, one sample a line.
     """
+    columns = 1 if max(slot.frames for slot in batch.slots) > 1 else columns
     headings, rows = [], []
     for slot in batch.slots:
         headings += ["output", "truth"] if slot.role == TARGET else [slot.name]
@@ -89,7 +98,8 @@ def draw_grid(batch: Batch, outputs: dict[str, Tensor], columns: int = 2, scale:
 
 
 def _picture(x_FCHW: Tensor) -> Image.Image:
-    return Image.fromarray(x_FCHW[-1].permute(1, 2, 0).cpu().numpy())
+    """A still, or a clip's frames side by side."""
+    return Image.fromarray(torch.cat(list(x_FCHW), dim=-1).permute(1, 2, 0).cpu().numpy())
 
 
 def _label(batch: Batch, i: int) -> str:

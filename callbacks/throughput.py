@@ -9,8 +9,7 @@ import lightning as L
 class Throughput(L.Callback):
     """Logs speed/samples_per_s, speed/tokens_per_s and speed/model_tflops over the steps since the last log.
 
-    Model FLOPs of a training step are 3 × forward where everything is trained; with a frozen base the
-    weight gradients of its linears fall away: 2 × linear + 3 × attention. Recomputation is not counted.
+    Tokens and FLOPs are what the learner says of a sample (`Learner.cost`); recomputation is not counted.
     Time spent in validation is left out. Averages over the run are in `totals`.
     """
 
@@ -38,15 +37,11 @@ class Throughput(L.Callback):
         self._since = None
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        pipeline = pl_module.pipeline
-        layout = pipeline.plan(batch.slots).layout
-        flops = pipeline.backbone.flops(layout, pipeline.mask)
-        frozen = any(not p.requires_grad for p in pipeline.backbone.parameters())
-        per_sample = (2 if frozen else 3) * flops["linear"] + 3 * flops["attention"]
+        tokens, per_sample = pl_module.cost(batch)
         size = len(batch) * trainer.world_size
         for counts in (self.totals, self._window):
             counts["samples"] += size
-            counts["tokens"] += size * len(layout)
+            counts["tokens"] += size * tokens
             counts["tflop"] += size * per_sample / 1e12
         self._clock()
         if trainer.global_step % trainer.log_every_n_steps == 0 and self._window["seconds"] > 0:

@@ -98,7 +98,9 @@ def composed(exp: str, *overrides: str) -> dict[str, Any]:
 def tables(sections: list[str], given: dict[str, str], effort: Effort) -> Iterator[Table]:
     """The tables of the sections, each as soon as it is measured."""
     overrides = [f"data.batch_size={given['batch']}"] if given["batch"] else []
-    mini = composed(given["exp"], *overrides)
+    mini = composed(
+        given["exp"], "scale=scratch", *overrides
+    )  # the stock model that it is held against trains all, too
     for section in sections:
         if section == "attention":
             yield from _attention(mini, given, effort)
@@ -107,7 +109,7 @@ def tables(sections: list[str], given: dict[str, str], effort: Effort) -> Iterat
         elif section == "block":
             yield _block(given["exp"], effort)
         elif section == "profile":
-            yield _profile(mini, effort)
+            yield _profile(composed(given["exp"], *overrides), effort)
         else:
             yield _codec(mini, effort)
 
@@ -162,10 +164,8 @@ def _block(exp: str, effort: Effort) -> Table:
 def _profile(mini: dict[str, Any], effort: Effort) -> Table:
     from bench_profile import profile_table, random_batch
 
-    from unigen.build import build_pipeline
-
     batch = random_batch(mini["data"]["size"], mini["data"]["batch_size"], mini["data"]["tasks"][0])
-    return profile_table(build_pipeline(mini), batch, mini, effort)
+    return profile_table(batch, mini, effort)
 
 
 def _codec(mini: dict[str, Any], effort: Effort) -> Table:

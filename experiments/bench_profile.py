@@ -57,16 +57,16 @@ def training_step(
     clock("optimiser", optimizer.zero_grad)
 
 
-def profile_table(pipeline: Pipeline, batch: Batch, config: Mapping[str, Any], effort: Effort) -> Table:
+def profile_table(batch: Batch, config: Mapping[str, Any], effort: Effort) -> Table:
     """Medians over the effort's rounds, after two that do not count, and each stage's share of the step."""
-    from unigen.module import Experiment
+    from unigen.learners.denoising import Denoising
     from unigen.training import precision
 
     how = precision(config["trainer"]["precision"])
 
-    module = Experiment(pipeline, config["optimizer"], seed=0).to(effort.device)
-    pipeline.codec.to(effort.device)
-    optimizer = module.configure_optimizers()["optimizer"]
+    learner = Denoising(config).to(effort.device)
+    learner.place_frozen()
+    pipeline, optimizer = learner.pipeline, learner.configure_optimizers()["optimizer"]
     seen: list[dict[str, float]] = []
     clock = Stopwatch(effort)
     watch(pipeline, clock)

@@ -2,12 +2,13 @@
 
 import itertools
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
-from tiny import batch, randomise, slots, tiny, tokens_for
+from tiny import batch, slots, tiny, tokens_for
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,6 +19,7 @@ from callbacks.jsonl_logger import JsonlLogger
 from callbacks.sample_grid import SampleGrid
 from callbacks.throughput import Throughput
 from unigen.build import build_pipeline
+from unigen.learners.denoising import Denoising
 
 # --- EMA -------------------------------------------------------------------------------------------------------
 
@@ -118,7 +120,8 @@ def test_throughput_counts_by_hand(adapter, linears, monkeypatch):
     clock = iter([0.0, 2.0, 3.0, 13.0, 17.0])  # start; end; validation begins; next batch starts, ends
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))
     logged = []
-    module = SimpleNamespace(pipeline=build_pipeline(tiny(f"conditioning/adapter={adapter}")), log_dict=logged.append)
+    module = Denoising(tiny(f"conditioning/adapter={adapter}"))
+    module.log_dict = logged.append
     trainer = SimpleNamespace(world_size=2, global_step=1, log_every_n_steps=2)
     speed = Throughput()
     for trainer.global_step in (1, 2):
@@ -227,12 +230,15 @@ def test_a_grid_shows_condition_output_and_truth_of_the_same_samples_every_time(
         at = (x + 5, top + 7)
         assert page.getpixel(at) == tuple(shown[:, 7, 5].tolist())
 
-    pipeline = randomise(nn.Module())
-    pipeline.sample = lambda batch, seed: {"target": batch.images["target"] // (1 + seed)}
+    learner = SimpleNamespace(sample=lambda batch, seed: {"target": batch.images["target"] // (1 + seed)})
+    other = replace(few, slots=tuple(slot._replace(frames=2) for slot in few.slots))
     trainer = SimpleNamespace(is_global_zero=True, global_step=7, loggers=[])
     for seed, name in enumerate("aab"):
         grid = SampleGrid(str(tmp_path / f"{seed}{name}"), items=2, seed=seed // 2)
-        grid.on_validation_batch_end(trainer, SimpleNamespace(pipeline=pipeline), None, few, 0)
-        grid.on_validation_batch_end(trainer, SimpleNamespace(pipeline=pipeline), None, few, 1)  # one grid a validation
+        grid.on_validation_start(trainer, learner)
+        grid.on_validation_batch_end(trainer, learner, None, few, 0)
+        grid.on_validation_batch_end(trainer, learner, None, few, 1)  # one grid for each layout of a validation
+        grid.on_validation_batch_end(trainer, learner, None, other, 2)
+    assert len(list(tmp_path.rglob("step_000007_2.png"))) == 3
     pages = [path.read_bytes() for path in sorted(tmp_path.rglob("step_000007.png"))]
     assert len(pages) == 3 and pages[0] == pages[1] != pages[2]

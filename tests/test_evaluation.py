@@ -33,7 +33,7 @@ class Fake:
 
 
 class MeanError:
-    name, better, protocol = "mean", "lower", {"of": "pixels"}
+    name, against, better, protocol = "mean", "truth", "lower", {"of": "pixels"}
 
     def __call__(self, output, truth):
         return (output.double() - truth.double()).abs().mean((1, 2, 3))

@@ -4,8 +4,9 @@ import pytest
 from tiny import composed, slots, tiny
 
 from unigen.build import build, build_pipeline
-from unigen.header import cacheable, influence, mask_table, parameters, print_header, sizes
+from unigen.header import cacheable, influence, mask_table, print_header, sizes
 from unigen.layout import Layout, Segment
+from unigen.learner import parameters
 
 # text, condition and target of 3, 4 and 5 tokens
 LAYOUT = Layout(
@@ -64,7 +65,7 @@ def test_what_may_be_cached(mask, timing, said):
 def test_sizes_count_what_is_trained_and_what_is_attended(capsys):
     config = tiny("conditioning/adapter=lora", "+exp=fcd_mask_a")
     pipeline = build_pipeline(config)
-    count = parameters(pipeline)
+    count = parameters(*pipeline.modules)
     lora = sum(p.numel() for name, p in pipeline.backbone.named_parameters() if "lora_" in name)
     small = [pipeline.embedding, pipeline.text]
     assert count["trained"] == lora + sum(p.numel() for module in small for p in module.parameters())

@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 from small_runs import LORA, command, files, line, log, small, summary, train
-from tiny import ROOT, batch, choices
+from tiny import ROOT, batch, choices, composed
 
 from unigen import export, results, training
-from unigen.module import Experiment
+from unigen.build import build
+from unigen.learners.denoising import Denoising
 
 # Choices that need another key beside them: CogVideoX's time table is as long as the process's, and a flow has none.
 BESIDE = {("process", "rectified_flow"): ["backbone.training_steps=1000"]}
@@ -45,7 +46,7 @@ def test_every_experiment_leaves_a_whole_run_folder(exp, tmp_path):
             assert grid.size == (2 * (190 + 3 * (96 + 8) + 8), 22 + 96 + 8 + 8)
     first = summary(tmp_path)
     assert (first["name"], first["steps"], first["samples_seen"]) == (exp, 2, 8)
-    assert first["protocol"]["items"] == 4 and set(first["metrics"]) == set(choices("metric"))
+    assert first["protocol"]["items"] == 4 and set(first["metrics"]) == set(config["metric"])
     assert [entry["step"] for entry in log(tmp_path)] == [1, 2, 2]
 
     loaded, _ = export.load(tmp_path / "export")
@@ -163,15 +164,17 @@ def test_a_checkpoint_holds_what_is_trained_and_the_fitted_codec(tmp_path):
 def test_frozen_encoders_are_placed_after_the_module(tmp_path, monkeypatch):
     """Lightning moves the module between `setup` and `on_fit_start`; on a GPU the codec has to follow it."""
     seen = []
-    place, move = Experiment.place_frozen, L.pytorch.strategies.SingleDeviceStrategy.model_to_device
-    monkeypatch.setattr(Experiment, "place_frozen", lambda self: (seen.append("codec"), place(self)))
+    place, move = Denoising.place_frozen, L.pytorch.strategies.SingleDeviceStrategy.model_to_device
+    monkeypatch.setattr(Denoising, "place_frozen", lambda self: (seen.append("codec"), place(self)))
     monkeypatch.setattr(
         L.pytorch.strategies.SingleDeviceStrategy, "model_to_device", lambda self: (seen.append("module"), move(self))
     )
-    pipeline = train(small(tmp_path, "trainer.max_steps=1"))
+    train(small(tmp_path, "trainer.max_steps=1"))
     assert seen[0] == "module" and "codec" in seen
-    Experiment(pipeline, {}, 0).to("meta").place_frozen()
-    assert pipeline.codec.mean.is_meta
+    learner = Denoising(small(tmp_path)).to("meta")
+    assert not learner.pipeline.codec.mean.is_meta, "it does not belong to the module"
+    learner.place_frozen()
+    assert learner.pipeline.codec.mean.is_meta
 
 
 def test_csv_keeps_the_last_value_of_a_step_and_skips_a_torn_line(tmp_path):
@@ -189,6 +192,22 @@ def started(folder: Path, script: str, *words: str) -> subprocess.CompletedProce
     env = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")} | isolated
     argv = [sys.executable, str(ROOT / "experiments" / script), *words]
     return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def test_the_shipped_family_adapts(tmp_path):
+    """The default scale: LoRA on the shipped base through the shipped codec, judged by the shipped judge."""
+    steps = ["trainer.max_steps=2", "validation.every=1", "solver.steps=2", "callback.sample_grid.items=2"]
+    items = ["data.batch_size=2", "data.val_items=2", "evaluation.items=2"]
+    pipeline = train(composed("+exp=fcd_mask_a", "logger=[jsonl]", f"run_dir={tmp_path}", *steps, *items))
+    metrics = summary(tmp_path)["metrics"]
+    assert set(metrics) == set(choices("metric"))
+    assert metrics["mini_clip_i"]["high"] > 0.8 > metrics["mini_clip_i"]["value"], "it knows a glyph from noise"
+    frozen = build(composed("backbone.pretrained=shipped:video_base")["backbone"]).model.state_dict()
+    kept = {n.replace("base_layer.", ""): p for n, p in pipeline.backbone.model.named_parameters()}
+    assert torch.equal(kept["transformer_blocks.0.attn1.to_q.weight"], frozen["transformer_blocks.0.attn1.to_q.weight"])
+    assert 0 < sum(f.stat().st_size for f in (tmp_path / "export").iterdir()) < 10 * 2**20, "adapters alone"
+    again, _ = export.load(tmp_path / "export")
+    assert same(pipeline, again)
 
 
 def test_an_ablation_and_its_report(tmp_path):

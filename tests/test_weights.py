@@ -29,3 +29,14 @@ def test_a_saved_model_is_read_back(tmp_path):
     assert not torch.equal(AutoencoderKL(**config).encoder.conv_in.weight, stock.encoder.conv_in.weight), (
         "negative control"
     )
+
+
+def test_shipped_weights_are_a_folder_of_this_package_in_fp32(tmp_path, monkeypatch):
+    stock = AutoencoderKL(block_out_channels=(4,), norm_num_groups=2, layers_per_block=1)
+    stock.half().save_pretrained(tmp_path / "little")
+    monkeypatch.setattr("unigen.weights.shipped_folder", lambda source: tmp_path / source.removeprefix("shipped:"))
+    found = load_pretrained(AutoencoderKL, "shipped:little", "k", "vae")
+    assert {p.dtype for p in found.parameters()} == {torch.float32} != {p.dtype for p in stock.parameters()}
+    assert torch.equal(found.encoder.conv_in.weight, stock.encoder.conv_in.weight.float())
+    with pytest.raises(ValueError, match=r"'shipped:large', config key k\) .* This package ships shipped:little$"):
+        load_pretrained(AutoencoderKL, "shipped:large", "k")

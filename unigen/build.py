@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from unigen.learner import Learner
 from unigen.pipeline import Pipeline
 
 
@@ -47,8 +48,13 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
     return pipeline
 
 
+def build_learner(config: Mapping[str, Any]) -> Learner:
+    """What the run trains. A learner is given the whole configuration, and builds from it the parts that it needs."""
+    return build({**config["learner"], "_partial_": True})(config)
+
+
 def build_on_meta(config: Mapping[str, Any]) -> Pipeline:
-    """The same parts as shapes alone: no weights are read and none are allocated."""
+    """The pipeline as shapes alone: no weights are read and none are allocated."""
     import torch
 
     with torch.device("meta"):

@@ -4,6 +4,8 @@ Shapes: B batch, F frames, C channels, H and W rows and columns (pixels or laten
 P = C * pt * ph * pw features of a token, in the order (C, pt, ph, pw) that CogVideoX, Flux and Wan share.
 """
 
+from hashlib import blake2b
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,12 @@ def to_unit(pixels_u8: Tensor) -> Tensor:
 def to_pixels(unit: Tensor) -> Tensor:
     """The inverse of `to_unit`, rounded and clamped, on the CPU."""
     return ((unit.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+
+
+def digest(picture_u8: Tensor) -> bytes:
+    """A key for a uint8 picture of any shape, equal for equal pictures alone."""
+    shape = "x".join(map(str, picture_u8.shape)).encode()
+    return blake2b(shape + picture_u8.contiguous().numpy().tobytes(), digest_size=16).digest()
 
 
 def stitch(images: dict[str, Tensor], plan: Plan, slots: tuple[ImageSlot, ...]) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unigen import canvas
 from unigen.pipeline import Pipeline
-from unigen.protocols import Metric
+from unigen.protocols import Codec, Metric
 from unigen.types import TARGET, Batch
 
 CHUNK = 16
@@ -24,32 +24,39 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """{metric: {value, low, high, better, items}} over the first target slot of every sample.
 
-    `low` is the no-condition bound: each output scored against another item's truth, as a model that
+    `low` is the no-condition bound: each output scored against another item's truth (or prompt), as a model that
     ignores its condition would score (None for a single sample). `high` is the truth after one pass through the codec.
     """
-    outputs, truths, ceilings = [], [], []
+    outputs, truths, ceilings, prompts = [], [], [], []
     for batch in batches:
         name = next(s.name for s in batch.slots if s.role == TARGET)
         outputs.append(pipeline.sample(batch, seed)[name].flatten(0, 1))
         truths.append(batch.images[name].flatten(0, 1))
-        ceilings.append(through_codec(pipeline, truths[-1]))
-    output, truth, ceiling = torch.cat(outputs), torch.cat(truths), torch.cat(ceilings)
+        ceilings.append(through_codec(pipeline.codec, truths[-1], pipeline.device))
+        prompts += [prompt for prompt in batch.prompts for _ in range(len(truths[-1]) // len(batch))]
+    references = {"truth": torch.cat(truths), "prompt": prompts}
+    return bounded(metrics, torch.cat(outputs), torch.cat(ceilings), references)
+
+
+def bounded(
+    metrics: Mapping[str, Metric], output: Tensor, ceiling: Tensor, references: Mapping[str, Tensor | list[str]]
+) -> dict[str, dict[str, Any]]:
+    """Each metric of uint8 (N, 3, H, W) outputs between its bounds, as in `evaluate`."""
     return {
         name: {
-            "value": _mean(metric, output, truth),
-            "low": _mean(metric, output, truth.roll(1, dims=0)) if len(truth) > 1 else None,
-            "high": _mean(metric, ceiling, truth),
+            "value": _mean(metric, output, references[metric.against]),
+            "low": _mean(metric, output, _rolled(references[metric.against])) if len(output) > 1 else None,
+            "high": _mean(metric, ceiling, references[metric.against]),
             "better": metric.better,
-            "items": len(truth),
+            "items": len(output),
         }
         for name, metric in metrics.items()
     }
 
 
-def through_codec(pipeline: Pipeline, pictures_N3HW: Tensor) -> Tensor:
+def through_codec(codec: Codec, pictures_N3HW: Tensor, device: torch.device) -> Tensor:
     """uint8 pictures encoded and decoded, rounded to uint8 as outputs are."""
-    latents = pipeline.codec.encode(canvas.to_unit(pictures_N3HW.to(pipeline.device)))
-    return canvas.to_pixels(pipeline.codec.decode(latents))
+    return canvas.to_pixels(codec.decode(codec.encode(canvas.to_unit(pictures_N3HW.to(device)))))
 
 
 def protocol(pipeline: Pipeline, metrics: Mapping[str, Metric], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,8 +78,13 @@ def protocol(pipeline: Pipeline, metrics: Mapping[str, Metric], config: Mapping[
     }
 
 
-def _mean(metric: Metric, output: Tensor, truth: Tensor) -> float | None:
+def _rolled(reference: Tensor | list[str]) -> Tensor | list[str]:
+    """Every item's reference moved to the next item."""
+    return reference.roll(1, dims=0) if isinstance(reference, Tensor) else [*reference[-1:], *reference[:-1]]
+
+
+def _mean(metric: Metric, output: Tensor, reference: Tensor | list[str]) -> float | None:
     """The mean score, taken over a few pictures at a time: some metrics need 100 times a picture's memory."""
-    pairs = zip(output.split(CHUNK), truth.split(CHUNK), strict=True)
-    value = float(torch.cat([metric(a, b) for a, b in pairs]).double().mean())
+    parts = [slice(i, i + CHUNK) for i in range(0, len(output), CHUNK)]
+    value = float(torch.cat([metric(output[part], reference[part]) for part in parts]).double().mean())
     return value if math.isfinite(value) else None

@@ -3,6 +3,7 @@
 `export/` holds pytorch_lora_weights.safetensors (if there is a LoRA), unigen_modules.safetensors and unigen.json.
 """
 
+import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from unigen.build import build_pipeline
 from unigen.config import ConfigError
 from unigen.files import whole_file, write_text
 from unigen.pipeline import Pipeline
+from unigen.weights import without_bars
 
 LORA_FILE, MODULES_FILE, CONFIG_FILE = "pytorch_lora_weights.safetensors", "unigen_modules.safetensors", "unigen.json"
 
@@ -59,9 +61,23 @@ def load(folder: Path) -> tuple[Pipeline, dict[str, Any]]:
             wanted[name].copy_(tensor)
     if _lora(pipeline):
         _load_lora(pipeline, folder)
-    for module in (pipeline.backbone, pipeline.embedding, pipeline.text, pipeline.codec):
+    for module in pipeline.modules:
         module.eval()  # without dropout
     return pipeline, config
+
+
+def save_stock(pipeline: Pipeline, folder: Path, name: str) -> list[Path]:
+    """The backbone as a stock model in `folder`/`name`, and a trained text encoder in `folder`/text_encoder, in fp16.
+
+    Returns the folders. Raises ValueError if the backbone is no stock model any more.
+    """
+    made = {folder / name: pipeline.backbone.stock()}
+    if pipeline.text.trained:
+        made[folder / "text_encoder"] = copy.deepcopy(pipeline.text.model)
+    with without_bars():
+        for where, model in made.items():
+            model.half().save_pretrained(where)
+    return list(made)
 
 
 def _sidecar(pipeline: Pipeline, config: dict[str, Any]) -> dict[str, Tensor]:

@@ -7,19 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from unigen.layout import Layout
+from unigen.learner import parameters
 from unigen.masks import Mask, attended_pairs, closure, static_segments
 from unigen.pipeline import Pipeline
 from unigen.types import ImageSlot
-
-
-def parameters(pipeline: Pipeline) -> dict[str, int]:
-    """How many parameters are `trained`, and how many there are in `total`; shared ones count once."""
-    modules = (pipeline.backbone, pipeline.embedding, pipeline.text, pipeline.codec)
-    every = {id(p): p for m in modules for p in m.parameters()}
-    return {
-        "trained": sum(p.numel() for p in every.values() if p.requires_grad),
-        "total": sum(p.numel() for p in every.values()),
-    }
 
 
 def print_header(pipeline: Pipeline, slots: tuple[ImageSlot, ...], config: dict[str, Any]) -> None:
@@ -71,7 +62,7 @@ def cacheable(pipeline: Pipeline, layout: Layout) -> str:
 
 def sizes(pipeline: Pipeline, layout: Layout) -> list[str]:
     """Parameters, tokens and FLOPs."""
-    count = parameters(pipeline)
+    count = parameters(*pipeline.modules)
     flops = pipeline.backbone.flops(layout, pipeline.mask)
     share = attended_pairs(layout, layout, pipeline.mask) / len(layout) ** 2
     parts = ", ".join(f"{s.name} {s.tokens}" for s in layout.segments)
@@ -80,6 +71,11 @@ def sizes(pipeline: Pipeline, layout: Layout) -> list[str]:
         f"({count['trained']:,} of {count['total']:,})",
         f"tokens per sample: {len(layout)} ({parts}); attention computes {share:.1%} of all pairs",
         f"forward: {(flops['linear'] + flops['attention']) / 1e12:.4g} TFLOP a sample",
-        f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}, "
-        f"{torch.get_num_threads()} threads",
+        f"device: {device()}",
     ]
+
+
+def device() -> str:
+    """Where training happens, in words."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return f"{name}, {torch.get_num_threads()} threads"

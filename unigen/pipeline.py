@@ -9,16 +9,19 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from unigen import canvas, noise
 from unigen.layout import Geometry, Layout, Plan
 from unigen.losses.weighted import weighted_mean
 from unigen.masks import Mask, static_segments
+from unigen.memo import Memo
 from unigen.protocols import Backbone, Codec, Embedding, Formatter, Loss, Modulation, Process, Solver, TextEncoder
 from unigen.solvers.loop import integrate
 from unigen.tokens import Tokens
 from unigen.types import TARGET, TEXT, Batch, ImageSlot, Signature
+
+LATENT_MEMORY = 2**30  # bytes of latents kept for pictures that come back in the next epoch
 
 
 @dataclass
@@ -45,10 +48,16 @@ class Pipeline:
     def __post_init__(self) -> None:
         check(self)
         self._plan = lru_cache(maxsize=256)(self._make_plan)
+        self._latents = Memo(LATENT_MEMORY)
 
     @property
     def device(self) -> torch.device:
         return next(self.backbone.parameters()).device
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """Everything that has weights."""
+        return self.backbone, self.embedding, self.text, self.codec
 
     def plan(self, slots: tuple[ImageSlot, ...]) -> Plan:
         """Where everything goes, kept by signature; refuses a layout with roles that a table does not know."""
@@ -74,8 +83,8 @@ class Pipeline:
         if text_hidden is not None:
             prompts = ["" if hide else p for p, hide in zip(prompts, text_hidden.tolist(), strict=True)]
         text_BTD = self.text.encode(prompts)
-        pixels = [canvas.to_unit(c.to(self.device)) for c in canvas.stitch(batch.images, plan, slots)]
-        latents = canvas.cut([self._encode_pixels(c, generator) for c in pixels], plan, slots, self.codec.stride)
+        pages = canvas.stitch(batch.images, plan, slots)
+        latents = canvas.cut([self._encode_page(page, generator) for page in pages], plan, slots, self.codec.stride)
         keywords_BT = self.text.keywords(prompts, batch.subjects).to(self.device)
         latents = self.embedding(latents, slots, text_BTD, keywords_BT, batch.tasks)
         features = {TEXT: text_BTD}
@@ -87,9 +96,18 @@ class Pipeline:
             features[slot.name] = canvas.to_tokens(filled, self.backbone.patch)
         return Tokens(plan.layout, features)
 
-    def _encode_pixels(self, pixels_BFCHW: Tensor, generator: Generator | None) -> Tensor:
-        z = self.codec.encode(pixels_BFCHW.flatten(0, 1), generator)
-        return z.unflatten(0, pixels_BFCHW.shape[:2])
+    def _encode_page(self, page_BFCHW: Tensor, generator: Generator | None) -> Tensor:
+        """Latents of uint8 canvases; a codec without randomness sees each distinct picture once."""
+        pictures = page_BFCHW.flatten(0, 1)
+
+        def encode(positions: list[int] | slice) -> Tensor:
+            return self.codec.encode(canvas.to_unit(pictures[positions].to(self.device)), generator)
+
+        if self.codec.cacheable:
+            z = self._latents([canvas.digest(x) for x in pictures], encode).to(self.device)
+        else:
+            z = encode(slice(None))
+        return z.unflatten(0, page_BFCHW.shape[:2])
 
     def times(self, layout: Layout, t_B: Tensor) -> dict[str, Tensor]:
         """Each segment's modulation time: the step's t (one shared tensor), or its own clock."""

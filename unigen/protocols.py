@@ -83,10 +83,14 @@ class TextEncoder(Protocol):
 
 
 class Codec(Protocol):
-    """Pictures (N, 3, H, W) in [-1, 1] to normalised latents (N, C, H / stride, W / stride) and back."""
+    """Pictures (N, 3, H, W) in [-1, 1] to normalised latents (N, C, H / stride, W / stride) and back.
+
+    `cacheable`: encoding has no randomness and costs more than remembering what was encoded.
+    """
 
     stride: int
     channels: int
+    cacheable: bool
 
     def fit(self, pictures: Callable[[], Tensor]) -> None: ...
     def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor: ...
@@ -135,10 +139,14 @@ class Solver(Protocol):
 
 
 class Metric(Protocol):
-    """A score for each picture from uint8 (N, 3, H, W) outputs and truths, with its protocol in words."""
+    """A score for each picture from uint8 (N, 3, H, W) outputs, with its protocol in words.
+
+    `against` says what an output is compared with: "truth" (pictures like the outputs) or "prompt" (N strings).
+    """
 
     name: str
+    against: str
     better: str
     protocol: Mapping[str, str]
 
-    def __call__(self, output: Tensor, truth: Tensor) -> Tensor: ...
+    def __call__(self, output: Tensor, reference: Any) -> Tensor: ...

@@ -11,9 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unigen.files import whole_file, write_text
-from unigen.header import parameters
-from unigen.pipeline import Pipeline
-from unigen.types import ImageSlot
+from unigen.header import device
 
 WRITTEN = ("samples", "checkpoints", "export", "metrics.jsonl", "metrics.csv", "summary.json", "config.yaml", "wandb")
 
@@ -21,13 +19,15 @@ WRITTEN = ("samples", "checkpoints", "export", "metrics.jsonl", "metrics.csv", "
 def write_summary(
     run_dir: Path,
     config: Mapping[str, Any],
-    pipeline: Pipeline,
-    slots: tuple[ImageSlot, ...],
+    facts: Mapping[str, Any],
     steps: int,
     speed: Mapping[str, float],
     measured: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write and return the summary. `speed` are Throughput's rates, `measured` holds metrics and their protocol."""
+    """Write and return the summary.
+
+    `facts` and `measured` (metrics, bounds, protocol) are the learner's, `speed` are Throughput's rates.
+    """
     batch = config["data"]["batch_size"] * config["trainer"]["accumulate_grad_batches"]
     devices = config["trainer"]["devices"]
     ranks = config["trainer"]["num_nodes"] * (devices if isinstance(devices, int) else 1)
@@ -37,13 +37,12 @@ def write_summary(
         "task": config["task"]["name"],
         "scale": config["scale"]["name"],
         "seed": config["seed"],
-        "mask": pipeline.mask.name,
         "steps": steps,
         "samples_seen": steps * batch * ranks,
         "seconds": round(speed.get("seconds", 0.0), 1),
+        "device": device(),
         "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-        "parameters": parameters(pipeline),
-        "tokens": len(pipeline.plan(slots).layout),
+        **facts,
         "throughput": dict(speed),
         **measured,
         "published": ({"source": config["paper"]} if config["published"] else {}) | config["published"],
@@ -59,7 +58,7 @@ def print_results(summary: Mapping[str, Any], run_dir: Path) -> None:
     items, seen = summary["protocol"]["items"], summary["samples_seen"]
     console.print(f"{items} held-out samples, task {summary['task']}, after {seen:,} training samples", soft_wrap=True)
     table = Table()
-    for column in ("metric", "no condition", "this run", "through codec", "better"):
+    for column in ("metric", summary["bounds"]["low"], "this run", summary["bounds"]["high"], "better"):
         table.add_column(column, justify="left" if column in ("metric", "better") else "right")
     for name, s in summary["metrics"].items():
         numbers = ("-" if s[k] is None else f"{s[k]:.3f}" for k in ("low", "value", "high"))

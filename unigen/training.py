@@ -11,14 +11,10 @@ import lightning as L
 import torch
 from rich.console import Console
 
-from unigen import export
-from unigen.build import build, build_on_meta, build_pipeline
-from unigen.evaluation import evaluate, protocol
-from unigen.header import print_header
-from unigen.module import Experiment
+from unigen.build import build, build_learner
+from unigen.card import write_card
+from unigen.learner import Learner
 from unigen.results import print_results, write_csv, write_summary
-
-FIT_PICTURES = 2000  # training pictures that a codec without weights is fitted on
 
 
 def quiet() -> None:
@@ -32,8 +28,9 @@ def quiet() -> None:
 
 def dry_run(config: dict[str, Any]) -> None:
     """Print the header from shapes alone: no weights, no data."""
-    slots = build(config["data"]).slots
-    print_header(build_on_meta(config), slots, config)
+    with torch.device("meta"):
+        learner = build_learner(config)
+    learner.print_header(build(config["data"]).slots, config)
 
 
 def run(config: dict[str, Any], run_dir: Path) -> None:
@@ -47,18 +44,16 @@ def run(config: dict[str, Any], run_dir: Path) -> None:
         print_results(json.loads(done.read_text()), run_dir)
         return
     torch.manual_seed(config["seed"])
-    pipeline = build_pipeline(config)
-    data = build(config["data"])
-    print_header(pipeline, data.slots, config)
+    learner, data = build_learner(config), build(config["data"])
+    learner.print_header(data.slots, config)
     data.prepare_data()
-    pipeline.codec.fit(lambda: data.fit_pictures(FIT_PICTURES))
-    module = Experiment(pipeline, config["optimizer"], config["seed"])
+    learner.prepare(data)
     trainer, callbacks = make_trainer(config)
     for logger in trainer.loggers:
         logger.log_hyperparams(config)
     last = run_dir / "checkpoints" / "last.ckpt"
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None)
+        trainer.fit(learner, datamodule=data, ckpt_path=last if last.exists() else None)
     except SystemExit:  # Ctrl-C: Lightning turns it into exit code 1 without a word
         if not trainer.interrupted:
             raise
@@ -66,9 +61,9 @@ def run(config: dict[str, Any], run_dir: Path) -> None:
         Console(stderr=True).print(f"interrupted; {kept}", soft_wrap=True)
         raise SystemExit(130) from None
     if trainer.global_step % config["validation"]["every"]:  # the last step's losses and samples
-        trainer.validate(module, data, verbose=False)
+        trainer.validate(learner, data, verbose=False)
     if trainer.is_global_zero:
-        finish(module, data, trainer, callbacks, config, run_dir)
+        finish(learner, data, trainer, callbacks, config, run_dir)
 
 
 def make_trainer(config: dict[str, Any]) -> tuple[L.Trainer, dict[str, Any]]:
@@ -94,24 +89,23 @@ def precision(word: str) -> str:
 
 
 def finish(
-    module: Experiment, data: Any, trainer: L.Trainer, callbacks: dict[str, Any], config: dict[str, Any], run_dir: Path
+    learner: Learner, data: Any, trainer: L.Trainer, callbacks: dict[str, Any], config: dict[str, Any], run_dir: Path
 ) -> None:
-    """Metrics on the test split, export, metrics.csv, summary, and the table on the terminal."""
-    pipeline = module.pipeline
-    module.to(trainer.strategy.root_device).eval()  # Lightning moves it to the CPU when a fit ends
-    module.place_frozen()
-    metrics = {name: build(node) for name, node in config["metric"].items()}
-    scores = evaluate(pipeline, data.test_dataloader(), metrics, config["evaluation"]["seed"])
-    values = {f"test/{name}": s["value"] for name, s in scores.items() if s["value"] is not None}
+    """Metrics on the test split, export, metrics.csv, summary, model cards, and the table on the terminal."""
+    learner.to(trainer.strategy.root_device).eval()  # Lightning moves it to the CPU when a fit ends
+    learner.place_frozen()
+    learner.settle(data)
+    measured = learner.measure(data, config)
+    values = {f"test/{name}": s["value"] for name, s in measured["metrics"].items() if s["value"] is not None}
     for logger in trainer.loggers:
         logger.log_metrics(values, trainer.global_step)
         logger.finalize("success")
-    export.save(pipeline, run_dir / "export", config)
+    models = learner.export(run_dir / "export", config)
     log = run_dir / "metrics.jsonl"
     if log.is_file():
         write_csv(log, run_dir / "metrics.csv")
     speed = callbacks["throughput"].rates() if "throughput" in callbacks else {}
-    items = max((s["items"] for s in scores.values()), default=0)  # a split may hold fewer than asked for
-    measured = {"metrics": scores, "protocol": protocol(pipeline, metrics, config) | {"items": items}}
-    summary = write_summary(run_dir, config, pipeline, data.slots, trainer.global_step, speed, measured)
+    summary = write_summary(run_dir, config, learner.facts(data.slots), trainer.global_step, speed, measured)
+    for folder in models:
+        write_card(folder, summary, config)
     print_results(summary, run_dir)

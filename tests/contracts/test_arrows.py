@@ -7,14 +7,16 @@ import pytest
 from tiny import ROOT
 
 FOLDERS = ("unigen", "callbacks", "datamodules", "experiments")
-FACTS = {"types", "layout", "masks", "attention", "canvas", "tokens", "noise", "weights"}  # facts and maths
-CONFIG = {"config", "configtree", "preflight", "files", "arguments"}  # the config folder as data
-PACKAGES = {p.parent.name for p in (ROOT / "unigen").glob("*/__init__.py")} - {"nn"}  # the plug-ins
+# facts and maths
+FACTS = {"types", "layout", "masks", "attention", "canvas", "tokens", "noise", "weights", "memo", "intervals"}
+SHARED = {"protocols", "judge"}  # what plug-ins of several packages use
+CONFIG = {"config", "configtree", "jobs", "preflight", "files", "arguments"}  # the config folder as data
+PACKAGES = {p.parent.name for p in (ROOT / "unigen").glob("*/__init__.py")} - {"nn", "learners"}  # the plug-ins
 LEAVES = {"callbacks", "datamodules"}
 
 
 def level(module: str) -> int:
-    """0 facts and maths, 1 protocols, 2 plug-ins, 3 what puts them together, 4 leaves, 5 entry points.
+    """0 facts and maths, 1 protocols and the judge, 2 plug-ins, 3 what puts them together, 4 leaves, 5 entry points.
 
     A module of unigen that nothing above names is of level 3.
     """
@@ -24,7 +26,7 @@ def level(module: str) -> int:
         return 4 if top in LEAVES else 5
     if part in FACTS | CONFIG | {"nn"} or not part:
         return 0
-    return 1 if part == "protocols" else 2 if part in PACKAGES else 3
+    return 1 if part in SHARED else 2 if part in PACKAGES else 3
 
 
 def home(module: str) -> str:
@@ -84,10 +86,12 @@ def test_level_0_is_in_import_order():
         ("unigen.formatters.bad", "import unigen.backbones"),
         ("unigen.formatters.bad", "from unigen import pipeline"),
         ("unigen.layout", "from unigen.protocols import Backbone"),
+        ("unigen.judge", "from unigen.metrics.psnr import PSNR"),
+        ("unigen.judge", "from unigen.learner import Learner"),
         ("unigen.nn.rope", "def f():\n    from unigen.solvers.ddim import DDIM"),
         ("unigen.protocols", "if TYPE_CHECKING:\n    from unigen.pipeline import Pipeline"),
         ("unigen.pipeline", "import callbacks.ema"),
-        ("unigen.module", "from datamodules import emoji"),
+        ("unigen.learner", "from datamodules import emoji"),
         ("unigen.report", "import experiments.run"),
         ("callbacks.ema", "from datamodules.emoji import EmojiData"),
         ("datamodules.emoji", "import experiments.run"),
@@ -103,7 +107,7 @@ def test_an_arrow_that_points_up_or_sideways_is_found(module, source):
     [
         ("unigen.solvers.dpm", "from unigen.solvers.loop import integrate\nfrom unigen.noise import clock"),
         ("unigen.pipeline", "from unigen import canvas, noise\nfrom unigen.losses.weighted import weighted_mean"),
-        ("callbacks.sample_grid", "from unigen.module import Experiment"),
+        ("callbacks.sample_grid", "from unigen.learners.denoising import Denoising"),
         ("experiments.run", "import torch\nfrom unigen.launch import launch"),
     ],
 )

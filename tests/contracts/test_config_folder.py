@@ -24,6 +24,7 @@ PACKAGES = {
     "loss": "losses",
     "solver": "solvers",
     "metric": "metrics",
+    "learner": "learners",
 }
 SCALES = choices("scale")
 FILES = sorted(CONF.rglob("*.yaml"))
@@ -106,7 +107,7 @@ def test_every_mask_is_named_after_its_file(scale, name):
 
 def model_choices() -> list[tuple[str, str]]:
     """(group, choice) of everything that a pipeline is made of."""
-    groups = [g for g in PACKAGES if g != "metric"]
+    groups = [g for g in PACKAGES if g not in ("metric", "learner")]
     folders = {p.parent for g in groups for p in (CONF / g).rglob("*.yaml")} | {CONF / "mask"}
     return sorted((f.relative_to(CONF).as_posix(), p.stem) for f in folders for p in f.glob("*.yaml"))
 

@@ -4,7 +4,7 @@ import pytest
 from tiny import choices, composed, trained
 
 from unigen.build import build, build_on_meta
-from unigen.header import parameters
+from unigen.learner import parameters
 
 PAPER = {
     "backbone.pretrained": "zai-org/CogVideoX1.5-5B",
@@ -92,7 +92,7 @@ def by_hand(
 def test_the_trained_parameters_are_the_papers_892_million():
     config = paper()
     pipeline = build_on_meta(config)
-    count = parameters(pipeline)["trained"]
+    count = parameters(*pipeline.modules)["trained"]
     assert count == by_hand(tasks=len(config["data"]["tasks"])) == 891_879_440
     assert abs(count / 1e6 - 891.9) < 0.05
     assert count == trained(pipeline.backbone, pipeline.embedding)
@@ -108,7 +108,7 @@ def test_the_trained_parameters_are_the_papers_892_million():
     ],
 )
 def test_each_ablation_leaves_out_its_part(exp, count):
-    assert parameters(build_on_meta(composed(f"+exp={exp}", "scale=paper")))["trained"] == count != by_hand(2)
+    assert parameters(*build_on_meta(composed(f"+exp={exp}", "scale=paper")).modules)["trained"] == count != by_hand(2)
 
 
 def test_tokens_are_226_and_1024_for_each_picture():

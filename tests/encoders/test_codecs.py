@@ -20,7 +20,8 @@ def codec(name: str):
         node["pretrained"] = None
     for key, value in SMALL.items():
         if key in node.get("config", {}):
-            node["config"][key] = value
+            depth = len(node["config"]["block_out_channels"])
+            node["config"][key] = value[:depth] if isinstance(value, list) else value
     made = build(node)
     made.fit(lambda: pictures(32))
     return made

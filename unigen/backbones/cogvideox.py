@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unigen.layout import TEXT_STREAM, Layout
 from unigen.masks import Mask, attended_pairs
-from unigen.nn.modulation import BranchedLayerNormZero, Modulation
+from unigen.nn.modulation import BranchedLayerNormZero, Modulation, joined_state
 from unigen.nn.rope import layout_rotary
 from unigen.tokens import Tokens
 from unigen.weights import load_pretrained
@@ -131,6 +131,21 @@ class CogVideoX(nn.Module):
         for block in self.model.transformer_blocks:
             block.norm1 = BranchedLayerNormZero(block.norm1, branches, tied)
             block.norm2 = BranchedLayerNormZero(block.norm2, branches, tied)
+
+    def stock(self) -> nn.Module:
+        """The model as diffusers builds it, with copies of these weights.
+
+        Raises ValueError for a model that is no stock model any more: with adapters, or several visual branches.
+        """
+        from diffusers import CogVideoXTransformer3DModel
+
+        if getattr(self.model, "peft_config", None):
+            raise ValueError("a backbone with a LoRA is no stock model; train with conditioning/adapter=full")
+        stock = CogVideoXTransformer3DModel.from_config(self.model.config)
+        norm = self.model.transformer_blocks[0].norm1
+        state = joined_state(self.model.state_dict(), norm.table) if hasattr(norm, "table") else self.model.state_dict()
+        stock.load_state_dict(state)
+        return stock
 
     def lora_targets(self) -> str:
         """A regular expression over module names: SC-AdaLN and FCD attention linears (RealGeneral section 3.5)."""

@@ -20,6 +20,8 @@ class PatchPCA(nn.Module):
     the strong components stay strong without drowning the weak ones in noise. No randomness: `generator` is unused.
     """
 
+    cacheable = False  # encoding costs less than looking it up
+
     def __init__(self, channels: int, stride: int, whiten: float) -> None:
         super().__init__()
         width = 3 * stride * stride

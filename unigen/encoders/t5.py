@@ -12,7 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unigen.memo import Memo
 from unigen.weights import load_pretrained
+
+FEATURE_MEMORY = 2**29  # bytes of a frozen encoder's features kept for prompts that come back
 
 
 class T5Text(nn.Module):
@@ -48,17 +51,24 @@ class T5Text(nn.Module):
         self.window, self.pool, self.trained = window, pool, trained
         self.tokens, self.width = window // pool, self.model.config.d_model
         self.source, self._tokenizer = tokenizer, None
+        self._known = Memo(FEATURE_MEMORY)
 
     def encode(self, prompts: list[str]) -> Tensor:
-        """(B, T, D) features."""
+        """(B, T, D) features; a frozen encoder reads each distinct prompt once."""
+        if self.trained:
+            return self._features(prompts)
+        with torch.no_grad():
+            features = self._known(prompts, lambda missing: self._features([prompts[i] for i in missing]))
+        return features.to(self.model.device)
+
+    def _features(self, prompts: list[str]) -> Tensor:
         ids_BW = torch.tensor([self._ids(p) for p in prompts], device=self.model.device)
-        with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
-            if self.pool == 1:
-                return self.model(input_ids=ids_BW).last_hidden_state
-            place_W = torch.arange(self.window, device=ids_BW.device) % self.pool
-            x_BWD = self.model.get_input_embeddings()(ids_BW + self.vocabulary * place_W)
-            x_BTD = x_BWD.unflatten(1, (self.tokens, self.pool)).sum(2) * self.pool**-0.5
-            return self.model(inputs_embeds=x_BTD).last_hidden_state
+        if self.pool == 1:
+            return self.model(input_ids=ids_BW).last_hidden_state
+        place_W = torch.arange(self.window, device=ids_BW.device) % self.pool
+        x_BWD = self.model.get_input_embeddings()(ids_BW + self.vocabulary * place_W)
+        x_BTD = x_BWD.unflatten(1, (self.tokens, self.pool)).sum(2) * self.pool**-0.5
+        return self.model(inputs_embeds=x_BTD).last_hidden_state
 
     def keywords(self, prompts: list[str], subjects: list[tuple[str, ...]]) -> Tensor:
         """(B, T) booleans: text tokens that hold a subject's words, whatever their case; all False: no match."""

@@ -20,6 +20,7 @@ class CogVideoXVAE(nn.Module):
     """
 
     stride = 8
+    cacheable = False  # training samples the posterior
 
     def __init__(self, config: Mapping[str, Any], pretrained: str | None = None) -> None:
         from diffusers import AutoencoderKLCogVideoX
@@ -51,6 +52,7 @@ class ImageVAE(nn.Module):
     """`AutoencoderKL` (Flux and its kin): latent = (posterior - shift_factor) * scaling_factor."""
 
     stride = 8
+    cacheable = False  # training samples the posterior
 
     def __init__(self, config: Mapping[str, Any], pretrained: str | None = None) -> None:
         from diffusers import AutoencoderKL

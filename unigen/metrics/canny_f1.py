@@ -17,6 +17,7 @@ class CannyF1:
     """
 
     name = "canny_f1"
+    against = "truth"
     better = "higher"
 
     def __init__(self, low: float, high: float) -> None:

@@ -11,6 +11,7 @@ class PSNR:
     """10 log10(255^2 / MSE) in dB, per picture over all channels and pixels; infinite for equal pictures."""
 
     name = "psnr"
+    against = "truth"
     better = "higher"
 
     def __init__(self) -> None:

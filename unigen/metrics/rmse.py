@@ -10,6 +10,7 @@ class RMSE:
     """sqrt(mean((output - truth)^2)) on [0, 255], per picture over all channels and pixels."""
 
     name = "rmse"
+    against = "truth"
     better = "lower"
 
     def __init__(self) -> None:

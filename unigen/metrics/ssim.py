@@ -11,6 +11,7 @@ class SSIM:
     """SSIM of Wang et al. 2004 (IEEE TIP 13(4)) with a Gaussian window, averaged over channels and pixels."""
 
     name = "ssim"
+    against = "truth"
     better = "higher"
 
     def __init__(self, sigma: float) -> None:

@@ -67,6 +67,28 @@ class BranchedLayerNormZero(nn.Module):
         return torch.cat(out, dim=1), torch.cat(gates, dim=1)
 
 
+def joined_state(state: Mapping[str, Tensor], table: Mapping[str, str]) -> dict[str, Tensor]:
+    """A stock state dict from one with `BranchedLayerNormZero` norms: the inverse of splitting them.
+
+    Raises ValueError if `table` has more than one visual branch: no stock model can hold two.
+    """
+    visual = sorted({name for role, name in table.items() if role != "text"})
+    if len(visual) != 1:
+        raise ValueError(
+            f"conditioning.modulation.branches has the visual branches {', '.join(visual)}; "
+            "only a model with one can be saved as a stock model (conditioning/modulation=shared)"
+        )
+    joined = {}
+    for name, tensor in state.items():
+        head, dot, tail = name.partition(f".branches.{visual[0]}.")
+        if dot:
+            text = state[f"{head}.branches.{table['text']}.{tail}"]
+            joined[f"{head}.linear.{tail}"] = torch.cat([tensor, text])
+        elif f".branches.{table['text']}." not in name:
+            joined[name] = tensor
+    return joined
+
+
 def _is_text(branch: str, table: Mapping[str, str]) -> bool:
     """Whether a branch serves the text stream; it cannot serve both, since it starts from one half."""
     roles = [role for role, name in table.items() if name == branch]

@@ -1,0 +1,101 @@
+"""The mini family: recipes that compose, shipped weights that fit their configs, and nothing trained on the test."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import CONF, ROOT, composed
+
+from datamodules.emoji_names import base_of
+from unigen.build import build
+from unigen.weights import shipped_folder
+
+SHIPPED = ROOT / "unigen" / "shipped"
+RECIPES = sorted(path.stem for path in (CONF / "exp" / "mini").glob("*.yaml"))
+MODELS = sorted(path.parent.relative_to(SHIPPED).as_posix() for path in SHIPPED.rglob("config.json"))
+DATA = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
+LIMIT = 40 * 10**6  # bytes in the repository, the VisualCloze bases included
+
+
+def bases(data: str) -> dict[str, set[str]]:
+    """The base glyphs of each split of a data config, as its datamodule cuts them."""
+    overrides = ["task=clip"] if data == "clips" else [] if data == "emoji" else ["~task"]
+    made = build(composed(*overrides, f"data={data}", "conditioning/embedding=none")["data"])
+    emoji = getattr(made, "emoji", made)
+    return {split: {base_of(emoji.pictures.names[i]) for i in found} for split, found in emoji.indices.items()}
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_training_and_evaluation_share_no_base_glyph_in_any_data_of_the_family(data):
+    found = bases(data)
+    assert not found["train"] & found["test"] and not found["train"] & found["val"] and found["test"]
+
+
+def test_all_data_of_the_family_cut_at_the_same_place():
+    """So that what one model was trained on is in no other one's test: a base of one, trained on everything, is."""
+    everyone = [bases(data) for data in DATA]
+    assert all(found == everyone[0] for found in everyone)
+    shifted = {"train": everyone[0]["train"] | everyone[0]["test"], "test": everyone[0]["test"]}
+    assert shifted["train"] & shifted["test"], "negative control"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_composes_names_its_command_and_trains_on_that_data(name):
+    config, text = composed(f"+exp=mini/{name}"), (CONF / "exp" / "mini" / f"{name}.yaml").read_text()
+    assert config["name"] == f"mini_{name}" and f"# python experiments/run.py +exp=mini/{name}\n" in text
+    assert config["data"]["_target_"].split(".")[1] in {composed_data.split(".")[1] for composed_data in targets()}
+    with torch.device("meta"):
+        assert build({**config["learner"], "_partial_": True})(config)
+
+
+def targets() -> set[str]:
+    return {re.search(r"_target_: (\S+)", (CONF / "data" / f"{name}.yaml").read_text())[1] for name in DATA}
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())
+def test_what_a_config_asks_for_is_shipped(path):
+    for source in re.findall(r"shipped:[\w/]+", path.read_text()):
+        assert list(shipped_folder(source).rglob("config.json")), source
+
+
+def test_the_weights_are_small_enough_and_fp16():
+    files = [path for path in SHIPPED.rglob("*") if path.is_file()]
+    assert 0 < sum(path.stat().st_size for path in files) < LIMIT
+    weights = [path for path in files if path.suffix == ".safetensors"]
+    assert {path.suffix for path in files} == {".safetensors", ".json", ".md"} and len(weights) == len(MODELS)
+    for path in weights:
+        with open(path, "rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        assert {t["dtype"] for name, t in header.items() if name != "__metadata__"} <= {"F16", "I64"}, path
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_shipped_model_has_a_card_with_data_licence_recipe_and_figures(name):
+    folder = SHIPPED / name
+    card = next((d / "README.md" for d in (folder, folder.parent) if (d / "README.md").is_file()), Path("none"))
+    said = card.read_text()
+    for word in ("CC BY-SA 4.0", "Twemoji", "OpenMoji", "python experiments/run.py +exp=mini/", "Protocol: ", "| "):
+        assert word in said, f"{card}: {word}"
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "part"),
+    [("backbone", "cogvideox_mini", "video_base"), ("encoder/codec", "autoencoder_mini", "codec")],
+)
+def test_a_config_that_builds_shapes_alone_says_what_the_weights_say(group, name, part):
+    """dry_run builds from the YAML, a run from the weights: they must be the same model."""
+    node = composed(f"{group}={name}")
+    for key in group.split("/"):
+        node = node[key]
+    stored = json.loads((SHIPPED / part / "config.json").read_text())
+    assert {key: stored[key] for key in node["config"]} == node["config"]
+    assert {**stored, "num_layers": 99, "latent_channels": 99} != stored, "negative control"
+
+
+def test_the_text_encoders_config_says_what_its_weights_say():
+    node = composed()["encoder"]["text"]
+    stored = json.loads((SHIPPED / "text_encoder" / "config.json").read_text())
+    assert {key: stored[key] for key in node["config"]} == node["config"]
+    assert stored["vocab_size"] == node["vocabulary"] * node["pool"]

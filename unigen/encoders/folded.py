@@ -1,0 +1,71 @@
+"""An autoencoder that is cheap on a CPU: diffusers' `AutoencoderKL` on pictures folded into channels.
+
+Shapes: N pictures, C latent channels, K = 3 * fold^2 folded channels, h and w rows and columns of latents.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from unigen.weights import load_pretrained
+
+
+class FoldedVAE(nn.Module):
+    """`AutoencoderKL` whose input channels are the pixels of fold×fold squares: no convolution at full resolution.
+
+    (Wan2.2's VAE and SANA's DC-AE start in the same way.) latent = (posterior mean - shift_factor) * scaling_factor;
+    the mean, not a sample, so encoding has no randomness and what was encoded once may be kept. `config` are the
+    class's arguments, in_channels and out_channels 3 * fold^2; `pretrained` a folder, repository id, or null.
+    Raises ValueError if the channels do not fit the fold.
+    """
+
+    cacheable = True
+
+    def __init__(self, config: Mapping[str, Any], fold: int, pretrained: str | None = None) -> None:
+        from diffusers import AutoencoderKL
+
+        super().__init__()
+        if {config["in_channels"], config["out_channels"]} != {3 * fold * fold}:
+            raise ValueError(
+                f"encoder.codec.config: in_channels and out_channels are {config['in_channels']} and "
+                f"{config['out_channels']}; with encoder.codec.fold {fold} both must be {3 * fold * fold}"
+            )
+        load = load_pretrained(AutoencoderKL, pretrained, "encoder.codec.pretrained", "vae")
+        self.vae = (load or AutoencoderKL(**config)).requires_grad_(False).eval()
+        self.fold = fold
+        self.stride = fold * 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def channels(self) -> int:
+        return self.vae.config.latent_channels
+
+    def fit(self, pictures: Callable[[], Tensor]) -> None:
+        """Pretrained, or trained by `unigen.learners.codec`: nothing to fit."""
+
+    @torch.no_grad()
+    def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] to normalised latents (N, C, h, w) in fp32; `generator` is unused."""
+        with torch.autocast(pixels_N3HW.device.type, enabled=False):
+            z = self.posterior(pixels_N3HW).mode()
+        return (z - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents_NCHW: Tensor) -> Tensor:
+        """The inverse, not clamped."""
+        return self.reconstruct(latents_NCHW / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0))
+
+    def posterior(self, pixels_N3HW: Tensor) -> Any:
+        """diffusers' `DiagonalGaussianDistribution` over unnormalised latents."""
+        return self.vae.encode(pixel_unshuffle(pixels_N3HW, self.fold)).latent_dist
+
+    def reconstruct(self, z_NCHW: Tensor) -> Tensor:
+        """Pixels from unnormalised latents."""
+        return pixel_shuffle(self.vae.decode(z_NCHW).sample, self.fold)
+
+    def normalise(self, z_NCHW: Tensor) -> None:
+        """Set shift_factor and scaling_factor so that these unnormalised latents have mean 0 and variance 1."""
+        shift, scale = float(z_NCHW.double().mean()), 1 / float(z_NCHW.double().std())
+        self.vae.register_to_config(shift_factor=shift, scaling_factor=scale)

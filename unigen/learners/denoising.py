@@ -1,0 +1,97 @@
+"""Trains a pipeline's trainable modules to denoise its targets. It never asks what the model is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unigen import export, noise
+from unigen.build import build, build_pipeline
+from unigen.evaluation import evaluate, protocol
+from unigen.header import print_header
+from unigen.learner import Learner
+from unigen.types import Batch, ImageSlot
+
+BOUNDS = {"low": "no condition", "high": "through codec"}  # see unigen.evaluation
+FIT_PICTURES = 2000  # training pictures that a codec without weights is fitted on
+
+
+class Denoising(Learner):
+    """One experiment. All randomness of step k on rank r is a function of (seed, k, r): none is in a checkpoint."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(config)
+        self.pipeline = pipeline = build_pipeline(config)
+        self.parts.update({"backbone": pipeline.backbone, "embedding": pipeline.embedding})
+        frozen = {"codec": pipeline.codec}
+        (self.parts if pipeline.text.trained else frozen)["text"] = pipeline.text
+        self.frozen = frozen.values()
+
+    def print_header(self, slots: tuple[ImageSlot, ...], config: Mapping[str, Any]) -> None:
+        """Who sees whom, what may be cached, what is trained, how long a sample is."""
+        print_header(self.pipeline, slots, config)
+
+    def prepare(self, data: Any) -> None:
+        """Fit a codec that has no weights of its own."""
+        self.pipeline.codec.fit(lambda: data.fit_pictures(FIT_PICTURES))
+
+    def measure(self, data: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The configured metrics over samples of the test split."""
+        metrics = {name: build(node) for name, node in config["metric"].items()}
+        scores = evaluate(self.pipeline, data.test_dataloader(), metrics, config["evaluation"]["seed"])
+        items = max((s["items"] for s in scores.values()), default=0)  # a split may hold fewer than asked for
+        said = protocol(self.pipeline, metrics, config) | {"items": items}
+        return {"metrics": scores, "bounds": BOUNDS, "protocol": said}
+
+    def export(self, folder: Path, config: Mapping[str, Any]) -> list[Path]:
+        """LoRA in diffusers' format and a sidecar; no model of its own."""
+        export.save(self.pipeline, folder, config)
+        return []
+
+    def facts(self, slots: tuple[ImageSlot, ...]) -> dict[str, Any]:
+        """Mask, tokens and parameters."""
+        tokens = len(self.pipeline.plan(slots).layout)
+        return {"mask": self.pipeline.mask.name, "tokens": tokens, **super().facts(slots)}
+
+    def sample(self, batch: Batch, seed: int) -> dict[str, Tensor]:
+        """What the pipeline makes of the batch."""
+        return self.pipeline.sample(batch, seed)
+
+    def cost(self, batch: Batch) -> tuple[int, float]:
+        """3 × forward where everything is trained; a frozen base's linears need no weight gradients: 2 × linear."""
+        p = self.pipeline
+        layout = p.plan(batch.slots).layout
+        flops = p.backbone.flops(layout, p.mask)
+        frozen = any(not parameter.requires_grad for parameter in p.backbone.parameters())
+        return len(layout), (2 if frozen else 3) * flops["linear"] + 3 * flops["attention"]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one batch; logs it and its parts by segment."""
+        step = self.trainer.fit_loop.total_batch_idx
+        loss, parts = self.pipeline.training_loss(batch, noise.generator(self.seed, "train", step, self.global_rank))
+        self.log("train/loss", loss.detach(), batch_size=len(batch))
+        self.log("step", self.trainer.global_step + 1.0, batch_size=len(batch))  # Lightning counts from 0
+        for name, value in parts.items():
+            self.log(f"train/loss_{name}", value, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The loss at evenly spread times on fixed noise: low variance, and equal for every arm."""
+        p = self.pipeline
+        plan, size = p.plan(batch.slots), len(batch)
+        t_B = (torch.arange(size, device=self.device) + 0.5) / size
+        noises = p.draw_noise(plan, batch.slots, [noise.generator("validation", key) for key in batch.keys])
+        loss, _ = p.denoising_loss(plan.layout, p.encode(batch, {}), noises, t_B)
+        self.log("val/loss", loss, batch_size=size, sync_dist=True)
+        self.log("step", float(self.trainer.global_step), batch_size=size, sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What training changed, and a fitted codec."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["codec"] = dict(self.pipeline.codec.named_buffers())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The codec that the checkpoint was trained with."""
+        self.pipeline.codec.load_state_dict(checkpoint["codec"], strict=False)

@@ -1,0 +1,44 @@
+"""What frozen encoders computed once, kept by content: pictures and prompts come back in every epoch.
+
+Shapes: N items; a result is any tensor without the item axis.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+
+class Memo:
+    """Results by key on the CPU, least recently used ones dropped beyond `limit` bytes.
+
+    Only for functions without randomness. A key must say everything that the result depends on, the item's
+    shape included.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.size = limit, 0
+        self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
+
+    def __call__(self, keys: Sequence[Hashable], compute: Callable[[list[int]], Tensor]) -> Tensor:
+        """Results (N, ...) in the order of `keys`; `compute(positions)` makes those of the missing ones, each once."""
+        missing = {key: i for i, key in reversed(list(enumerate(keys))) if key not in self._kept}
+        found = {key: self._kept[key] for key in keys if key not in missing}
+        for key in found:
+            self._kept.move_to_end(key)
+        device = None
+        if missing:
+            made = compute(list(missing.values()))
+            device = made.device
+            found.update(zip(missing, made.detach().cpu(), strict=True))
+            for key in missing:
+                self._keep(key, found[key].clone())  # a view would keep the whole batch alive
+        out = torch.stack([found[key] for key in keys])
+        return out if device is None else out.to(device)
+
+    def _keep(self, key: Hashable, result: Tensor) -> None:
+        self._kept[key] = result
+        self.size += result.nbytes
+        while self.size > self.limit and len(self._kept) > 1:
+            self.size -= self._kept.popitem(last=False)[1].nbytes
