@@ -6,6 +6,7 @@ task: edges and their picture, line art and its colouring, grey and colour, one 
 
 A clip has MOMENTS = 9 moments, of progress 0, 1/8, ..., 1. A form says how many of them a sample shows and in which
 slots. What happens in a clip does not depend on the form, nor on the training seed, so latents can be kept by content.
+Half of the clips that can run backward do: the first frame is the changed picture, the last one the original.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from datamodules.emoji import EmojiData
 from datamodules.emoji_cache import KINDS, EmojiPictures
 from datamodules.emoji_names import base_of, caption, subject
 from datamodules.keyed import KeyedBatchSampler
-from datamodules.motions import MOTIONS, NEEDS_COLOUR, colourful, posed, random_pose, unlike
+from datamodules.motions import FAMILY, GROUPS, MOTION_SHARES, check_shares, choose, posed, random_pose, shown, unlike
 from unigen.noise import mix
 from unigen.types import CONDITION, TARGET, Batch, ImageSlot, Sample, collate
 
 MOMENTS = 9
 LONGEST = 78  # bytes of a prompt; what does not fit is left out, the motion first
-FAMILY = "family"  # the motion that needs a second picture: another glyph of the same base
 TURNOVER = 3 / 8  # the progress at which a family clip turns into the second one: every form's last moment is later
 STYLES = {"line": "line art", "grey": "grey", "canny": "edges"}  # said in every prompt; a bare caption means colour
+POSED = 0.35  # of the clips start in a random pose instead of as drawn
 SHARES = {"twemoji": 0.4, "openmoji": 0.4, "line": 0.1, "grey": 0.05, "canny": 0.05}
 FORMS = {
-    "still": {"first": False, "frames": 1, "share": 0.2},
-    "clip4": {"first": False, "frames": 4, "share": 0.25},
-    "clip8": {"first": False, "frames": 8, "share": 0.1},
-    "next": {"first": True, "frames": 1, "share": 0.3},
+    "still": {"first": False, "frames": 1, "share": 0.15},
+    "clip4": {"first": False, "frames": 4, "share": 0.15},
+    "clip8": {"first": False, "frames": 8, "share": 0.05},
+    "next": {"first": True, "frames": 1, "share": 0.5},
     "continue": {"first": True, "frames": 2, "share": 0.15},
 }
 
@@ -69,13 +70,17 @@ class Clip(NamedTuple):
     glyphs: tuple[int, ...]
     kind: str
     motion: str
-    moved: bool  # whether it starts in a random pose instead of as drawn
+    backward: bool
+    moved: bool  # whether it is in a random pose instead of as drawn
     style_said: bool
     motion_said: bool
     seed: int  # of the pose and the motion
 
 
-def check_forms(forms: Mapping[str, Mapping[str, Any]]) -> dict[str, Form]:
+Shares, Forms = dict[str, float], dict[str, Form]
+
+
+def check_forms(forms: Mapping[str, Mapping[str, Any]]) -> Forms:
     """The table of forms. Raises ValueError, naming the form, for a wrong key or a value out of range."""
     for name, given in forms.items():
         if set(given) != set(Form._fields):
@@ -84,26 +89,13 @@ def check_forms(forms: Mapping[str, Mapping[str, Any]]) -> dict[str, Form]:
             raise ValueError(f"forms.{name}.first={given['first']!r} must be true or false")
         if not isinstance(given["frames"], int) or given["frames"] not in (1, 2, 4, 6, 8):
             raise ValueError(f"forms.{name}.frames={given['frames']!r} must be 1 (a still), 2, 4, 6 or 8")
-    _check_shares("forms", {name: given["share"] for name, given in forms.items()})
+    check_shares("forms", {name: given["share"] for name, given in forms.items()})
     return {name: Form(**given) for name, given in forms.items()}
 
 
-def check_kinds(kinds: Mapping[str, float]) -> dict[str, float]:
+def check_kinds(kinds: Mapping[str, float]) -> Shares:
     """The share of each kind of picture. Raises ValueError for an unknown kind, no kind, or a share that is not > 0."""
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown:
-        raise ValueError(f"unknown kind '{unknown[0]}' in kinds: legal kinds are {', '.join(KINDS)}")
-    _check_shares("kinds", kinds)
-    return dict(kinds)
-
-
-def _check_shares(table: str, shares: Mapping[str, Any]) -> None:
-    """There is a share, and every share is a number above 0; they need not add up to 1."""
-    if not shares:
-        raise ValueError(f"{table} is empty: it must name at least one, with its share")
-    for name, share in shares.items():
-        if not isinstance(share, int | float) or not 0 < share < float("inf"):
-            raise ValueError(f"the share of '{name}' in {table} is {share!r}: it must be a number above 0")
+    return check_shares("kinds", kinds, KINDS)
 
 
 class ClipDataset(Dataset):
@@ -113,10 +105,10 @@ class ClipDataset(Dataset):
     """
 
     def __init__(
-        self, pictures: EmojiPictures, indices: list[int], split: str, kinds: dict[str, float], forms: dict[str, Form]
+        self, pictures: EmojiPictures, indices: list[int], split: str, kinds: Shares, motions: Shares, forms: Forms
     ) -> None:
         self.pictures, self.indices, self.split = pictures, indices, split
-        self.kinds, self.forms = kinds, forms
+        self.kinds, self.motions, self.forms = kinds, motions, forms
         self.relatives: dict[str, list[int]] = {}
         for index in self.indices:
             self.relatives.setdefault(base_of(pictures.names[index]), []).append(index)
@@ -135,9 +127,9 @@ class ClipDataset(Dataset):
         """What clip number i shows."""
         rng = random.Random(mix("clip", self.split, i))
         kind = rng.choices(list(self.kinds), list(self.kinds.values()))[0]
-        motion, glyphs = self._motion(self.indices[i % len(self.indices)], kind, rng)
-        moved, style, told = (rng.random() < 0.5 for _ in range(3))
-        return Clip(glyphs, kind, motion, moved, style or kind in STYLES, told, rng.getrandbits(62))
+        motion, backward, glyphs = self._motion(self.indices[i % len(self.indices)], kind, rng)
+        moved, style, told = (rng.random() < share for share in (POSED, 0.5, 0.5))
+        return Clip(glyphs, kind, motion, backward, moved, style or kind in STYLES, told, rng.getrandbits(62))
 
     def draw(self, clip: Clip, amounts: Sequence[float]) -> tuple[str, list[np.ndarray]]:
         """The motion in words, and the frames, uint8 (3, size, size), of progress `amounts` in [0, 1]."""
@@ -147,7 +139,7 @@ class ClipDataset(Dataset):
             pose = random_pose(rng)
             pictures = [posed(picture, pose) for picture in pictures]
         if clip.motion != FAMILY:
-            return MOTIONS[clip.motion](pictures[0], amounts, rng)
+            return shown(clip.motion, pictures[0], amounts, clip.backward, rng)
         before, after = (caption(self.pictures.names[index]) for index in clip.glyphs)
         news = after.removeprefix(before.split(", ")[0] + ", ")  # what is common is not said twice
         return f"becoming {news}", [pictures[a >= TURNOVER] for a in amounts]
@@ -161,14 +153,13 @@ class ClipDataset(Dataset):
             parts.pop()
         return ", ".join(parts)
 
-    def _motion(self, index: int, kind: str, rng: random.Random) -> tuple[str, tuple[int, ...]]:
-        """A motion that can be seen on this picture, and the glyphs that it shows."""
+    def _motion(self, index: int, kind: str, rng: random.Random) -> tuple[str, bool, tuple[int, ...]]:
+        """A motion that can be seen on this picture, whether it runs backward, and the glyphs that it shows."""
         picture = self.pictures.picture(kind, index)
         other = rng.choice(self.relatives[base_of(self.pictures.names[index])])
         related = unlike(picture, self.pictures.picture(kind, other))  # not so: itself, or skin tones in line art
-        names = [name for name in MOTIONS if name not in NEEDS_COLOUR or colourful(picture)]
-        motion = rng.choice([*names, FAMILY] if related else names)
-        return motion, (index, other) if motion == FAMILY else (index,)
+        motion, backward = choose(self.motions, picture, kind, related, rng)
+        return motion, backward, (index, other) if motion == FAMILY else (index,)
 
 
 class FormBatchSampler(Sampler[list[tuple[str, int, int]]]):
@@ -194,13 +185,16 @@ class ClipData(LightningDataModule):
     forms: {name: {first, frames, share}}: `first` shows frame 0 as a condition, `frames` (1, 2, 4, 6 or 8) are the
         target, `share` is how often a batch has this form.
     kinds: {kind of picture: share of the clips}; kinds as in `datamodules.emoji_cache`.
+    motions: {group of motions: share of the clips}; groups as in `datamodules.motions`. Where no motion of a group
+        fits the picture, the others share.
     val_items, test_items: this many clips of held-out glyphs, each shown in every form; the same whatever `seed` is.
         Batch k has form k mod n; those with `first` come first, since grids are drawn from the first batch.
     tasks: only [clip]. size, batch_size, num_workers, cache, limit, and where training starts: as in `EmojiData`.
 
     Prompts: the caption; ', twemoji style' or ', openmoji style' in half of the clips of that kind, ', line art',
-    ', grey' or ', edges' in all of that kind; then the motion in half of the clips (', moving left'), never in a
-    form of a single frame. Raises ValueError for an unknown name or a number out of range.
+    ', grey' or ', edges' in all of that kind; then the motion in half of the clips (', moving left', or backward
+    ', back from moving left'), never in a form of a single frame.
+    Raises ValueError for an unknown name or a number out of range.
     """
 
     def __init__(
@@ -213,6 +207,7 @@ class ClipData(LightningDataModule):
         clips: int = 16384,
         forms: Mapping[str, Mapping[str, Any]] = FORMS,
         kinds: Mapping[str, float] = SHARES,
+        motions: Mapping[str, float] = MOTION_SHARES,
         val_items: int = 64,
         test_items: int = 64,
         num_workers: int = 0,
@@ -228,6 +223,7 @@ class ClipData(LightningDataModule):
         self.emoji = EmojiData(size=size, batch_size=batch_size, cache=cache, limit=limit, **counts)
         self.size, self.batch_size, self.seed, self.clips = size, batch_size, seed, clips
         self.forms, self.kinds = check_forms(forms), check_kinds(kinds)
+        self.motions = check_shares("motions", motions, GROUPS)
         self.num_workers, self.start_batch = num_workers, None
 
     @property
@@ -268,7 +264,7 @@ class ClipData(LightningDataModule):
             raise ValueError(f"the {split} split of {len(names)} glyphs is empty: raise or drop `limit`")
         if split == "train":  # these are sorted by code point: mixed, so that few clips show many sorts of picture
             indices = sorted(indices, key=lambda index: mix("clip order", names[index]))
-        return ClipDataset(self.emoji.pictures, indices, split, self.kinds, self.forms)
+        return ClipDataset(self.emoji.pictures, indices, split, self.kinds, self.motions, self.forms)
 
     def _start(self) -> int:
         """The first training batch: `start_batch`, or what the trainer has already consumed."""

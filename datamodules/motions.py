@@ -6,24 +6,26 @@ A motion is a function (picture, amounts, rng) -> (words, frames):
 - rng: decides direction and size before any frame is drawn, so a frame depends on its own amount alone;
 - words: 'moving left', for a caption; frames: uint8 (3, H, W), one for each amount.
 
-A new motion is one function and one line in MOTIONS. None may turn one kind of picture into another (colour into
-grey, a picture into its edges): those pairs are what the ablations measure. What a motion uncovers is white, or black
-in a picture that is mostly black (edge maps), so the background stays what it was. Left and right are the viewer's,
-and turning right is clockwise. Imports no torch: worker processes draw with this.
+A new motion is one function and one name in its group; those that keep the layout are in `datamodules.restylings`.
+None may turn one kind of picture into another (colour into grey, a picture into its edges): those pairs are what the
+ablations measure. What a motion uncovers is white, or black in a picture that is mostly black (edge maps), so the
+background stays what it was. Left and right are the viewer's, and turning right is clockwise. Imports no torch: worker
+processes draw with this.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-DARK = 24  # of 255; a turned edge map is not quite black
-Moved = tuple[str, list[np.ndarray]]
+from datamodules.restylings import RESTYLINGS, Moved, background, colourful, frames_of
+
+FAMILY = "family"  # the motion that needs a second picture: another glyph of the same base
 SIDES = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 CORNERS = {f"{v} {h}": (0.7 * SIDES[h][0], 0.7 * SIDES[v][1]) for v in ("up", "down") for h in ("left", "right")}
 DIRECTIONS = {**SIDES, **CORNERS}
@@ -41,16 +43,6 @@ class Pose(NamedTuple):
     lean: float = 0.0
 
 
-def background(picture: np.ndarray) -> int:
-    """0 for an edge map, of which more than half is black (64 % or more of each, others 48 % or less), else 255."""
-    return 0 if 2 * np.count_nonzero(picture > DARK) < picture.size else 255
-
-
-def colourful(picture: np.ndarray) -> bool:
-    """Whether enough of a picture (3, H, W) has a colour for a turn of the hue to be seen: 8 % of its pixels."""
-    return float((np.ptp(picture, axis=0) > 50).mean()) > 0.08
-
-
 def unlike(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether two pictures (3, H, W) visibly differ: by more than 3 of 255 on average."""
     return float(np.abs(one.astype(np.int16) - other).mean()) > 3
@@ -65,7 +57,7 @@ def random_pose(rng: random.Random) -> Pose:
 
 def posed(picture: np.ndarray, pose: Pose) -> np.ndarray:
     """A picture (3, H, W) laid into its own frame anew."""
-    return _frames(picture, (1.0,), lambda pixels, _: _place(pixels, pose))[0]
+    return frames_of(picture, (1.0,), lambda pixels, _: _place(pixels, pose))[0]
 
 
 def move(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
@@ -138,7 +130,7 @@ def wave(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> M
         x, y = _grid(*pixels.shape[:2])
         return _sample(pixels, x + size * a * np.sin(2 * math.pi * (periods * y - a) + phase), y)
 
-    return "waving", _frames(picture, amounts, change)
+    return "waving", frames_of(picture, amounts, change)
 
 
 def twist(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
@@ -151,61 +143,7 @@ def twist(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> 
         cos, sin = np.cos(angle), np.sin(angle)
         return _sample(pixels, cos * x + sin * y, cos * y - sin * x)
 
-    return "twisting", _frames(picture, amounts, change)
-
-
-def recolour(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
-    """The hue turns by 90 to 180 degrees; white, grey and black stay as they are."""
-    most = rng.choice((-1.0, 1.0)) * rng.uniform(45, 90)  # OpenCV counts hues in steps of two degrees
-
-    def change(pixels: np.ndarray, a: float) -> np.ndarray:
-        import cv2
-
-        hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
-        hsv[..., 0] = (hsv[..., 0].astype(np.int16) + round(most * a)) % 180
-        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-
-    return "changing colour", _frames(picture, amounts, change)
-
-
-def darken(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
-    """Everything, the background too, down to 30 to 50 % of its brightness."""
-    least = rng.uniform(0.3, 0.5)
-    return "getting darker", _frames(picture, amounts, lambda pixels, a: _mixed(pixels, 0, a * (1 - least)))
-
-
-def fade(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
-    """Into the background, until 20 to 40 % of the picture are left."""
-    left = rng.uniform(0.2, 0.4)
-    ground = background(picture)
-    return "fading", _frames(picture, amounts, lambda pixels, a: _mixed(pixels, ground, a * (1 - left)))
-
-
-def blur(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
-    """By a Gaussian whose deviation grows to 3 to 5 % of the side."""
-    most = rng.uniform(0.03, 0.05) * picture.shape[1]
-
-    def change(pixels: np.ndarray, a: float) -> np.ndarray:
-        import cv2
-
-        return cv2.GaussianBlur(pixels, (0, 0), most * a, borderType=cv2.BORDER_REPLICATE)
-
-    return "getting blurred", _frames(picture, amounts, change)
-
-
-def pixelate(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
-    """Into squares that grow to 8 to 14 % of the side."""
-    most = rng.uniform(0.08, 0.14)
-
-    def change(pixels: np.ndarray, a: float) -> np.ndarray:
-        import cv2
-
-        height, width = pixels.shape[:2]
-        cells = max(2, round(1 / (1 / width + most * a)))
-        small = cv2.resize(pixels, (cells, cells), interpolation=cv2.INTER_AREA)
-        return cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
-
-    return "getting pixelated", _frames(picture, amounts, change)
+    return "twisting", frames_of(picture, amounts, change)
 
 
 def still(picture: np.ndarray, amounts: Sequence[float], rng: random.Random) -> Moved:
@@ -238,15 +176,7 @@ def _towards(picture: np.ndarray, amounts: Sequence[float], end: dict[str, float
 
 def _along(picture: np.ndarray, amounts: Sequence[float], path: Callable[[float], Pose]) -> list[np.ndarray]:
     """Frames in the poses of a path."""
-    return _frames(picture, amounts, lambda pixels, a: _place(pixels, path(a)))
-
-
-def _frames(
-    picture: np.ndarray, amounts: Sequence[float], change: Callable[[np.ndarray, float], np.ndarray]
-) -> list[np.ndarray]:
-    """`change` of the picture as (H, W, 3), as OpenCV wants it, for every amount; the picture itself at 0."""
-    pixels = np.ascontiguousarray(picture.transpose(1, 2, 0))
-    return [np.ascontiguousarray(change(pixels, a).transpose(2, 0, 1)) if a else picture for a in amounts]
+    return frames_of(picture, amounts, lambda pixels, a: _place(pixels, path(a)))
 
 
 def _place(pixels: np.ndarray, pose: Pose) -> np.ndarray:
@@ -281,15 +211,65 @@ def _sample(pixels: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return cv2.remap(pixels, columns, rows, cv2.INTER_LINEAR, borderValue=[background(pixels)] * 3)
 
 
-def _mixed(pixels: np.ndarray, value: int, share: float) -> np.ndarray:
-    """(1 - share) of the pixels and `share` of one grey value."""
-    import cv2
-
-    return cv2.convertScaleAbs(pixels, alpha=1 - share, beta=value * share)
-
-
 Motion = Callable[[np.ndarray, Sequence[float], random.Random], Moved]
-NEEDS_COLOUR = frozenset({"recolour"})
-LAYOUT = (move, turn, zoom, two_at_once, stretch, lean, jump, circle, sway)
-LOOKS = (wave, twist, recolour, darken, fade, blur, pixelate, still)
-MOTIONS: dict[str, Motion] = {motion.__name__: motion for motion in (*LAYOUT, *LOOKS)}
+MOVES = (move, turn, zoom, two_at_once, stretch, lean, jump, circle, sway, wave, twist)
+MOTIONS: dict[str, Motion] = {motion.__name__: motion for motion in (still, *MOVES, *RESTYLINGS)}
+GROUPS: dict[str, tuple[str, ...]] = {
+    "still": ("still",),
+    "move": tuple(motion.__name__ for motion in MOVES),
+    "restyle": tuple(motion.__name__ for motion in RESTYLINGS),
+    "family": (FAMILY,),
+}
+NEEDS_COLOUR = frozenset({"recolour", "swap", "tint"})  # nothing to see without, or grey would turn into colour
+# Line art and edges have two tones: most of these would not be seen, and a negative would turn one into the other.
+NEEDS_FILL = frozenset({"negative", "posterise", "brighten", "contrast", "ground", "silhouette", "thin"})
+NEEDS_NO_OUTLINE = frozenset({"thin"})  # without its outlines an OpenMoji comes close to the other style
+MOTION_SHARES = {"still": 0.05, "move": 0.3, "restyle": 0.6, "family": 0.05}
+# The progress at which a restyling is complete: every form of several frames shows this moment or a later one, so it
+# holds the whole change, and ends with the original if the clip runs backward.
+RESTYLED = 1 / 2
+ONE_WAY = frozenset({"still", FAMILY, "jump", "circle"})  # backward they would look the same, or be named wrongly
+
+
+def fitting(picture: np.ndarray, kind: str, related: bool) -> dict[str, list[str]]:
+    """The motions of each group that can be seen on a picture of this kind and leave its kind what it is.
+
+    related: whether there is a second picture for a family clip.
+    """
+    colour = colourful(picture)
+    barred = set() if related else {FAMILY}
+    barred |= set() if colour else NEEDS_COLOUR
+    barred |= set() if colour or kind == "grey" else NEEDS_FILL
+    barred |= NEEDS_NO_OUTLINE if kind == "openmoji" else set()
+    return {group: [name for name in names if name not in barred] for group, names in GROUPS.items()}
+
+
+def choose(
+    shares: Mapping[str, float], picture: np.ndarray, kind: str, related: bool, rng: random.Random
+) -> tuple[str, bool]:
+    """A motion that fits the picture, its group with these shares ('still' where no group has one); and whether it
+    runs backward, as half of those do that can."""
+    names = fitting(picture, kind, related)
+    left = {group: share for group, share in shares.items() if names[group]} or {"still": 1.0}
+    name = rng.choice(names[rng.choices(list(left), list(left.values()))[0]])
+    return name, rng.random() < 0.5 and name not in ONE_WAY
+
+
+def shown(name: str, picture: np.ndarray, progress: Sequence[float], backward: bool, rng: random.Random) -> Moved:
+    """A motion by progress in the clip instead of by amounts: at its own pace, and from its end if `backward`."""
+    amounts = [min(1.0, p / RESTYLED) for p in progress] if name in GROUPS["restyle"] else progress
+    words, frames = MOTIONS[name](picture, [1 - a for a in amounts] if backward else amounts, rng)
+    return f"back from {words}" if backward else words, frames
+
+
+def check_shares(table: str, shares: Mapping[str, Any], legal: Collection[str] = ()) -> dict[str, Any]:
+    """The table, if every name is legal (any, if none is given) and every share a number above 0; any sum will do."""
+    unknown = [name for name in shares if legal and name not in legal]
+    if unknown:
+        raise ValueError(f"unknown {table[:-1]} '{unknown[0]}' in {table}: legal {table} are {', '.join(legal)}")
+    if not shares:
+        raise ValueError(f"{table} is empty: it must name at least one, with its share")
+    for name, share in shares.items():
+        if not isinstance(share, int | float) or not 0 < share < float("inf"):
+            raise ValueError(f"the share of '{name}' in {table} is {share!r}: it must be a number above 0")
+    return dict(shares)

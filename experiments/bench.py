@@ -98,9 +98,7 @@ def composed(exp: str, *overrides: str) -> dict[str, Any]:
 def tables(sections: list[str], given: dict[str, str], effort: Effort) -> Iterator[Table]:
     """The tables of the sections, each as soon as it is measured."""
     overrides = [f"data.batch_size={given['batch']}"] if given["batch"] else []
-    mini = composed(
-        given["exp"], "scale=scratch", *overrides
-    )  # the stock model that it is held against trains all, too
+    mini = composed(given["exp"], *overrides)
     for section in sections:
         if section == "attention":
             yield from _attention(mini, given, effort)
@@ -109,7 +107,7 @@ def tables(sections: list[str], given: dict[str, str], effort: Effort) -> Iterat
         elif section == "block":
             yield _block(given["exp"], effort)
         elif section == "profile":
-            yield _profile(composed(given["exp"], *overrides), effort)
+            yield _profile(mini, effort)
         else:
             yield _codec(mini, effort)
 

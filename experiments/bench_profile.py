@@ -82,7 +82,10 @@ def profile_table(batch: Batch, config: Mapping[str, Any], effort: Effort) -> Ta
         table.add(name, 1e3 * seconds, f"{seconds / total:.1%}")
     table.add("whole step", 1e3 * total, "100%")
     count = sum(p.numel() for p in optimizer.param_groups[0]["params"])
-    table.note = f"{len(batch) / total:.0f} samples/s, {count:,} trained parameters; loading data is not part of it."
+    table.note = (
+        f"{len(batch) / total:.0f} samples/s, {count:,} trained parameters. Loading data is not part of it, and "
+        "pictures that the codec keeps are known, as after the first epoch."
+    )
     return table
 
 

@@ -16,8 +16,8 @@ from unigen.config import write_config
 from unigen.pipeline import Pipeline
 
 SMALL = (
-    "scale=scratch encoder/codec=patch_pca encoder.text.pretrained=null encoder.text.trained=true "
-    "metric=[canny_f1,ssim,psnr,rmse] data.size=32 data.limit=200 data.batch_size=4 data.val_items=4 evaluation.items=4 "
+    "encoder/codec=patch_pca metric=[canny_f1,ssim,psnr,rmse] evaluation.items=4 "
+    "data.size=32 data.limit=200 data.batch_size=4 data.val_items=4 "
     "backbone.config.num_layers=1 backbone.config.num_attention_heads=2 backbone.config.attention_head_dim=16 "
     "trainer.max_steps=2 validation.every=1 solver.steps=2 callback.sample_grid.items=2"
 ).split()

@@ -14,7 +14,6 @@ from small_runs import LORA, command, files, line, log, small, summary, train
 from tiny import ROOT, batch, choices, composed
 
 from unigen import export, results, training
-from unigen.build import build
 from unigen.learners.denoising import Denoising
 
 # Choices that need another key beside them: CogVideoX's time table is as long as the process's, and a flow has none.
@@ -194,18 +193,15 @@ def started(folder: Path, script: str, *words: str) -> subprocess.CompletedProce
     return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
-def test_the_shipped_family_adapts(tmp_path):
-    """The default scale: LoRA on the shipped base through the shipped codec, judged by the shipped judge."""
+def test_the_shipped_family_is_used(tmp_path):
+    """The default scale: through the shipped codec, judged by the shipped judge."""
     steps = ["trainer.max_steps=2", "validation.every=1", "solver.steps=2", "callback.sample_grid.items=2"]
     items = ["data.batch_size=2", "data.val_items=2", "evaluation.items=2"]
     pipeline = train(composed("+exp=fcd_mask_a", "logger=[jsonl]", f"run_dir={tmp_path}", *steps, *items))
     metrics = summary(tmp_path)["metrics"]
     assert set(metrics) == set(choices("metric"))
     assert metrics["mini_clip_i"]["high"] > 0.8 > metrics["mini_clip_i"]["value"], "it knows a glyph from noise"
-    frozen = build(composed("backbone.pretrained=shipped:video_base")["backbone"]).model.state_dict()
-    kept = {n.replace("base_layer.", ""): p for n, p in pipeline.backbone.model.named_parameters()}
-    assert torch.equal(kept["transformer_blocks.0.attn1.to_q.weight"], frozen["transformer_blocks.0.attn1.to_q.weight"])
-    assert 0 < sum(f.stat().st_size for f in (tmp_path / "export").iterdir()) < 10 * 2**20, "adapters alone"
+    assert not any(p.requires_grad for p in pipeline.codec.parameters())
     again, _ = export.load(tmp_path / "export")
     assert same(pipeline, again)
 

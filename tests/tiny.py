@@ -48,11 +48,9 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 def tiny(*overrides: str, tasks: tuple[str, ...] = ("canny", "subject"), **sizes: Any) -> dict[str, Any]:
-    """The same with every backbone shrunk, nothing pretrained, everything trained, and small encoders."""
-    scale = () if any(word.startswith("scale=") for word in overrides) else ("scale=scratch",)
-    config = deepcopy(_composed(*scale, "encoder/codec=patch_pca", "encoder/text=byt5_mini", *overrides))
-    config.backbone.pretrained = config.encoder.text.pretrained = None
-    config.encoder.text.trained = True
+    """The same with every backbone shrunk, nothing pretrained, and small encoders."""
+    config = deepcopy(_composed("encoder/codec=patch_pca", "encoder/text=byt5_mini", *overrides))
+    config.backbone.pretrained = None
     for key, value in {**SIZES, **sizes}.items():
         if key in config.backbone.config:
             config.backbone.config[key] = value

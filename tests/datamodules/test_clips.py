@@ -14,14 +14,30 @@ import pytest
 import torch
 import yaml
 
-from datamodules.clips import FAMILY, FORMS, LONGEST, SHARES, STYLES, ClipData, ClipDataset, Form
+from datamodules.clips import FAMILY, FORMS, LONGEST, POSED, SHARES, STYLES, ClipData, ClipDataset, Form
 from datamodules.emoji_cache import KINDS
 from datamodules.emoji_names import base_of, caption, subject
-from datamodules.motions import MOTIONS, NEEDS_COLOUR, Pose, background, colourful, posed, unlike
+from datamodules.motions import (
+    GROUPS,
+    MOTION_SHARES,
+    MOTIONS,
+    NEEDS_COLOUR,
+    NEEDS_FILL,
+    ONE_WAY,
+    Pose,
+    background,
+    choose,
+    colourful,
+    fitting,
+    posed,
+    unlike,
+)
+from datamodules.restylings import COVERS, RESTYLINGS
 from unigen.types import CONDITION, TARGET, Batch, ImageSlot, collate
 
 ROOT = Path(__file__).parents[2]
 EIGHTHS = [k / 8 for k in range(9)]
+COLOUR_KINDS = ("twemoji", "openmoji")
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +91,10 @@ def drawn(make, kind: str) -> list[np.ndarray]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_motion_is_seen_and_starts_from_the_picture(make, name, kind):
     """Also: a frame depends on its own amount alone, and what a motion draws by rng is the same for every form."""
-    pictures = [p for p in drawn(make, kind) if colourful(p) or name not in NEEDS_COLOUR]
-    assert bool(pictures) == (kind in ("twemoji", "openmoji") or name not in NEEDS_COLOUR)
+    pictures = [p for p in drawn(make, kind) if name in itertools.chain(*fitting(p, kind, False).values())]
+    filled = {"twemoji", "openmoji", "grey"} - ({"openmoji"} if name == "thin" else set())
+    legal = COLOUR_KINDS if name in NEEDS_COLOUR else filled if name in NEEDS_FILL else KINDS
+    assert bool(pictures) == (kind in legal)
     changes = []
     for seed, picture in enumerate(pictures):
         words, frames = MOTIONS[name](picture, EIGHTHS, random.Random(seed))
@@ -89,6 +107,34 @@ def test_every_motion_is_seen_and_starts_from_the_picture(make, name, kind):
         assert not np.any(changes)
     elif changes:
         assert np.median(changes) > 2 and np.min(changes) > 0
+
+
+def shift(one: np.ndarray, other: np.ndarray) -> float:
+    """How far one must be shifted for its contours to lie on the other's, in pixels, whatever their sign and colour."""
+    contours = [np.abs(np.gradient(p.astype(float).mean(axis=0))).sum(axis=0) for p in (one, other)]
+    match = np.fft.ifft2(np.fft.fft2(contours[0]) * np.conj(np.fft.fft2(contours[1]))).real
+    side = match.shape[0]
+    return float(np.hypot(*((i + side // 2) % side - side // 2 for i in np.unravel_index(match.argmax(), match.shape))))
+
+
+def test_restylings_keep_the_layout_and_moves_do_not(make):
+    """Those that cover a part are left out, since what they cover has no contours, and squares have their own."""
+    for motion in [m for m in RESTYLINGS if m not in COVERS and m.__name__ != "pixelate"]:
+        shifts = []
+        for kind in KINDS:
+            fit = [p for p in drawn(make, kind) if motion.__name__ in fitting(p, kind, False)["restyle"]]
+            shifts += [shift(p, motion(p, [1.0], random.Random(i))[1][0]) for i, p in enumerate(fit)]
+        assert shifts and np.mean(np.array(shifts) <= 2) > 0.8, (motion.__name__, shifts)
+    moved = [shift(p, MOTIONS["move"](p, [1.0], random.Random(i))[1][0]) for i, p in enumerate(drawn(make, "openmoji"))]
+    assert np.mean(np.array(moved) <= 2) < 0.2  # the check can fail
+
+
+def test_covers_take_nothing_but_what_they_cover(make):
+    """Each pixel is the picture's own or the one flat colour of the cover."""
+    for motion, picture in itertools.product(COVERS, drawn(make, "twemoji")):
+        end = motion(picture, [1.0], random.Random(3))[1][0]
+        new = end[:, (end != picture).any(axis=0)]
+        assert 0 < new.shape[1] < 0.8 * picture[0].size and len(np.unique(new, axis=1).T) == 1
 
 
 def test_words_say_where_a_picture_goes():
@@ -155,12 +201,12 @@ def test_moments_are_evenly_spread_over_nine():
     assert Form(True, 2, 1.0).moments == moments[3] != moments[2]
 
 
-def test_half_of_the_clips_start_in_a_random_pose(make):
+def test_some_clips_are_in_a_random_pose(make):
     dataset = make().dataset("train")
-    plans = [dataset.plan(i) for i in range(200)]
-    assert 70 < sum(plan.moved for plan in plans) < 130
+    plans = [dataset.plan(i) for i in range(400)]
+    assert abs(sum(plan.moved for plan in plans) / 400 - POSED) < 0.08
     for plan in plans[:60]:
-        start = dataset.draw(plan, [0.0])[1][0]
+        start = dataset.draw(plan._replace(backward=False), [0.0])[1][0]
         assert np.array_equal(start, dataset.pictures.picture(plan.kind, plan.glyphs[0])) != plan.moved
 
 
@@ -169,9 +215,42 @@ def test_kinds_and_motions_have_their_shares(make):
     plans = [dataset.plan(i) for i in range(2000)]
     kinds, motions = Counter(plan.kind for plan in plans), Counter(plan.motion for plan in plans)
     assert all(abs(kinds[kind] / 2000 - share) < 0.04 for kind, share in SHARES.items())
-    assert set(motions) == {*MOTIONS, FAMILY}
-    assert max(motions.values()) < 3 * min(motions[name] for name in MOTIONS if name not in NEEDS_COLOUR)
+    assert set(motions) == {*MOTIONS, FAMILY} == set(itertools.chain(*GROUPS.values()))
+    for group, share in MOTION_SHARES.items():  # a picture without relatives leaves the family's share to the others
+        assert abs(sum(motions[name] for name in GROUPS[group]) / 2000 - share) < 0.06
+    assert 0.4 < sum(plan.backward for plan in plans if plan.motion not in ONE_WAY) / 2000 < 0.55
+    assert not any(plan.backward for plan in plans if plan.motion in ONE_WAY)
     assert {plan.glyphs[0] for plan in plans} == set(make().emoji.indices["train"])
+
+
+def test_groups_without_a_fitting_motion_leave_their_share_to_the_others(make):
+    picture, rng = drawn(make, "line")[0], random.Random(0)
+    names = {choose({"family": 9.0, "move": 1.0}, picture, "line", False, rng)[0] for _ in range(50)}
+    assert names <= set(GROUPS["move"]) and len(names) > 5
+    assert choose({"family": 1.0}, picture, "line", False, rng) == ("still", False)
+    assert choose({"family": 1.0}, picture, "line", True, rng) == (FAMILY, False)
+    only = make(motions={"restyle": 1}).dataset("train")
+    assert {only.plan(i).motion for i in range(300)} == set(GROUPS["restyle"])
+
+
+def test_a_backward_clip_ends_as_the_original(make):
+    """It is the forward clip reversed; a restyling takes half of the clip, so every form of some frames ends so."""
+    dataset = make().dataset("train")
+    seen = 0
+    for plan in [plan for plan in map(dataset.plan, range(120)) if plan.motion not in ONE_WAY]:
+        there, back = plan._replace(backward=False), plan._replace(backward=True)
+        last = 4 if plan.motion in GROUPS["restyle"] else 8
+        words, forward = dataset.draw(there, EIGHTHS)
+        prefixed, frames = dataset.draw(back, EIGHTHS)
+        assert prefixed == f"back from {words}"
+        assert np.array_equal(np.stack(frames[: last + 1]), np.stack(forward[last::-1]))
+        assert all(np.array_equal(frame, forward[0]) for frame in frames[last:])
+        assert all(np.array_equal(frame, forward[last]) for frame in forward[last:])
+        seen += not np.array_equal(np.stack(forward[: last + 1]), np.stack(forward[last::-1]))
+        if last == 4:
+            ends = [form.moments[-1] for form in dataset.forms.values() if len(form.moments) > 1]
+            assert min(ends) >= last
+    assert seen > 80  # forward is not its own reversal
 
 
 def test_splits_are_disjoint_by_base_in_all_that_clips_show(make):
@@ -211,18 +290,19 @@ def test_a_clip_shows_one_kind_throughout(make, kind):
     dataset, plans = of_kind(make, kind, 120)
     assert {plan.kind for plan in plans} == {kind}
     for plan in plans:
-        frames = np.stack(dataset.draw(plan, EIGHTHS)[1])
+        frames = np.stack(dataset.draw(plan._replace(backward=False), EIGHTHS)[1])
         colour = np.ptp(frames, axis=1).max(axis=(1, 2))  # of every frame
         if kind not in ("twemoji", "openmoji"):
             assert colour.max() == 0
         elif colourful(frames[0]):
             assert colour.min() > 10
-        assert background(frames[0]) == (0 if kind == "canny" else 255)
+        assert background(frames[0]) == (0 if kind == "canny" else 255)  # of the original, the first frame forward
         uncovered = posed(frames[0], Pose(right=0.5))[..., :10]
         assert uncovered.max() == 0 if kind == "canny" else uncovered.min() == 255
         rim = np.median(np.concatenate([frames[..., 0, :], frames[..., -1, :]], axis=-1))
-        if kind in ("canny", "line") and plan.motion != "darken":  # their first and last row: no motion changes it
-            assert rim < 40 if kind == "canny" else rim == 255
+        spreads = plan.motion in ("darken", "noise", "pixelate", "blur", "thick")  # into the first and last row
+        if kind in ("canny", "line") and not spreads:
+            assert rim < 40 if kind == "canny" else rim == 255, plan
 
 
 def test_prompts_fit_and_say_what_a_clip_shows(make):
@@ -330,6 +410,7 @@ def test_the_yaml_lists_every_argument_with_its_default():
     defaults = dict(ClipData.__init__.__kwdefaults__)
     assert set(written) == {"_target_", *defaults}
     assert written["forms"] == FORMS and written["kinds"] == SHARES and written["clips"] == defaults["clips"]
+    assert written["motions"] == MOTION_SHARES
 
 
 @pytest.mark.parametrize(
@@ -341,6 +422,9 @@ def test_the_yaml_lists_every_argument_with_its_default():
         ({"kinds": {"sepia": 1}}, "unknown kind 'sepia'.*twemoji, openmoji, line, canny, grey"),
         ({"kinds": {}}, "kinds is empty"),
         ({"kinds": {"line": 0}}, "'line' in kinds is 0.*above 0"),
+        ({"motions": {"dance": 1}}, "unknown motion 'dance' in motions.*still, move, restyle, family"),
+        ({"motions": {}}, "motions is empty"),
+        ({"motions": {"move": -1}}, "'move' in motions is -1.*above 0"),
         ({"forms": {}}, "forms is empty"),
         ({"forms": {"a": {"first": True, "frame": 1, "share": 1}}}, r"forms\.a.*frame.*first, frames, share"),
         ({"forms": {"a": {"first": "yes", "frames": 1, "share": 1}}}, r"forms\.a\.first='yes'"),

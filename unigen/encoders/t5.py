@@ -54,10 +54,10 @@ class T5Text(nn.Module):
         self._known = Memo(FEATURE_MEMORY)
 
     def encode(self, prompts: list[str]) -> Tensor:
-        """(B, T, D) features; a frozen encoder reads each distinct prompt once."""
+        """(B, T, D) features; a frozen encoder reads each distinct prompt once, in its weights' precision."""
         if self.trained:
             return self._features(prompts)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(self.model.device.type, enabled=False):
             features = self._known(prompts, lambda missing: self._features([prompts[i] for i in missing]))
         return features.to(self.model.device)
 
