@@ -18,17 +18,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.emoji import EmojiData
 from datamodules.emoji_cache import KINDS, EmojiPictures
 from datamodules.emoji_names import base_of, caption, subject
-from datamodules.keyed import KeyedBatchSampler
+from datamodules.keyed import KeyedBatchSampler, KeyedData
 from datamodules.motions import FAMILY, GROUPS, MOTION_SHARES, check_shares, choose, posed, random_pose, shown, unlike
 from unigen.noise import mix
-from unigen.types import CONDITION, TARGET, Batch, ImageSlot, Sample, collate
+from unigen.types import CONDITION, TARGET, Batch, ImageSlot, Sample
 
 MOMENTS = 9
 LONGEST = 78  # bytes of a prompt; what does not fit is left out, the motion first
@@ -178,7 +177,7 @@ class FormBatchSampler(Sampler[list[tuple[str, int, int]]]):
             yield [(name, index, seed) for index, seed in batch]
 
 
-class ClipData(LightningDataModule):
+class ClipData(KeyedData):
     """Clips of `size` x `size` pixels in batches of `unigen.types.Batch`; every batch has one form.
 
     clips: how many training clips there are; clip i is the same whatever `seed` is. An epoch shows each once.
@@ -214,17 +213,16 @@ class ClipData(LightningDataModule):
         cache: str | Path | None = None,
         limit: int | None = None,
     ) -> None:
-        super().__init__()
         if list(tasks) != ["clip"]:
             raise ValueError(f"tasks={tasks!r} is not legal for the clip data: it must be [clip]")
         if clips < 1:
             raise ValueError(f"clips={clips} leaves no data: it must be at least 1")
         counts = {"val_items": val_items, "test_items": test_items, "num_workers": num_workers}
         self.emoji = EmojiData(size=size, batch_size=batch_size, cache=cache, limit=limit, **counts)
-        self.size, self.batch_size, self.seed, self.clips = size, batch_size, seed, clips
+        super().__init__(batch_size, seed, num_workers)
+        self.size, self.clips = size, clips
         self.forms, self.kinds = check_forms(forms), check_kinds(kinds)
         self.motions = check_shares("motions", motions, GROUPS)
-        self.num_workers, self.start_batch = num_workers, None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -246,8 +244,7 @@ class ClipData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless keyed batches of this rank."""
-        batches = KeyedBatchSampler(self.clips, self.batch_size, self.seed, self._start())
-        return self._loader(self.dataset("train"), FormBatchSampler(batches, self.forms))
+        return self.loader(self.dataset("train"), FormBatchSampler(self.keyed_batches(self.clips), self.forms))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The fixed validation batches; every rank gets all of them."""
@@ -266,12 +263,6 @@ class ClipData(LightningDataModule):
             indices = sorted(indices, key=lambda index: mix("clip order", names[index]))
         return ClipDataset(self.emoji.pictures, indices, split, self.kinds, self.motions, self.forms)
 
-    def _start(self) -> int:
-        """The first training batch: `start_batch`, or what the trainer has already consumed."""
-        if self.start_batch is not None:
-            return self.start_batch
-        return self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
-
     def _in_turn(self) -> list[str]:
         """The forms' names, those with `first` in front, otherwise as in the table."""
         return sorted(self.forms, key=lambda name: not self.forms[name].first)
@@ -281,15 +272,4 @@ class ClipData(LightningDataModule):
         items = range(self.emoji.items[split])
         parts = [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)]
         batches = [[(name, i, mix("clip", split, i)) for i in part] for part in parts for name in self._in_turn()]
-        return self._loader(self.dataset(split), batches)
-
-    def _loader(self, dataset: ClipDataset, batches: object) -> DataLoader[Batch]:
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else every new iterator would draw from the global one
-        )
+        return self.loader(self.dataset(split), batches)

@@ -11,17 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.emoji_cache import KINDS, EmojiPictures, glyphs
 from datamodules.emoji_names import base_of
 from datamodules.emoji_tasks import check_tasks, emoji_sample, emoji_slots, user_sample
-from datamodules.keyed import KeyedBatchSampler
+from datamodules.keyed import KeyedData
 from datamodules.pictures import read_image
 from unigen.noise import mix
-from unigen.types import Batch, ImageSlot, Sample, collate
+from unigen.types import Batch, ImageSlot, Sample
 
 SPLITS = ("train", "val", "test")
 
@@ -68,7 +67,7 @@ class EmojiDataset(Dataset):
         return emoji_sample(self.pictures, self.indices[index], seed, self.tasks, self.slots, self.flip)
 
 
-class EmojiData(LightningDataModule):
+class EmojiData(KeyedData):
     """Emoji pictures of `size` x `size` pixels in batches of `unigen.types.Batch`.
 
     tasks: names from `datamodules.emoji_tasks.TASKS`; of several, each sample draws one by its seed.
@@ -77,9 +76,7 @@ class EmojiData(LightningDataModule):
     flip: probability of mirroring condition and target together, in training only; glyphs with text do not like it.
     limit: use only this many glyphs, evenly spaced (for tests).
 
-    Training batches are keyed (see `datamodules.keyed`) and endless. They start at `start_batch` if that is set
-    before the loader is built, else at the attached trainer's global_step * accumulate_grad_batches, which Lightning
-    restores before it asks for the loader. Use Trainer(use_distributed_sampler=False, max_steps=...).
+    Training batches are keyed and endless (see `datamodules.keyed`, also for where they start).
     Raises ValueError for an unknown task or a number out of range.
     """
 
@@ -97,7 +94,6 @@ class EmojiData(LightningDataModule):
         flip: float = 0.0,
         limit: int | None = None,
     ) -> None:
-        super().__init__()
         smallest = {"size": 8, "batch_size": 1, "val_items": 1, "test_items": 1, "num_workers": 0}
         given = {"size": size, "batch_size": batch_size, "val_items": val_items, "test_items": test_items}
         for name, value in {**given, "num_workers": num_workers}.items():
@@ -107,9 +103,9 @@ class EmojiData(LightningDataModule):
                 )
         if not 0 <= flip <= 1:
             raise ValueError(f"flip={flip} is not a probability: it must lie between 0 and 1")
-        self.size, self.batch_size, self.seed, self.flip = size, batch_size, seed, flip
+        super().__init__(batch_size, seed, num_workers)
+        self.size, self.flip = size, flip
         self.items = {"val": val_items, "test": test_items}
-        self.num_workers, self.start_batch = num_workers, None
         self._tasks = check_tasks(tasks)
         self.pictures = EmojiPictures(size, glyphs(limit), cache)
         self.indices = split_indices(self.pictures.names)
@@ -137,10 +133,8 @@ class EmojiData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless keyed batches of this rank."""
-        start = self._start()
-        sampler = KeyedBatchSampler(len(self.indices["train"]), self.batch_size, self.seed, start)
         dataset = EmojiDataset(self.pictures, self.indices["train"], self.tasks, self.flip)
-        return self._loader(dataset, sampler)
+        return self.loader(dataset, self.keyed_batches(len(dataset)))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The fixed validation batches; every rank gets all of them."""
@@ -161,28 +155,9 @@ class EmojiData(LightningDataModule):
         chosen = [(KINDS[i % len(KINDS)], train[order[i % len(train)]]) for i in range(n)]
         return torch.from_numpy(np.stack([self.pictures.picture(kind, index) for kind, index in chosen]))
 
-    def _start(self) -> int:
-        """The first training batch: `start_batch`, or what the trainer has already consumed."""
-        if self.start_batch is not None:
-            return self.start_batch
-        return self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
-
     def _fixed(self, split: str) -> DataLoader[Batch]:
         """Batches in a fixed order with fixed item seeds."""
         dataset = EmojiDataset(self.pictures, self.indices[split][: self.items[split]], self.tasks)
         if not len(dataset):
             raise ValueError(f"the {split} split of {len(self.pictures.names)} glyphs is empty: raise or drop `limit`")
-        items = [(i, mix("emoji", split, i)) for i in range(len(dataset))]
-        return self._loader(dataset, [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)])
-
-    def _loader(self, dataset: EmojiDataset, batches: object) -> DataLoader[Batch]:
-        workers = self.num_workers
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else every new iterator would draw from the global one
-        )
+        return self.loader(dataset, self.fixed_batches(len(dataset), "emoji", split))

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch.utils.data import Sampler
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from unigen.noise import mix
+from unigen.types import Batch, collate
 
 
 class KeyedBatchSampler(Sampler[list[tuple[int, int]]]):
@@ -64,3 +66,41 @@ def _world() -> tuple[int, int]:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_world_size(), distributed.get_rank()
     return 1, 0
+
+
+class KeyedData(LightningDataModule):
+    """What datamodules with keyed training batches share: where training starts, and how a loader is made.
+
+    Training starts at `start_batch` if that is set before the loader is built, else at the attached trainer's
+    global_step * accumulate_grad_batches, which Lightning restores before it asks for the loader.
+    Use Trainer(use_distributed_sampler=False, max_steps=...).
+    """
+
+    def __init__(self, batch_size: int, seed: int, num_workers: int) -> None:
+        super().__init__()
+        self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
+        self.start_batch: int | None = None
+
+    def keyed_batches(self, n: int) -> KeyedBatchSampler:
+        """Endless training batches over range(n), from where training starts."""
+        start = self.start_batch
+        if start is None:
+            start = self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
+        return KeyedBatchSampler(n, self.batch_size, self.seed, start)
+
+    def fixed_batches(self, n: int, *keys: str) -> list[list[tuple[int, int]]]:
+        """range(n) in order, in batches, each item with a seed of its own that keys and item decide."""
+        items = [(i, mix(*keys, i)) for i in range(n)]
+        return [items[i : i + self.batch_size] for i in range(0, n, self.batch_size)]
+
+    def loader(self, dataset: Dataset, batches: Sampler | list) -> DataLoader[Batch]:
+        """A loader of `Batch` in the order of `batches`."""
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else every new iterator would draw from the global one
+        )

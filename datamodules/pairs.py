@@ -14,16 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.emoji import EmojiData
 from datamodules.emoji_cache import EmojiPictures
 from datamodules.emoji_names import caption, subject
-from datamodules.keyed import KeyedBatchSampler
-from unigen.noise import mix
-from unigen.types import CONDITION, TARGET, Batch, ImageSlot, Sample, collate
+from datamodules.keyed import KeyedData
+from unigen.types import CONDITION, TARGET, Batch, ImageSlot, Sample
 
 STYLES = ("openmoji", "twemoji")
 SAME_STYLE = 0.15  # of the training pairs are one drawing twice
@@ -112,7 +110,7 @@ class PairDataset(Dataset):
         return (first, second), styled if rng.random() < STYLE_SAID and len(styled.encode()) <= LONGEST else words
 
 
-class PairsData(LightningDataModule):
+class PairsData(KeyedData):
     """Pairs of views, `first` and `second`, of `size` x `size` pixels in batches of `unigen.types.Batch`.
 
     In training the order of the styles is random, 15 in 100 pairs are one drawing twice, every picture is augmented
@@ -133,11 +131,10 @@ class PairsData(LightningDataModule):
         cache: str | Path | None = None,
         limit: int | None = None,
     ) -> None:
-        super().__init__()
         counts = {"val_items": val_items, "test_items": test_items, "num_workers": num_workers}
         self.emoji = EmojiData(size=size, batch_size=batch_size, cache=cache, limit=limit, **counts)
-        self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.num_workers, self.start_batch = num_workers, None
+        super().__init__(batch_size, seed, num_workers)
+        self.size = size
 
     @property
     def slots(self) -> tuple[ImageSlot, ...]:
@@ -155,7 +152,7 @@ class PairsData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless keyed batches of this rank."""
         dataset = PairDataset(self.emoji.pictures, self.emoji.indices["train"], varied=True)
-        return self._loader(dataset, KeyedBatchSampler(len(dataset), self.batch_size, self.seed, self._start()))
+        return self.loader(dataset, self.keyed_batches(len(dataset)))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The fixed validation batches; every rank gets all of them."""
@@ -165,12 +162,6 @@ class PairsData(LightningDataModule):
         """The fixed test batches; every rank gets all of them."""
         return self._fixed("test")
 
-    def _start(self) -> int:
-        """The first training batch: `start_batch`, or what the trainer has already consumed."""
-        if self.start_batch is not None:
-            return self.start_batch
-        return self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
-
     def _fixed(self, split: str) -> DataLoader[Batch]:
         """The first glyphs of a held-out split, in its order."""
         dataset = PairDataset(self.emoji.pictures, self.emoji.indices[split][: self.emoji.items[split]], varied=False)
@@ -178,16 +169,4 @@ class PairsData(LightningDataModule):
             raise ValueError(
                 f"the {split} split of {len(self.emoji.pictures.names)} glyphs is empty: raise or drop `limit`"
             )
-        items = [(i, mix("pair", split, i)) for i in range(len(dataset))]
-        return self._loader(dataset, [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)])
-
-    def _loader(self, dataset: PairDataset, batches: object) -> DataLoader[Batch]:
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else every new iterator would draw from the global one
-        )
+        return self.loader(dataset, self.fixed_batches(len(dataset), "pair", split))

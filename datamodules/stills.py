@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -19,9 +18,8 @@ from datamodules.clips import check_kinds
 from datamodules.emoji import EmojiData
 from datamodules.emoji_cache import EmojiPictures
 from datamodules.emoji_names import caption, subject
-from datamodules.keyed import KeyedBatchSampler
-from unigen.noise import mix
-from unigen.types import TARGET, Batch, ImageSlot, Sample, collate
+from datamodules.keyed import KeyedData
+from unigen.types import TARGET, Batch, ImageSlot, Sample
 
 SHIFT = 0.125  # of the side, at most, in each direction
 
@@ -62,7 +60,7 @@ class StillsDataset(Dataset):
         return Sample(self.slots, {"picture": image}, caption(glyph), (subject(glyph),), kind, f"{glyph}/{kind}")
 
 
-class StillsData(LightningDataModule):
+class StillsData(KeyedData):
     """Pictures of `size` × `size` pixels; training draws their kinds by the shares `kinds` and varies them.
 
     Held-out pictures are as drawn: validation goes through the kinds in turn, the test is one loader for each kind.
@@ -83,7 +81,7 @@ class StillsData(LightningDataModule):
         cache: str | Path | None = None,
         limit: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, seed, num_workers)
         self.kinds = check_kinds(kinds)
         self.emoji = EmojiData(
             size=size,
@@ -95,7 +93,6 @@ class StillsData(LightningDataModule):
             cache=cache,
             limit=limit,
         )
-        self.batch_size, self.seed, self.num_workers, self.start_batch = batch_size, seed, num_workers, None
 
     @property
     def slots(self) -> tuple[ImageSlot, ...]:
@@ -112,11 +109,8 @@ class StillsData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless keyed batches of this rank."""
-        start = self.start_batch
-        if start is None:
-            start = self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
         dataset = self._dataset("train", self.kinds, vary=True)
-        return self._loader(dataset, KeyedBatchSampler(len(dataset), self.batch_size, self.seed, start))
+        return self.loader(dataset, self.keyed_batches(len(dataset)))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Held-out pictures of all kinds, the same ones every time."""
@@ -132,16 +126,4 @@ class StillsData(LightningDataModule):
 
     def _fixed(self, split: str, kinds: Mapping[str, float]) -> DataLoader[Batch]:
         dataset = self._dataset(split, kinds, vary=False)
-        items = [(i, mix("still", split, i)) for i in range(len(dataset))]
-        return self._loader(dataset, [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)])
-
-    def _loader(self, dataset: StillsDataset, batches: object) -> DataLoader[Batch]:
-        workers = self.num_workers
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            generator=torch.Generator(),  # else every new iterator would draw from the global one
-        )
+        return self.loader(dataset, self.fixed_batches(len(dataset), "still", split))

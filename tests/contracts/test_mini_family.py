@@ -92,4 +92,3 @@ def test_a_config_that_builds_shapes_alone_says_what_the_weights_say(group, name
     stored = json.loads((SHIPPED / part / "config.json").read_text())
     assert {key: stored[key] for key in node["config"]} == node["config"]
     assert {**stored, "num_layers": 99, "latent_channels": 99} != stored, "negative control"
-
