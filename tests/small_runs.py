@@ -29,9 +29,14 @@ def _cache() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="unigen-pictures-")
 
 
+def kept_pictures() -> str:
+    """The word that keeps a run's pictures for this process, out of the user's own cache."""
+    return f"data.cache={_cache().name}"
+
+
 def line(*overrides: str) -> list[str]:
-    """The words of a small run, its pictures kept for this process."""
-    return [*SMALL, f"data.cache={_cache().name}", *overrides]
+    """The words of a small run."""
+    return [*SMALL, kept_pictures(), *overrides]
 
 
 def small(run_dir: Path, *overrides: str) -> dict[str, Any]:

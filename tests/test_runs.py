@@ -10,7 +10,7 @@ import lightning as L
 import pytest
 import torch
 from PIL import Image
-from small_runs import LORA, command, files, line, log, small, summary, train
+from small_runs import LORA, command, files, kept_pictures, line, log, small, summary, train
 from tiny import ROOT, batch, choices, composed
 
 from unigen import export, results, training
@@ -196,8 +196,9 @@ def started(folder: Path, script: str, *words: str) -> subprocess.CompletedProce
 def test_the_shipped_family_is_used(tmp_path):
     """The default scale: through the shipped codec, judged by the shipped judge."""
     steps = ["trainer.max_steps=2", "validation.every=1", "solver.steps=2", "callback.sample_grid.items=2"]
-    items = ["data.batch_size=2", "data.val_items=2", "evaluation.items=2"]
-    pipeline = train(composed("+exp=fcd_mask_a", "logger=[jsonl]", f"run_dir={tmp_path}", *steps, *items))
+    items = ["data.batch_size=2", "data.val_items=2", "evaluation.items=2", "data.limit=200"]
+    words = ["logger=[jsonl]", f"run_dir={tmp_path}", kept_pictures(), *steps, *items]
+    pipeline = train(composed("+exp=fcd_mask_a", *words))
     metrics = summary(tmp_path)["metrics"]
     assert set(metrics) == set(choices("metric"))
     assert metrics["mini_clip_i"]["high"] > 0.8 > metrics["mini_clip_i"]["value"], "it knows a glyph from noise"
