@@ -40,3 +40,13 @@ def test_shipped_weights_are_a_folder_of_this_package_in_fp32(tmp_path, monkeypa
     assert torch.equal(found.encoder.conv_in.weight, stock.encoder.conv_in.weight.float())
     with pytest.raises(ValueError, match=r"'shipped:large', config key k\) .* This package ships shipped:little$"):
         load_pretrained(AutoencoderKL, "shipped:large", "k")
+
+
+def test_a_folder_of_the_model_alone_will_do_and_half_precision_arrives_whole(tmp_path):
+    """What a run exports has no subfolder, and is stored in fp16."""
+    stock = AutoencoderKL(block_out_channels=(4,), norm_num_groups=2, layers_per_block=1)
+    stock.half().save_pretrained(tmp_path / "export" / "codec")
+    found = load_pretrained(AutoencoderKL, str(tmp_path / "export" / "codec"), "k", "vae")
+    assert torch.equal(found.encoder.conv_in.weight, stock.encoder.conv_in.weight.float())
+    with pytest.raises(ValueError, match="config key k"):
+        load_pretrained(AutoencoderKL, str(tmp_path / "export"), "k", "vae")

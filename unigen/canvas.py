@@ -26,7 +26,7 @@ def to_pixels(unit: Tensor) -> Tensor:
 def digest(picture_u8: Tensor) -> bytes:
     """A key for a uint8 picture of any shape, equal for equal pictures alone."""
     shape = "x".join(map(str, picture_u8.shape)).encode()
-    return blake2b(shape + picture_u8.contiguous().numpy().tobytes(), digest_size=16).digest()
+    return blake2b(shape + picture_u8.contiguous().cpu().numpy().tobytes(), digest_size=16).digest()
 
 
 def stitch(images: dict[str, Tensor], plan: Plan, slots: tuple[ImageSlot, ...]) -> list[Tensor]:

@@ -16,8 +16,8 @@ CC BY-SA 4.0, naming both."""
 
 def write_card(folder: Path, summary: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """`folder`/README.md: recipe, data, licence, figures with their protocol."""
-    model = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
-    kind = model.get("_class_name") or ", ".join(model.get("architectures") or ["see the folders"])
+    models = [json.loads(path.read_text()) for path in sorted(folder.rglob("config.json"))]
+    kind = ", ".join(model.get("_class_name") or model["architectures"][0] for model in models)
     stem = config["name"].removeprefix("mini_")
     count = summary["parameters"]
     lines = [

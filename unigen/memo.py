@@ -22,20 +22,19 @@ class Memo:
         self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
 
     def __call__(self, keys: Sequence[Hashable], compute: Callable[[list[int]], Tensor]) -> Tensor:
-        """Results (N, ...) in the order of `keys`; `compute(positions)` makes those of the missing ones, each once."""
-        missing = {key: i for i, key in reversed(list(enumerate(keys))) if key not in self._kept}
+        """Results (N, ...) on the CPU, in the order of `keys`; `compute(positions)` makes each missing one once."""
+        missing: dict[Hashable, int] = {}
+        for i, key in enumerate(keys):
+            if key not in self._kept:
+                missing.setdefault(key, i)
         found = {key: self._kept[key] for key in keys if key not in missing}
         for key in found:
             self._kept.move_to_end(key)
-        device = None
         if missing:
-            made = compute(list(missing.values()))
-            device = made.device
-            found.update(zip(missing, made.detach().cpu(), strict=True))
+            found.update(zip(missing, compute(list(missing.values())).detach().cpu(), strict=True))
             for key in missing:
                 self._keep(key, found[key].clone())  # a view would keep the whole batch alive
-        out = torch.stack([found[key] for key in keys])
-        return out if device is None else out.to(device)
+        return torch.stack([found[key] for key in keys])
 
     def _keep(self, key: Hashable, result: Tensor) -> None:
         self._kept[key] = result

@@ -25,7 +25,12 @@ def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
     prompt, prepared = given.get("prompt", ""), given.get("prepared", "false")
     if prepared not in ("true", "false"):
         raise ConfigError(f"prepared={prepared} is neither true nor false")
-    sample = build(config["data"]).user_sample(
+    data = build(config["data"])
+    if not hasattr(data, "user_sample"):
+        raise ConfigError(
+            f"run={folder} was trained on {config['data']['_target_']}, which takes no pictures of a user's"
+        )
+    sample = data.user_sample(
         given["condition"],
         prompt,
         (given.get("subject", prompt),),

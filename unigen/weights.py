@@ -1,7 +1,7 @@
 """Loading pretrained weights, with one clear sentence where they cannot be had."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,26 @@ def shipped_folder(source: str) -> Path:
 def load_pretrained(cls: type, source: str | None, key: str, subfolder: str | None = None) -> Any | None:
     """`cls.from_pretrained(source)`; None for a null source, and on the meta device, where shapes are enough.
 
-    "shipped:NAME" is a folder of this package; those weights are stored in fp16 and arrive in fp32.
+    `source` is a repository id or a folder, of a whole pipeline (then `subfolder` is read) or of this model alone, or
+    "shipped:NAME", a folder of this package. Weights arrive in fp32, in whatever precision they are stored.
     Raises ValueError naming the source and the config key `key` if the weights are absent.
     """
     if source is None or torch.empty(0).is_meta:
         return None
-    if source.startswith(SHIPPED):
-        return _load_shipped(cls, source, key)
+    shipped = source.startswith(SHIPPED)
+    folder = str(shipped_folder(source)) if shipped else source
     try:
-        where = {"subfolder": subfolder} if subfolder else {}
-        return cls.from_pretrained(source, **where)
+        if shipped and not Path(folder).is_dir():
+            raise FileNotFoundError(f"{folder} is not there")
+        alone = subfolder is None or (Path(folder) / "config.json").is_file()
+        with without_bars() if shipped else nullcontext():
+            model = cls.from_pretrained(folder, **({} if alone else {"subfolder": subfolder}))
     except Exception as error:  # the hubs raise a dozen unrelated types for "not there"
+        advice = f"This package ships {_shipped_names()}" if shipped else _advice(key)
         raise ValueError(
-            f"the weights of {cls.__name__} ('{source}', config key {key}) cannot be loaded: {_reason(error)}. "
-            f"Download them, set {key}=<folder>, or check the plan without weights by dry_run=true"
+            f"the weights of {cls.__name__} ('{source}', config key {key}) cannot be loaded: {_reason(error)}. {advice}"
         ) from error
+    return model.float() if isinstance(model, nn.Module) else model  # a tokenizer has no precision
 
 
 @contextmanager
@@ -57,20 +62,14 @@ def round_to_half(module: nn.Module) -> None:
             parameter.copy_(parameter.half().float())
 
 
-def _load_shipped(cls: type, source: str, key: str) -> Any:
-    folder = shipped_folder(source)
-    try:
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder} is not there")
-        with without_bars():
-            return cls.from_pretrained(str(folder)).float()
-    except Exception as error:
-        there = sorted(p.relative_to(shipped_folder("")).as_posix() for p in shipped_folder("").glob("**/config.json"))
-        names = ", ".join(f"{SHIPPED}{Path(name).parent.as_posix()}" for name in there)
-        raise ValueError(
-            f"the weights of {cls.__name__} ('{source}', config key {key}) cannot be loaded: {_reason(error)}. "
-            f"This package ships {names or 'none'}"
-        ) from error
+def _advice(key: str) -> str:
+    return f"Download them, set {key}=<folder>, or check the plan without weights by dry_run=true"
+
+
+def _shipped_names() -> str:
+    root = shipped_folder("")
+    found = sorted(path.parent.relative_to(root).as_posix() for path in root.rglob("config.json"))
+    return ", ".join(f"{SHIPPED}{name}" for name in found) or "none"
 
 
 def _reason(error: Exception) -> str:

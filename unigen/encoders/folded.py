@@ -3,17 +3,17 @@
 Shapes: N pictures, C latent channels, K = 3 * fold^2 folded channels, h and w rows and columns of latents.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from unigen.weights import load_pretrained
+from unigen.encoders.vae import ImageVAE
 
 
-class FoldedVAE(nn.Module):
+class FoldedVAE(ImageVAE):
     """`AutoencoderKL` whose input channels are the pixels of fold×fold squares: no convolution at full resolution.
 
     (Wan2.2's VAE and SANA's DC-AE start in the same way.) latent = (posterior mean - shift_factor) * scaling_factor;
@@ -25,25 +25,14 @@ class FoldedVAE(nn.Module):
     cacheable = True
 
     def __init__(self, config: Mapping[str, Any], fold: int, pretrained: str | None = None) -> None:
-        from diffusers import AutoencoderKL
-
-        super().__init__()
+        super().__init__(config, pretrained)
         if {config["in_channels"], config["out_channels"]} != {3 * fold * fold}:
             raise ValueError(
                 f"encoder.codec.config: in_channels and out_channels are {config['in_channels']} and "
                 f"{config['out_channels']}; with encoder.codec.fold {fold} both must be {3 * fold * fold}"
             )
-        load = load_pretrained(AutoencoderKL, pretrained, "encoder.codec.pretrained", "vae")
-        self.vae = (load or AutoencoderKL(**config)).requires_grad_(False).eval()
         self.fold = fold
         self.stride = fold * 2 ** (len(self.vae.config.block_out_channels) - 1)
-
-    @property
-    def channels(self) -> int:
-        return self.vae.config.latent_channels
-
-    def fit(self, pictures: Callable[[], Tensor]) -> None:
-        """Pretrained, or trained by `unigen.learners.codec`: nothing to fit."""
 
     @torch.no_grad()
     def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor:
