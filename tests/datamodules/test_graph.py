@@ -1,0 +1,518 @@
+"""AnnotationGraph: Graph200K's tasks and shares to the number, held-out tasks that are never drawn, the grammar."""
+
+import itertools
+import math
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from datamodules.graph import KINDS, UNSEEN, AnnotationGraph, Node
+from datamodules.graph_sampling import Task
+from unigen.build import build
+
+ROOT = Path(__file__).parents[2]
+
+# VisualCloze, as released: what each group holds, said once more and without the grammar
+DENSE = ["canny", "depth", "hed", "normal", "mlsd", "openpose", "sam2_mask", "uniformer"]
+DEGRADATIONS = """
+    blur compression pixelate oversharpen contrast_strengthen contrast_weaken quantization brighten darken
+    saturate_strengthen saturate_weaken
+    sr_x2 sr_x4 gaussian_noise gaussian_blur jpeg salt_pepper_noise poisson_noise low_light gray color_distortion
+    inpainting mosaic rain defocus barrel pincushion elastic frost rotate_90 rotate_180 rotate_270
+""".split()
+MAPS = [*DENSE, "mask"]
+RELEASED = {
+    "conditional_generation": [f"{m}>target" for m in [*MAPS, "foreground", "background"]],
+    "conditional_generation_with_reference": [f"reference+{m}>target" for m in [*MAPS, "background"]],
+    "conditional_generation_with_style": [
+        f"{m}+{style}_style_ref>{style}_style" for style in ("instant", "redux") for m in MAPS
+    ],
+    "dense_prediction": [f"target>{m}" for m in DENSE],
+    "generation_with_reference": ["reference>target"],
+    "subject_extraction": ["target>reference"],
+    "style_transfer": [
+        "target+instant_style_ref>instant_style",
+        "reference+instant_style_ref>instant_style",
+        "target+redux_style_ref>redux_style",
+    ],
+    "style_transfer_with_condition": [f"reference+{m}+instant_style_ref>instant_style" for m in MAPS],
+    "editing": ["depth_edit>target", "fill_edit>target"],
+    "editing_with_reference": ["reference+depth_edit>target", "reference+fill_edit>target"],
+    "restoration": [f"{d}>target" for d in DEGRADATIONS],
+    "restoration_with_reference": [f"reference+{d}>target" for d in DEGRADATIONS],
+}
+WITH_BBOX = {
+    "bbox>target",
+    "reference+bbox>target",
+    "bbox+instant_style_ref>instant_style",
+    "bbox+redux_style_ref>redux_style",
+    "reference+bbox+instant_style_ref>instant_style",
+}
+
+
+def graph200k(name: str = "graph200k", **changes) -> AnnotationGraph:
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "experiments" / "conf")):
+        node = compose(f"graph/{name}")["graph"]
+    return build({**node, **changes})
+
+
+@pytest.fixture(scope="module")
+def released() -> AnnotationGraph:
+    return graph200k()
+
+
+def drawings(**changes) -> AnnotationGraph:
+    """A small graph of other nodes: line art and colours of drawings in two styles."""
+    parts = {
+        "nodes": {
+            "condition": ["line", "colours", "alpha", "grey"],
+            "degradation": ["blur", "rain"],
+            "style": ["flat", "round"],
+            "edit": ["skin_tone"],
+        },
+        "sets": {"maps": ["line", "colours", "grey"], "shown": ["maps", "alpha"]},
+        "groups": {
+            "generation": {"one": ["shown > target"], "two": ["maps + maps > target"], "prediction": ["target > maps"]},
+            "styles": {"style": ["target|line + flat_ref > flat", "target + round_ref > round", "flat|round > target"]},
+            "repair": {"restoration": ["degradation > target"], "editing": ["edit > target"]},
+        },
+    }
+    return AnnotationGraph(**{**parts, **changes})
+
+
+def names(tasks) -> list[str]:
+    return [task.name for task in tasks]
+
+
+# --- Graph200K -----------------------------------------------------------------------------------------------------
+
+
+def test_graph200k_has_the_49_annotation_types(released):
+    kinds = Counter(node.kind for node in released.nodes.values())
+    assert kinds == {"condition": 12, "degradation": 32, "style": 2, "edit": 2, "reference": 1}
+    assert list(released.of_kind("degradation")) == DEGRADATIONS and len(set(DEGRADATIONS)) == 32
+    assert set(released.of_kind("condition")) == {*MAPS, "bbox", "foreground", "background"}
+    assert released.nodes["redux_style"].pictures == ("redux_style_ref", "redux_style")
+    assert released.nodes["depth"].pictures == ("depth",)
+    assert len(released.node_of) == 49 + 2 + 1 and released.node_of["redux_style_ref"] == "redux_style"
+
+
+def test_graph200k_has_exactly_the_released_tasks(released):
+    groups = {group: [t.name for t in released.tasks if t.group == group] for group in RELEASED}
+    assert groups == {group: sorted(tasks, key=groups[group].index) for group, tasks in RELEASED.items()}
+    assert len(released.tasks) == len(set(names(released.tasks))) == 129
+    assert [len(tasks) for tasks in RELEASED.values()] == [11, 10, 18, 8, 1, 1, 3, 9, 2, 2, 32, 32]
+    assert Counter(len(task.pictures) for task in released.tasks) == {2: 55, 3: 65, 4: 9}
+    assert len({task.meta_task for task in released.tasks}) == 5
+
+
+def test_the_papers_graph_has_the_bounding_box_wherever_the_mask_is_a_condition(released):
+    paper = graph200k("graph200k_bbox")
+    assert len(paper.tasks) == 134 and len(paper.nodes) == 49
+    assert set(names(paper.tasks)) - set(names(released.tasks)) == WITH_BBOX
+    assert set(names(released.tasks)) < set(names(paper.tasks))
+    masked = [task for task in released.tasks if "mask" in task.conditions]
+    assert {name.replace("bbox", "mask") for name in WITH_BBOX} == set(names(masked))
+
+
+def test_the_released_shares_are_uniform_over_groups_and_then_inside(released):
+    shares = released.training.probabilities()
+    assert math.isclose(sum(shares.values()), 1) and list(shares) == names(released.tasks)
+    for tasks in RELEASED.values():
+        assert all(math.isclose(shares[name], 1 / 12 / len(tasks)) for name in tasks)
+    assert round(100 * shares["reference>target"], 1) == 8.3
+    assert round(100 * shares["blur>target"], 2) == 0.26
+
+
+def test_the_unseen_menu_is_never_trained_on(released):
+    """Several maps, several targets, a stylised picture into its layout and style (the paper's reverse generation)."""
+    unseen = names(released.unseen_tasks)
+    assert {"openpose+canny>target", "target>depth+normal+hed", "canny>target+depth+normal"} <= set(unseen)
+    assert "instant_style>depth+instant_style_ref" in unseen
+    assert all(task.group == task.meta_task == UNSEEN for task in released.unseen_tasks)
+    assert not set(unseen) & set(released.training.probabilities())
+
+
+def test_the_summary_counts_what_there_is(released):
+    summary = released.summary()
+    assert (summary["nodes"], summary["tasks"], summary["training_tasks"]) == (49, 129, 129)
+    assert summary["tasks_by_group"] == {group: len(tasks) for group, tasks in RELEASED.items()}
+    assert summary["tasks_by_meta_task"] == {
+        "conditional_generation": 47,
+        "ip_preservation": 2,
+        "style_transfer": 12,
+        "editing": 4,
+        "restoration": 64,
+    }
+    assert summary["tasks_by_length"] == {2: 55, 3: 65, 4: 9}
+    assert summary["nodes_by_kind"] == {kind: len(released.of_kind(kind)) for kind in KINDS}
+    held = graph200k(held_out=["depth>target", "restoration*"]).summary()
+    assert held["training_tasks"] == 129 - 65 and len(held["held_out_tasks"]) == 65 and held["tasks"] == 129
+
+
+# --- strongly connected --------------------------------------------------------------------------------------------
+
+
+def unreachable(graph: AnnotationGraph, tasks) -> set[tuple[str, str]]:
+    """Pairs of nodes without a path, by Warshall's closure over every pair: slow, and another way than the graph's."""
+    everything = ["target", *graph.nodes]
+    reached = {*graph.edges(tasks), *((name, name) for name in everything)}
+    for middle, start in itertools.product(everything, everything):
+        if (start, middle) in reached:
+            reached |= {(start, end) for end in everything if (middle, end) in reached}
+    return set(itertools.product(everything, everything)) - reached
+
+
+def test_the_papers_graph_is_strongly_connected_with_its_reverse_generation_and_not_without():
+    paper = graph200k("graph200k_bbox")
+    every = (*paper.tasks, *paper.unseen_tasks)
+    assert paper.strongly_connected() and paper.dead_ends() == () and unreachable(paper, every) == set()
+    assert paper.dead_ends(paper.tasks) == ("instant_style", "redux_style")
+    assert {start for start, _ in unreachable(paper, paper.tasks)} == {"instant_style", "redux_style"}
+
+
+def test_the_released_graph_ends_at_the_bounding_box_that_it_has_no_task_for(released):
+    assert released.dead_ends() == ("bbox",) and not released.strongly_connected()
+    summary = released.summary()
+    assert not summary["strongly_connected"] and summary["dead_ends"] == ["bbox"]
+    assert summary["dead_ends_in_training"] == ["bbox", "instant_style", "redux_style"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_dead_ends_are_what_has_no_path_to_some_node(seed):
+    graph, rng = drawings(), random.Random(seed)
+    tasks = rng.sample(graph.tasks, rng.randrange(len(graph.tasks)))
+    lost = unreachable(graph, tasks)
+    assert set(graph.dead_ends(tasks)) == {start for start, _ in lost}
+    assert graph.strongly_connected(tasks) == (not lost)
+
+
+def test_edges_lead_to_annotations_and_from_every_condition_to_every_target():
+    graph = drawings()
+    derived = {("target", name) for name in graph.nodes}
+    assert graph.edges([]) == derived
+    assert graph.edges([graph.task("line+flat_ref>target+round_ref")]) == derived | {
+        ("line", "target"),
+        ("line", "round"),
+        ("flat", "target"),
+        ("flat", "round"),
+    }
+
+
+def test_a_node_that_nothing_leads_out_of_is_named():
+    """Negative control, with a task that leads into it and none back; and a way back that takes two steps."""
+    nodes = {"condition": ["line", "alpha"]}
+    groups = {"all": {"one": ["line > target"], "in": ["line > alpha"]}}
+    graph = AnnotationGraph(nodes=nodes, groups=groups)
+    assert graph.dead_ends() == ("alpha",) and not graph.strongly_connected()
+    graph = AnnotationGraph(nodes=nodes, groups=groups, unseen=["alpha > line"])
+    assert graph.strongly_connected() and graph.dead_ends(graph.training_tasks) == ("alpha",)
+
+
+# --- the grammar ---------------------------------------------------------------------------------------------------
+
+
+def test_a_rule_stands_for_every_combination_of_its_alternatives():
+    graph = drawings()
+    assert names(t for t in graph.tasks if t.group == "one") == [
+        "line>target",
+        "colours>target",
+        "grey>target",
+        "alpha>target",
+    ]
+    assert names(t for t in graph.tasks if t.group == "style") == [
+        "target+flat_ref>flat",
+        "line+flat_ref>flat",
+        "target+round_ref>round",
+        "flat>target",
+        "round>target",
+    ]
+    assert names(graph.expand("degradation|edit > target")) == ["blur>target", "rain>target", "skin_tone>target"]
+    assert names(graph.expand("style>target")) == ["flat>target", "round>target"]
+
+
+def test_pictures_twice_and_mere_orders_are_left_out():
+    graph = drawings()
+    assert names(t for t in graph.tasks if t.group == "two") == [
+        "line+colours>target",
+        "line+grey>target",
+        "colours+grey>target",
+    ]
+    assert names(graph.expand("line > maps+maps")) == ["line>colours+grey"]
+
+
+def test_a_name_gives_any_task_with_one_or_several_targets():
+    graph = drawings()
+    known = graph.task("grey + line > target")
+    assert known in graph.tasks and known.name == "line+grey>target" and known.group == "two"
+    composed = graph.task("line>target+grey+flat")
+    assert composed == Task(("line",), ("target", "grey", "flat"), UNSEEN, UNSEEN)
+    assert composed not in graph.tasks and composed.name == "line>target+grey+flat"
+    assert graph.task(composed.name) == composed != graph.task("line>target+grey")
+
+
+@pytest.mark.parametrize("name", ["line>target", "target>flat+flat_ref", "line+grey+blur>target+skin_tone"])
+def test_a_task_is_named_as_it_is_written(name):
+    assert drawings().task(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("lime>target", "unknown annotation 'lime' in 'lime>target'; did you mean 'line'?"),
+        ("line>target+graey", "unknown annotation 'graey'.*did you mean 'grey'?"),
+        ("zzz>target", "legal are "),
+        ("line", "write conditions>targets"),
+        ("line>grey>target", "write conditions>targets"),
+        (">target", "unknown annotation ''"),
+        ("line+>target", "unknown annotation ''"),
+        ("target>target", "no picture may be in two places"),
+        ("line+line>target", "no picture may be in two places"),
+        ("line+grey>line", "no picture may be in two places"),
+        ("line|grey>target", "stands for 2 tasks"),
+    ],
+)
+def test_what_is_no_task_is_refused(rule, said):
+    with pytest.raises(ValueError, match=said):
+        drawings().task(rule)
+
+
+def test_unknown_annotations_of_graph200k_are_refused_with_the_nearest(released):
+    with pytest.raises(ValueError, match="unknown annotation 'dpeth' in 'dpeth>target'; did you mean 'depth'"):
+        released.task("dpeth>target")
+
+
+NODES = {"condition": ["line", "grey"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"nodes": {"conditoin": ["line"]}}, "nodes: unknown name 'conditoin'; did you mean 'condition'"),
+        ({"nodes": {"condition": ["line", "line"]}}, "a picture 'line' already"),
+        ({"nodes": {"condition": ["line", "target"]}}, "a picture 'target' already"),
+        ({"nodes": {"condition": ["flat_ref"], "style": ["flat"]}}, "a picture 'flat_ref' already"),
+        ({"nodes": {"condition": ["line", "edit"]}}, "'edit' is a kind's name"),
+        ({"nodes": {"reference": ["reference", "other"]}}, "'reference' is a kind's name"),
+        ({"nodes": {"condition": ["line+grey"]}}, "'line.grey' is no name"),
+        ({"nodes": {"condition": "line"}}, "nodes.condition is 'line'; it must be a list"),
+        ({"nodes": ["line"]}, "nodes is .*it must be a mapping"),
+        ({"sets": {"line": ["grey"]}}, "sets: 'line' is the name of a picture"),
+        (
+            {"sets": {"degradation": ["grey"], "condition": ["grey"]}},
+            "sets: 'condition' is the name of a picture or of",
+        ),
+        ({"sets": {"maps": ["lines"]}}, "sets.maps: unknown name 'lines'; did you mean 'line'"),
+        ({"groups": {"all": {"one": "line>target"}}}, "groups.all.one is .*it must be a list"),
+        ({"groups": {"all": None}}, "groups.all is None; it must be a mapping"),
+        ({"groups": {"all": {"one>": ["line>target"]}}}, "'one>' is no name"),
+        ({"groups": {"all": {"unseen": ["line>target"]}}}, "a group is called 'unseen' already"),
+        ({"groups": {"a": {"one": ["line>target"]}, "b": {"one": ["grey>target"]}}}, "called 'one' already"),
+        ({"groups": {"all": {"one": ["line>target"], "two": ["line|grey>target"]}}}, "which group one has already"),
+        ({"groups": {"all": {"one": ["line+grey>target"], "two": ["grey+line>target"]}}}, "which group one has"),
+        ({"groups": {"all": {"one": ["lien>target"]}}}, "groups.all.one: unknown annotation 'lien'"),
+        ({"groups": {"all": {"one": []}}}, "no task is left to train on"),
+        ({"held_out": ["*>target"]}, "no task is left to train on: groups has 1"),
+        ({"held_out": "line>target"}, "held_out is 'line>target'; it must be a list"),
+        ({"held_out": ["lien>target"]}, "held_out: 'lien>target' matches .* task; did you mean 'line>target'"),
+        ({"held_out": ["oen"]}, "held_out: 'oen' matches .* group .*; did you mean 'one'"),
+        ({"unseen": ["line>target"]}, "unseen: 'line>target' is a task of group one; list it under held_out"),
+        ({"unseen": ["lien>target+grey"]}, "unseen: unknown annotation 'lien'"),
+        ({"uniform_over": "group"}, "uniform_over='group' must be groups or tasks"),
+        ({"weights": {"tow": 2.0}}, "weights: 'tow' matches"),
+        ({"weights": {"one": 0}}, "'one' is 0; it must be a number above 0"),
+        ({"weights": {"one": True}}, "'one' is True"),
+        ({"weights": {"line>*": math.inf}}, "is inf"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        AnnotationGraph(**{"nodes": NODES, "groups": {"all": {"one": ["line>target"]}}, **changes})
+
+
+def test_a_right_configuration_is_not():
+    """Negative control of the refusals above."""
+    graph = AnnotationGraph(
+        nodes={**NODES, "reference": ["reference"]},
+        groups={"all": {"one": ["line>target"], "with_reference": ["reference + condition > target"]}},
+        unseen=["line+grey>target"],
+        held_out=["reference+grey>*"],
+        weights={"one": 2, "reference+*": 0.5},
+    )
+    assert graph.nodes["reference"] == Node("reference", "reference") and len(graph.tasks) == 3
+
+
+def test_another_graph_comes_to_134_tasks_in_a_dozen_lines():
+    groups = {
+        "conditional_generation": {"one": ["condition>target"], "two": ["condition+condition>target"]},
+        "prediction": {"prediction": ["target>condition"], "several": ["target>condition+condition"]},
+        "restoration": {"restoration": ["degradation>target"], "with_map": ["degradation + line|alpha > target"]},
+        "editing": {"editing": ["edit>target"], "edited_map": ["edit+condition>target"]},
+        "style_transfer": {"flat": ["target|condition+flat_ref>flat"], "round": ["target|condition+round_ref>round"]},
+    }
+    graph = AnnotationGraph(
+        nodes={
+            "condition": ["line", "colours", "alpha", "canny", "grey"],
+            "degradation": [f"fault_{i}" for i in range(32)],
+            "style": ["flat", "round"],
+            "edit": ["skin_tone", "gender"],
+        },
+        groups=groups,
+        unseen=["flat>alpha+flat_ref", "round>alpha+round_ref"],
+    )
+    assert len(graph.tasks) == 5 + 10 + 5 + 10 + 32 + 64 + 2 + 10 + 6 + 6
+    assert graph.strongly_connected()
+
+
+# --- shares --------------------------------------------------------------------------------------------------------
+
+
+def by_group(graph: AnnotationGraph) -> dict[str, float]:
+    shares = graph.training.probabilities()
+    found = dict.fromkeys((task.group for task in graph.tasks), 0.0)
+    for task in graph.training_tasks:
+        found[task.group] += shares[task.name]
+    return found
+
+
+def test_uniform_over_tasks_gives_every_task_the_same():
+    graph = drawings(uniform_over="tasks")
+    shares = graph.training.probabilities()
+    assert len(set(shares.values())) == 1 and math.isclose(sum(shares.values()), 1)
+    assert len(set(drawings().training.probabilities().values())) > 1
+    doubled = drawings(uniform_over="tasks", weights={"line>target": 2}).training.probabilities()
+    assert math.isclose(doubled["line>target"], 2 / (len(shares) + 1))
+    assert math.isclose(doubled["grey>target"], 1 / (len(shares) + 1))
+
+
+def test_a_pattern_for_groups_weighs_groups_and_one_for_tasks_weighs_inside():
+    plain, sixth = by_group(drawings()), 1 / 6
+    assert len(plain) == 6 and all(math.isclose(share, sixth) for share in plain.values())
+    groups = by_group(drawings(weights={"restoration": 3.0, "*tion": 2}))
+    assert math.isclose(groups["restoration"], 6 / 12) and math.isclose(groups["prediction"], 2 / 12)
+    assert math.isclose(groups["one"], 1 / 12)
+    graph = drawings(weights={"grey>target": 4, "flat>*": 3, "*+grey>target": 1})
+    shares = graph.training.probabilities()
+    assert all(math.isclose(share, sixth) for share in by_group(graph).values())
+    assert math.isclose(shares["grey>target"], sixth * 4 / 7) and math.isclose(shares["line>target"], sixth / 7)
+    assert math.isclose(shares["flat>target"], sixth * 3 / 7) and math.isclose(shares["round>target"], sixth / 7)
+
+
+def test_a_seed_or_a_generator_decides_the_draw(released):
+    draw = released.training.draw
+    assert [draw(seed) for seed in range(50)] == [draw(random.Random(seed)) for seed in range(50)]
+    assert len({draw(seed) for seed in range(50)}) > 10
+    rng, again = random.Random(3), random.Random(3)
+    assert [draw(rng) for _ in range(50)] == [draw(again) for _ in range(50)] != [draw(again) for _ in range(50)]
+
+
+def test_a_histogram_is_of_draws_and_comes_close_to_the_shares(released):
+    rng = random.Random(5)
+    one_by_one = Counter(released.training.draw(rng).name for _ in range(300))
+    histogram = released.training.histogram(300, 5)
+    assert +Counter(histogram) == one_by_one and list(histogram) == names(released.tasks)
+    assert histogram != released.training.histogram(300, 6)
+    many, shares, n = released.training.histogram(100_000, 0), released.training.probabilities(), 100_000
+    off = [(many[name] - n * p) / math.sqrt(n * p * (1 - p)) for name, p in shares.items()]
+    assert max(map(abs, off)) < 5
+    flat = [(many[name] - n / 129) / math.sqrt(n / 129) for name in shares]
+    assert max(map(abs, flat)) > 5, "the same bound finds another distribution"
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_is_legal_if_every_row_has_its_pictures(released):
+    one, two = {"target", "canny", "depth", "reference", "blur"}, ["target", "canny", "blur", "hed"]
+    assert names(released.training.legal(one)) == [
+        *("canny>target", "depth>target", "reference+canny>target", "reference+depth>target"),
+        *("target>canny", "target>depth", "reference>target", "target>reference", "blur>target"),
+        "reference+blur>target",
+    ]
+    assert names(released.training.legal(one, two)) == ["canny>target", "target>canny", "blur>target"]
+    assert names(released.training.legal()) == names(released.tasks)
+    unseen = released.task("target>canny+depth")
+    assert unseen.fits(one) and not unseen.fits(one, two) and not unseen.fits(two)
+
+
+def test_a_style_needs_both_of_its_pictures(released):
+    record = {"target", "instant_style"}
+    assert released.training.legal(record) == ()
+    assert names(released.training.legal(record | {"instant_style_ref"})) == ["target+instant_style_ref>instant_style"]
+
+
+def test_what_is_legal_keeps_its_proportions(released):
+    records = {"target", "canny", "blur"}, {"target", "canny", "blur", "depth"}
+    whole, some = released.training.probabilities(), released.training.probabilities(*records)
+    assert math.isclose(sum(some.values()), 1) and set(some) == {"canny>target", "target>canny", "blur>target"}
+    assert math.isclose(some["canny>target"] / some["blur>target"], whole["canny>target"] / whole["blur>target"])
+    rng = random.Random(0)
+    assert {released.training.draw(rng, *records).name for _ in range(300)} == set(some)
+    assert any(not released.training.draw(rng).fits(*records) for _ in range(300))
+
+
+def test_records_without_a_legal_task_are_refused(released):
+    with pytest.raises(ValueError, match=r"none of 129 training tasks is legal for these 2 records: .* are target$"):
+        released.training.draw(0, ["target", "canny"], ["target", "depth"])
+    with pytest.raises(ValueError, match=r"are none$"):
+        released.training.probabilities(["canny"], ["depth"])
+
+
+# --- held out ------------------------------------------------------------------------------------------------------
+
+HELD_OUT = [
+    ["depth>target"],
+    ["reference + *_x? > target", "style_transfer*"],
+    ["*>canny", "*depth*>*", "restoration"],
+    [f"{group}*" for group in RELEASED if group != "editing"],
+]
+
+
+@pytest.mark.parametrize("patterns", HELD_OUT, ids=str)
+@pytest.mark.parametrize("uniform_over", ["groups", "tasks"])
+def test_a_held_out_task_is_never_drawn(patterns, uniform_over):
+    graph = graph200k(held_out=patterns, uniform_over=uniform_over, weights={"depth>target": 1e9, "restoration": 50})
+    held, trained = set(names(graph.held_out_tasks)), set(names(graph.training_tasks))
+    assert held and trained and not held & trained and held | trained == set(names(graph.tasks))
+    shares = graph.training.probabilities()
+    assert set(shares) == trained and math.isclose(sum(shares.values()), 1) and min(shares.values()) > 0
+    assert set(graph.training.histogram(20_000, 0)) == trained
+    everything, rng = list(graph.node_of), random.Random(1)
+    for seed in range(300):
+        record = {"target", "canny", "depth", "reference", "depth_edit", *rng.sample(everything, 12)}
+        assert graph.training.draw(seed, record).name in trained
+    assert not held & {task.name for task in graph.training.legal(everything)}
+
+
+def test_without_being_held_out_these_tasks_are_drawn(released):
+    """Negative control of the test above."""
+    held = {task.name for task in graph200k(held_out=HELD_OUT[0]).held_out_tasks}
+    assert held == {"depth>target"} and released.training.histogram(20_000, 0)["depth>target"] > 0
+
+
+def test_a_whole_name_holds_a_task_out_in_whatever_order():
+    assert names(drawings(held_out=["grey + line > target"]).held_out_tasks) == ["line+grey>target"]
+    with pytest.raises(ValueError, match="matches the name of no task"):
+        drawings(held_out=["grey+alpha>target"])
+
+
+def test_held_out_tasks_leave_their_share_to_their_group():
+    graph = drawings(held_out=["line>target", "two"])
+    shares = graph.training.probabilities()
+    assert names(graph.held_out_tasks) == [
+        "line>target",
+        "line+colours>target",
+        "line+grey>target",
+        "colours+grey>target",
+    ]
+    assert math.isclose(shares["grey>target"], 1 / 5 / 3) and math.isclose(shares["skin_tone>target"], 1 / 5)
+
+
+def test_the_graph_needs_no_torch():
+    code = "import sys, datamodules.graph; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
