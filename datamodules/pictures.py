@@ -6,13 +6,15 @@ that should not import torch; `read_image` alone returns a tensor.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from datamodules.reading import LIMITS, read_picture
+
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
 
 CANNY_THRESHOLDS = (100, 200)  # the usual OpenCV pair, as in ControlNet's canny condition
@@ -21,51 +23,18 @@ CANNY_THRESHOLDS = (100, 200)  # the usual OpenCV pair, as in ControlNet's canny
 def read_image(path: str | Path, size: int) -> Tensor:
     """A user's own picture as uint8 (1, 3, size, size): turned upright, over white, centre-cropped, LANCZOS.
 
-    Reads whatever Pillow reads (the first frame of an animation). Raises ValueError, naming the file, if it is
-    missing, empty, not a picture, truncated, or so large that Pillow takes it for a decompression bomb.
+    What can be read says `datamodules.reading.read_picture`; of an animation it is the first frame. Raises
+    BadPicture, a ValueError that names the file, for what cannot be read, and ValueError for a size below 1.
     """
     import torch
     from PIL import Image, ImageOps
 
     if size < 1:
         raise ValueError(f"cannot read picture '{path}' at size {size}: the size is in pixels and at least 1")
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            square = ImageOps.fit(_to_rgb(upright), (size, size), Image.Resampling.LANCZOS)
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, EOFError and more
-        legal = "it must be a readable picture, such as PNG, JPEG or WebP"
-        raise ValueError(f"cannot read picture '{path}': {_reason(path, error)}; {legal}") from error
-    return torch.from_numpy(np.array(square, dtype=np.uint8)).permute(2, 0, 1)[None].contiguous()
-
-
-def _reason(path: str | Path, error: Exception) -> str:
-    """Why a file could not be read, in plain words."""
-    file = Path(path)
-    if not file.exists():
-        return "there is no such file"
-    if file.is_dir():
-        return "it is a folder"
-    if file.stat().st_size == 0:
-        return "the file is empty"
-    if type(error).__name__ == "UnidentifiedImageError":
-        return "no known picture format"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode to RGB: alpha is laid over white, and 16-bit, 32-bit or float grey is scaled, not clipped."""
-    from PIL import Image
-
-    if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if image.mode.startswith("I") else max(1.0, float(np.nanmax(values)))
-        image = Image.fromarray(np.clip(np.nan_to_num(values) * (255.0 / top), 0, 255).round().astype(np.uint8))
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    limits = LIMITS._replace(aspect=math.inf)  # any shape has a centre
+    pixels = read_picture(path, limits=limits).transpose(1, 2, 0)
+    square = ImageOps.fit(Image.fromarray(np.ascontiguousarray(pixels)), (size, size), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].contiguous()
 
 
 def draw_svg(svg: str | Path, size: int) -> np.ndarray:
