@@ -6,6 +6,7 @@ sections (by default all but block: under four minutes on 2 idle CPU cores)
   block      the same for one layer at the paper's width and sequence (slow on a CPU: some minutes, 5 GB)
   profile    where the time of one mini training step goes
   codec      encoding and decoding a batch of pictures
+  degradations  each of the 32 restoration tasks' corruptions at 512 × 512, one thread
 keys
   exp=NAME      the experiment that step, block, profile and codec are composed from (default fcd_mask_a)
   batch=N       samples in a mini batch (default: the config's)
@@ -32,7 +33,7 @@ from unigen.arguments import parse
 if TYPE_CHECKING:
     from unigen.bench import Effort, Table
 
-SECTIONS = ("attention", "step", "block", "profile", "codec")
+SECTIONS = ("attention", "step", "block", "profile", "codec", "degradations")
 DEFAULTS = {
     "exp": "fcd_mask_a",
     "batch": "",
@@ -108,8 +109,10 @@ def tables(sections: list[str], given: dict[str, str], effort: Effort) -> Iterat
             yield _block(given["exp"], effort)
         elif section == "profile":
             yield _profile(mini, effort)
-        else:
+        elif section == "codec":
             yield _codec(mini, effort)
+        else:
+            yield _degradations(effort)
 
 
 def _attention(mini: dict[str, Any], given: dict[str, str], effort: Effort) -> Iterator[Table]:
@@ -173,6 +176,12 @@ def _codec(mini: dict[str, Any], effort: Effort) -> Table:
 
     codec = build(mini["encoder"]["codec"])
     return codec_table(codec, mini["data"]["size"], mini["data"]["batch_size"], effort)
+
+
+def _degradations(effort: Effort) -> Table:
+    from bench_degradations import degradations_table
+
+    return degradations_table(effort)
 
 
 def main(words: list[str]) -> int:
