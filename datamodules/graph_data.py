@@ -1,0 +1,205 @@
+"""EmojiGraphData: keyed batches of an annotation graph's tasks on the bundled emoji, with in-context examples.
+
+The samples are described in `datamodules.graph_samples`, their pictures in `datamodules.emoji_graph`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datamodules.clips import FormBatchSampler
+from datamodules.emoji import EmojiData
+from datamodules.emoji_graph import EmojiGraph
+from datamodules.graph import AnnotationGraph
+from datamodules.graph_samples import Forms, GraphDataset, forms_of, glyphs_of, pool_of
+from datamodules.graph_sampling import Task, listed, matching
+from datamodules.keyed import KeyedData
+from unigen.noise import mix
+from unigen.types import Batch, ImageSlot
+
+Items = list[tuple[str, int, int]]
+
+
+class EmojiGraphData(KeyedData):
+    """Samples of the tasks of `graph`, of pictures of `size` x `size` pixels, in batches of `unigen.types.Batch`.
+
+    graph: an `AnnotationGraph` whose tasks have pictures of `datamodules.emoji_graph.NAMES`.
+    tasks: patterns (see `graph_sampling.matching`) for the tasks to train on, which keep the graph's proportions; null
+        for all that the graph trains on. What the graph holds out cannot be had here.
+    test_tasks: patterns for the tasks of the test, held-out and unseen ones too, each shown on the same glyphs; null
+        draws the test's tasks as in training.
+    rows: the least and the most example rows that a sample has; every number is equally likely.
+    shared_degradations: whether the rows of a sample share a degradation's kind and strength (see `EmojiGraph`).
+    val_items, test_items: at most this many samples (of every test task); always the same ones, whatever `seed` is.
+    size, batch_size, num_workers, cache, limit, and where training starts: as in `EmojiData`, as are the splits.
+        Where `limit` leaves a task too few glyphs for its rows, that task is left out.
+
+    Training batches are keyed and endless (see `datamodules.keyed`); an epoch has each glyph once, but for those that
+    lack a picture of their task (see `GraphDataset`). Batch k has the same form on every rank.
+    Raises ValueError, naming the argument, for a pattern that matches nothing, a picture that emoji do not have, and a
+    number out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        graph: AnnotationGraph,
+        size: int = 64,
+        tasks: Sequence[str] | None = None,
+        test_tasks: Sequence[str] | None = None,
+        rows: Sequence[int] = (0, 2),
+        shared_degradations: bool = True,
+        batch_size: int = 32,
+        seed: int = 0,
+        val_items: int = 64,
+        test_items: int = 64,
+        num_workers: int = 0,
+        cache: str | Path | None = None,
+        limit: int | None = None,
+    ) -> None:
+        counts = {"val_items": val_items, "test_items": test_items, "num_workers": num_workers}
+        self.emoji = EmojiData(size=size, batch_size=batch_size, cache=cache, limit=limit, **counts)
+        super().__init__(batch_size, seed, num_workers)
+        self.size, self.limit, self.rows = size, limit, check_rows(rows)
+        self.records = EmojiGraph(self.emoji.pictures, shared_degradations)
+        self._shares = training_shares(graph, tasks)
+        self.test_tasks = None if test_tasks is None else named_tasks(graph, test_tasks, "test_tasks")
+        self.records.check(tuple(self._shares), "tasks")
+        self.records.check(self.test_tasks or (), "test_tasks")
+        self.training = self._possible("train", self._shares)
+        self.forms = forms_of(self.training, self.rows)
+        if limit is None:  # else a split may be empty, which matters to who asks for it
+            self._possible("val", self._shares)
+            self._possible("test", dict.fromkeys(self.test_tasks or self._shares, 1.0))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the tasks that training draws from."""
+        return tuple(task.name for task in self.training)
+
+    @property
+    def slots(self) -> tuple[ImageSlot, ...]:
+        """The slots of the training form that has the most pictures: what a header shows."""
+        return max((form.slots(self.size) for form in self.forms.values()), key=len)
+
+    def prepare_data(self) -> None:
+        """Draw the picture caches if they are not there. Lightning calls this on one process per machine."""
+        self.records.prepare()
+
+    def fit_pictures(self, n: int) -> Tensor:
+        """`n` training pictures, uint8 (n, 3, size, size), as in `EmojiData`."""
+        return self.emoji.fit_pictures(n)
+
+    def dataset(self, split: str, forms: Forms) -> GraphDataset:
+        """Samples of these forms. In 'val' and 'test' the first glyphs alone are queries; examples may be any."""
+        pool = self.emoji.indices[split]
+        return GraphDataset(self.records, pool[: self.emoji.items.get(split)], pool, forms)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Endless keyed batches of this rank."""
+        dataset = self.dataset("train", self.forms)
+        return self.loader(dataset, FormBatchSampler(self.keyed_batches(len(dataset)), self.forms))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The fixed validation batches, with every form's share of the samples; every rank gets all of them."""
+        return self._fixed("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """The fixed test batches, one test task after another; every rank gets all of them."""
+        if self.test_tasks is None:
+            return self._fixed("test")
+        dataset, batches = self._test_batches(self.test_tasks)
+        return self.loader(dataset, [batch for found in batches.values() for batch in found])
+
+    def test_dataloaders_by_task(self) -> dict[str, DataLoader[Batch]]:
+        """The fixed test batches of each test task, by its name; without `test_tasks`, of each training task."""
+        dataset, batches = self._test_batches(self.test_tasks or tuple(self.training))
+        return {name: self.loader(dataset, found) for name, found in batches.items()}
+
+    def _fixed(self, split: str) -> DataLoader[Batch]:
+        """Batches as training draws them, but of fixed items and with every form's share of them."""
+        forms = forms_of(self._possible(split, self._shares), self.rows)
+        dataset, batches = self.dataset(split, forms), []
+        for name, items in apportioned(forms, len(dataset)).items():
+            found = [(name, i, mix("graph", split, i)) for i in items]
+            batches += [found[i : i + self.batch_size] for i in range(0, len(found), self.batch_size)]
+        return self.loader(dataset, batches)
+
+    def _test_batches(self, tasks: Sequence[Task]) -> tuple[GraphDataset, dict[str, list[Items]]]:
+        """The samples of these tasks, and of each one the batches, whose numbers of examples take turns."""
+        forms: Forms = {}
+        parts = self.fixed_batches(min(self.emoji.items["test"], len(self.emoji.indices["test"])), "graph", "test")
+        batches: dict[str, list[Items]] = {}
+        for task in self._possible("test", dict.fromkeys(tasks, 1.0)):
+            own = forms_of({task: 1.0}, self.rows)
+            turns = [f"{task.name}, {name}" for name in own]
+            forms |= zip(turns, own.values(), strict=True)
+            batches[task.name] = [
+                [(turns[k % len(turns)], i, seed) for i, seed in part] for k, part in enumerate(parts)
+            ]
+        return self.dataset("test", forms), batches
+
+    def _possible(self, split: str, shares: Mapping[Task, float]) -> dict[Task, float]:
+        """The tasks for which the split has glyphs enough: every row and style reference shows another base.
+
+        Raises ValueError if that leaves none, or leaves one out although there is no `limit`.
+        """
+        needs = {task: self.records.needs(task) for task in shares}
+        indices = self.emoji.indices[split]
+        bases = {names: len(pool_of(self.records, indices, names).bases) for names in set(needs.values())}
+        possible = {t: share for t, share in shares.items() if bases[needs[t]] >= glyphs_of(t, self.rows[-1])}
+        if len(possible) < len(shares) and (self.limit is None or not possible):
+            lost = [task.name for task in shares if task not in possible]
+            raise ValueError(
+                f"the {split} split of {len(self.emoji.pictures.names)} glyphs has too few for rows={self.rows[-1]} of "
+                f"{listed(lost)}: lower `rows`, leave the task out, or raise or drop `limit`"
+            )
+        return possible
+
+
+def check_rows(rows: Sequence[int]) -> range:
+    """The legal numbers of example rows. Raises ValueError for what is not two integers in order, from 0."""
+    ends = tuple(rows) if isinstance(rows, list | tuple) else ()
+    if len(ends) != 2 or any(type(end) is not int for end in ends) or not 0 <= ends[0] <= ends[1]:
+        raise ValueError(f"rows={rows!r} must be [least, most], the example rows of a sample, such as [0, 2]")
+    return range(ends[0], ends[1] + 1)
+
+
+def named_tasks(graph: AnnotationGraph, patterns: Sequence[str], where: str) -> tuple[Task, ...]:
+    """The graph's tasks, unseen ones included, that match any of the patterns.
+
+    Raises ValueError if there is no pattern, or one that matches nothing.
+    """
+    everything = (*graph.tasks, *graph.unseen_tasks)
+    patterns = (patterns,) if isinstance(patterns, str) else patterns
+    if not patterns:
+        raise ValueError(f"{where} is empty: it must name at least one task or group, or be null")
+    return tuple(dict.fromkeys(task for pattern in patterns for task in matching(everything, pattern, where)))
+
+
+def training_shares(graph: AnnotationGraph, patterns: Sequence[str] | None) -> dict[Task, float]:
+    """How often each task is drawn, against the others: all that the graph trains on, or those that match a pattern.
+
+    Raises ValueError as `named_tasks` does, and for a pattern that matches no task that the graph trains on.
+    """
+    shares = dict(zip(graph.training.tasks, graph.training.probabilities().values(), strict=True))
+    if patterns is None:
+        return shares
+    chosen = set(named_tasks(graph, patterns, "tasks"))
+    for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+        if not shares.keys() & named_tasks(graph, [pattern], "tasks"):
+            raise ValueError(f"tasks: '{pattern}' is held out or unseen in this graph; only test_tasks may name it")
+    return {task: share for task, share in shares.items() if task in chosen}
+
+
+def apportioned(forms: Forms, n: int) -> dict[str, range]:
+    """range(n) cut in order into the forms' shares of it, rounded."""
+    total, at, cut = sum(form.share for form in forms.values()), 0.0, {}
+    for name, form in forms.items():
+        start, at = at, at + form.share / total
+        cut[name] = range(round(start * n), round(at * n))
+    return cut

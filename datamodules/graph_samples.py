@@ -1,0 +1,147 @@
+"""GraphDataset: samples of an annotation graph's tasks on the bundled emoji, with in-context examples.
+
+A sample is rows of one task (VisualCloze, section 3.1): first the examples, whole, then the query. Its slots are, in
+this order and each row in the order of the task,
+`example0_condition`, `example0_target`, `example1_condition`, ..., `condition`, `target`;
+where a row has several conditions or targets they are numbered, `condition0`, `condition1`. Slots are not named after
+pictures, because the samples of a batch have different tasks; what they show says the sample's task. Their columns are
+not shuffled: to do so, for all rows of a sample alike, is up to a formatter.
+
+A batch has one form (how many examples, conditions and targets), else it would not stack. It is drawn from (seed, batch
+number), and then every sample draws its task among those of that form, so that over many batches each task is drawn as
+often as the graph says, and each number of examples equally often with every task.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from datamodules.emoji_graph import EmojiGraph, Row
+from datamodules.emoji_names import base_of, caption, subject
+from datamodules.graph_sampling import Task
+from unigen.types import CONDITION, EXAMPLE, TARGET, ImageSlot, Sample
+
+
+class GridForm(NamedTuple):
+    """What the samples of a batch have in common: their number of example rows, and the shape of their tasks.
+
+    `share` is how often a batch has this form; `cumulative` are its tasks' shares of that, added up.
+    """
+
+    rows: int
+    tasks: tuple[Task, ...]
+    cumulative: tuple[float, ...]
+    share: float
+
+    @property
+    def name(self) -> str:
+        """'2 rows of 3>1': example rows, conditions and targets."""
+        return f"{self.rows} rows of {len(self.tasks[0].conditions)}>{len(self.tasks[0].targets)}"
+
+    def slots(self, size: int) -> tuple[ImageSlot, ...]:
+        """All pictures of a sample, row by row, `size` pixels a side."""
+        parts = [
+            (part if len(pictures) == 1 else f"{part}{i}", part)
+            for part, pictures in ((CONDITION, self.tasks[0].conditions), (TARGET, self.tasks[0].targets))
+            for i in range(len(pictures))
+        ]
+        examples = [
+            ImageSlot(f"{EXAMPLE}{row}_{name}", EXAMPLE, size, size, row=row)
+            for row in range(self.rows)
+            for name, _ in parts
+        ]
+        return (*examples, *(ImageSlot(name, role, size, size, row=self.rows) for name, role in parts))
+
+
+Forms = dict[str, GridForm]
+
+
+def forms_of(shares: Mapping[Task, float], rows: Iterable[int]) -> Forms:
+    """By name, the forms that tasks of these shares take with each number of example rows, equally often.
+
+    Those with the most examples come first, for grids are drawn from the first batch.
+    """
+    shapes: dict[tuple[int, int], list[Task]] = {}
+    for task in shares:
+        shapes.setdefault((len(task.conditions), len(task.targets)), []).append(task)
+    forms: Forms = {}
+    for count in sorted(rows, reverse=True):
+        for tasks in shapes.values():
+            cumulative = tuple(accumulate(shares[task] for task in tasks))
+            form = GridForm(count, tuple(tasks), cumulative, cumulative[-1])
+            forms[form.name] = form
+    return forms
+
+
+class Pool(NamedTuple):
+    """The glyphs that have what some tasks need, by base: a sample shows no two of one base."""
+
+    glyphs: tuple[int, ...]
+    by_base: dict[str, list[int]]
+    bases: tuple[str, ...]
+
+
+class GraphDataset(Dataset):
+    """Samples by (form, index into `indices`, item seed); from the item seed comes everything but the glyph.
+
+    Rows and style references show glyphs of `pool`, the whole split. A glyph that lacks a picture of the task that
+    was drawn, a skin tone say, is replaced by one that has it: so the shares of the tasks hold, not those of glyphs.
+    """
+
+    def __init__(self, records: EmojiGraph, indices: Sequence[int], pool: Sequence[int], forms: Forms) -> None:
+        self.records, self.indices, self.forms = records, tuple(indices), forms
+        self._slots = {name: form.slots(records.pictures.size) for name, form in forms.items()}
+        tasks = {task for form in forms.values() for task in form.tasks}
+        self._pools = {needs: pool_of(records, pool, needs) for needs in {records.needs(task) for task in tasks}}
+        self._needs = {task: records.needs(task) for task in tasks}
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: tuple[str, int, int]) -> Sample:
+        task, rows = self.plan(item)
+        slots, names = self._slots[item[0]], self.records.pictures.names
+        pictures = [self.records.picture(name, row) for row in rows for name in task.pictures]
+        images = {
+            slot.name: torch.from_numpy(np.array(picture))[None] for slot, picture in zip(slots, pictures, strict=True)
+        }
+        told = names[self.records.shown(task.targets[0], rows[-1])]  # of an edit, what it leads to
+        key = f"{names[rows[-1].glyph]}/{task.name}"
+        return Sample(slots, images, caption(told), (subject(told),), task.name, key)
+
+    def plan(self, item: tuple[str, int, int]) -> tuple[Task, tuple[Row, ...]]:
+        """The task of a sample, and its rows, the query last; no two glyphs of them have one base."""
+        name, number, seed = item
+        form, rng = self.forms[name], random.Random(seed)
+        (task,) = rng.choices(form.tasks, cum_weights=form.cumulative)
+        pool, names = self._pools[self._needs[task]], self.records.pictures.names
+        glyph = self.indices[number]
+        if glyph not in pool.by_base.get(base_of(names[glyph]), ()):
+            glyph = pool.glyphs[int(rng.random() * len(pool.glyphs))]
+        count = glyphs_of(task, form.rows) - 1
+        bases = [base for base in rng.sample(pool.bases, count + 1) if base != base_of(names[glyph])][:count]
+        others = [rng.choice(pool.by_base[base]) for base in bases]
+        shown = [*others[: form.rows], glyph]
+        references = others[form.rows :] or shown  # without a style nobody looks at them
+        return task, tuple(Row(*both, seed, i) for i, both in enumerate(zip(shown, references, strict=True)))
+
+
+def pool_of(records: EmojiGraph, indices: Sequence[int], needs: Iterable[str]) -> Pool:
+    """The glyphs among `indices` that have all of these pictures."""
+    glyphs = tuple(index for index in indices if all(records.has(index, name) for name in needs))
+    by_base: dict[str, list[int]] = {}
+    for index in glyphs:
+        by_base.setdefault(base_of(records.pictures.names[index]), []).append(index)
+    return Pool(glyphs, by_base, tuple(by_base))
+
+
+def glyphs_of(task: Task, rows: int) -> int:
+    """How many glyphs a sample of this task with so many example rows shows, style references included."""
+    return (rows + 1) * (2 if any(name.endswith("_ref") for name in task.pictures) else 1)
