@@ -32,11 +32,11 @@ class Inputs(NamedTuple):
 
 
 class Rivals:
-    """Our converted backbone and the stock model, with the same weights before the conversion. Both train in full."""
+    """Our converted backbone and the stock model, from the same random weights. Both train in full."""
 
     def __init__(self, config: Mapping[str, Any], layout: Layout, batch: int, device: torch.device) -> None:
         self.layout, self.mask = layout, build(config["mask"])
-        self.ours = build(config["backbone"])
+        self.ours = build({**config["backbone"], "pretrained": None})
         self.stock = type(self.ours.model)(**config["backbone"]["config"])
         self.stock.load_state_dict(self.ours.model.state_dict())
         build(config["conditioning"]["modulation"]).apply(self.ours, tied=False)

@@ -113,7 +113,9 @@ def test_steps_and_profile_run(monkeypatch):
     """The step, profile and codec sections on the mini model with one layer and two samples."""
     import bench
 
-    small = composed("fcd_mask_a", "data.batch_size=2", "data.size=16", "backbone.config.num_layers=1")
+    small = composed(
+        "fcd_mask_a", "data.batch_size=2", "data.size=16", "backbone.config.num_layers=1", "backbone.pretrained=null"
+    )
     monkeypatch.setattr(bench, "composed", lambda *_: small)
     step, profile, codec = tables(["step", "profile", "codec"], arguments([])[1], ONCE._replace(limit=0.0))
     assert [row[0] for row in step.rows][:1] == ["stock, dense mask"] and step.rows[0][3] == 1.0

@@ -50,3 +50,12 @@ def test_a_folder_of_the_model_alone_will_do_and_half_precision_arrives_whole(tm
     assert torch.equal(found.encoder.conv_in.weight, stock.encoder.conv_in.weight.float())
     with pytest.raises(ValueError, match="config key k"):
         load_pretrained(AutoencoderKL, str(tmp_path / "export"), "k", "vae")
+
+
+def test_weights_of_another_model_than_the_config_says_are_refused(tmp_path):
+    config = {"block_out_channels": [4], "norm_num_groups": 2, "layers_per_block": 1}
+    AutoencoderKL(**config).save_pretrained(tmp_path)
+    assert load_pretrained(AutoencoderKL, str(tmp_path), "encoder.codec.pretrained", config=config) is not None
+    said = r"encoder.codec.config.layers_per_block is 2, but the weights of '.*' have 1; encoder.codec.pretrained=null"
+    with pytest.raises(ValueError, match=said):
+        load_pretrained(AutoencoderKL, str(tmp_path), "encoder.codec.pretrained", config={"layers_per_block": 2})

@@ -1,6 +1,6 @@
 """Loading pretrained weights, with one clear sentence where they cannot be had."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ def shipped_folder(source: str) -> Path:
     return Path(__file__).resolve().parent / "shipped" / source.removeprefix(SHIPPED)
 
 
-def load_pretrained(cls: type, source: str | None, key: str, subfolder: str | None = None) -> Any | None:
+def load_pretrained(
+    cls: type, source: str | None, key: str, subfolder: str | None = None, config: Mapping[str, Any] | None = None
+) -> Any | None:
     """`cls.from_pretrained(source)`; None for a null source, and on the meta device, where shapes are enough.
 
     `source` is a repository id or a folder, of a whole pipeline (then `subfolder` is read) or of this model alone, or
     "shipped:NAME", a folder of this package. Weights arrive in fp32, in whatever precision they are stored.
-    Raises ValueError naming the source and the config key `key` if the weights are absent.
+    Raises ValueError naming the source and the config key `key` if the weights are absent, or if they are of another
+    model than `config` says.
     """
     if source is None or torch.empty(0).is_meta:
         return None
@@ -38,7 +41,21 @@ def load_pretrained(cls: type, source: str | None, key: str, subfolder: str | No
         raise ValueError(
             f"the weights of {cls.__name__} ('{source}', config key {key}) cannot be loaded: {_reason(error)}. {advice}"
         ) from error
+    if config is not None:
+        _check_config(model.config, config, source, key)
     return model.float() if isinstance(model, nn.Module) else model  # a tokenizer has no precision
+
+
+def _check_config(stored: Any, config: Mapping[str, Any], source: str, key: str) -> None:
+    """Else a size changed on the command line would be overlooked without a word."""
+    for name, value in config.items():
+        held = getattr(stored, name, None)
+        held = list(held) if isinstance(held, tuple) else held
+        if held != value:
+            raise ValueError(
+                f"{key.replace('pretrained', 'config')}.{name} is {value!r}, but the weights of '{source}' have "
+                f"{held!r}; {key}=null builds a model of that config without them"
+            )
 
 
 @contextmanager

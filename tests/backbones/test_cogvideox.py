@@ -271,14 +271,20 @@ def test_flops_count_what_torch_counts():
     assert masked["linear"] == ours["linear"] and masked["attention"] < ours["attention"]
 
 
-def test_lora_targets_are_the_modulation_and_attention_linears():
+def test_lora_targets_are_the_linears_of_the_blocks_by_part():
     backbone = build(tiny()["backbone"])
     build(tiny()["conditioning"]["modulation"]).apply(backbone, tied=True)
-    hit = {n for n, m in backbone.model.named_modules() if re.fullmatch(backbone.lora_targets(), n)}
-    block = {f"attn1.{n}" for n in ("to_q", "to_k", "to_v", "to_out.0")}
-    block |= {f"norm{i}.branches.{b}" for i in (1, 2) for b in ("text", "condition", "target")}
-    assert hit == {f"transformer_blocks.{i}.{n}" for i in range(2) for n in block}
-    assert all(isinstance(backbone.model.get_submodule(n), torch.nn.Linear) for n in hit)
+    parts = {
+        "attention": {f"attn1.{n}" for n in ("to_q", "to_k", "to_v", "to_out.0")},
+        "modulation": {f"norm{i}.branches.{b}" for i in (1, 2) for b in ("text", "condition", "target")},
+        "feed_forward": {"ff.net.0.proj", "ff.net.2"},
+    }
+    linears = {n for n, m in backbone.model.transformer_blocks.named_modules() if isinstance(m, torch.nn.Linear)}
+    assert {f"{i}.{n}" for i in range(2) for part in parts.values() for n in part} == linears
+    assert set(backbone.lora_targets()) == set(parts)
+    for part, names in parts.items():
+        hit = {n for n, _ in backbone.model.named_modules() if re.fullmatch(backbone.lora_targets()[part], n)}
+        assert hit == {f"transformer_blocks.{i}.{n}" for i in range(2) for n in names}
 
 
 def test_geometry_comes_from_the_config():

@@ -27,6 +27,17 @@ def test_lora_trains_its_own_weights_alone():
     assert sum(p.numel() for p in backbone(LoRA(8, 8)).parameters() if p.requires_grad) == 2 * by_hand
 
 
+def test_lora_adapts_the_parts_that_it_is_given():
+    linears, d = 2, 32
+    feed_forward, attention = linears * 2 * 4 * (d + 4 * d), linears * 4 * 4 * (d + d)
+    for parts, by_hand in ((["feed_forward"], feed_forward), (["attention", "feed_forward"], attention + feed_forward)):
+        made = backbone(LoRA(4, 4, parts=parts))
+        assert sum(p.numel() for p in made.parameters() if p.requires_grad) == by_hand
+    for parts, said in (([], "is empty"), (["attention", "mlp"], "has the unknown part 'mlp'")):
+        with pytest.raises(ValueError, match=f"adapter.parts {said}; legal are attention, modulation, feed_forward"):
+            backbone(LoRA(4, 4, parts=parts))
+
+
 def test_full_trains_everything_and_branches_are_apart():
     made = backbone(Full())
     assert all(p.requires_grad for p in made.parameters())

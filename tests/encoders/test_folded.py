@@ -6,11 +6,13 @@ from tiny import composed
 
 from unigen.encoders.folded import FoldedVAE
 
+SMALL = composed("encoder/codec=autoencoder_mini")["encoder"]["codec"]["config"]
+SMALL |= {"block_out_channels": [8, 8], "norm_num_groups": 2}
+
 
 def folded(**changes) -> FoldedVAE:
     torch.manual_seed(0)
-    config = composed("encoder/codec=autoencoder_mini")["encoder"]["codec"]["config"]
-    return FoldedVAE(config | {"block_out_channels": [8, 8], "norm_num_groups": 2} | changes, fold=4)
+    return FoldedVAE(SMALL | changes, fold=4)
 
 
 def pictures(seed: int) -> torch.Tensor:
@@ -32,7 +34,7 @@ def test_the_scale_travels_with_the_weights(tmp_path):
     codec, x = folded(), pictures(0)
     codec.normalise(codec.posterior(x).mode())
     codec.vae.save_pretrained(tmp_path / "vae")
-    loaded = FoldedVAE(dict(codec.vae.config), fold=4, pretrained=str(tmp_path))
+    loaded = FoldedVAE(SMALL, fold=4, pretrained=str(tmp_path))
     assert torch.equal(loaded.encode(x), codec.encode(x))
     assert not torch.equal(folded().encode(x), codec.encode(x)), "negative control"
 

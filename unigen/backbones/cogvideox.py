@@ -99,7 +99,7 @@ class CogVideoX(nn.Module):
                 "backbone.config: patch_size_t must be set and use_rotary_positional_embeddings true, "
                 "as in CogVideoX1.5; CogVideoX 1.0 interpolates its positions"
             )
-        load = load_pretrained(CogVideoXTransformer3DModel, pretrained, "backbone.pretrained", "transformer")
+        load = load_pretrained(CogVideoXTransformer3DModel, pretrained, "backbone.pretrained", "transformer", config)
         self.model = load or CogVideoXTransformer3DModel(**config)
         self.training_steps = training_steps
         self.model.set_attn_processor(SegmentAttention(lowering))
@@ -147,9 +147,14 @@ class CogVideoX(nn.Module):
         stock.load_state_dict(state)
         return stock
 
-    def lora_targets(self) -> str:
-        """A regular expression over module names: SC-AdaLN and FCD attention linears (RealGeneral section 3.5)."""
-        return r"transformer_blocks\.\d+\.(attn1\.(to_q|to_k|to_v|to_out\.0)|norm[12]\.branches\.\w+)"
+    def lora_targets(self) -> dict[str, str]:
+        """The linears of the blocks by part, as regular expressions over module names."""
+        block = r"transformer_blocks\.\d+\."
+        return {
+            "attention": block + r"attn1\.(to_q|to_k|to_v|to_out\.0)",
+            "modulation": block + r"norm[12]\.branches\.\w+",
+            "feed_forward": block + r"ff\.net\.(0\.proj|2)",
+        }
 
     def forward(
         self,

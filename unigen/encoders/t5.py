@@ -44,7 +44,7 @@ class T5Text(nn.Module):
         super().__init__()
         if window % pool:
             raise ValueError(f"encoder.text.window is {window}; it must be a multiple of encoder.text.pool ({pool})")
-        load = load_pretrained(T5EncoderModel, pretrained, "encoder.text.pretrained", "text_encoder")
+        load = load_pretrained(T5EncoderModel, pretrained, "encoder.text.pretrained", "text_encoder", config)
         self.model = load or T5EncoderModel(T5Config(**config, vocab_size=vocabulary * pool))
         self.vocabulary = vocabulary
         self.model.requires_grad_(trained).train(trained)

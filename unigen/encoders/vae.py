@@ -26,7 +26,7 @@ class CogVideoXVAE(nn.Module):
         from diffusers import AutoencoderKLCogVideoX
 
         super().__init__()
-        load = load_pretrained(AutoencoderKLCogVideoX, pretrained, "encoder.codec.pretrained", "vae")
+        load = load_pretrained(AutoencoderKLCogVideoX, pretrained, "encoder.codec.pretrained", "vae", config)
         self.vae = (load or AutoencoderKLCogVideoX(**config)).requires_grad_(False).eval()
 
     @property
@@ -58,7 +58,7 @@ class ImageVAE(nn.Module):
         from diffusers import AutoencoderKL
 
         super().__init__()
-        load = load_pretrained(AutoencoderKL, pretrained, "encoder.codec.pretrained", "vae")
+        load = load_pretrained(AutoencoderKL, pretrained, "encoder.codec.pretrained", "vae", config)
         self.vae = (load or AutoencoderKL(**config)).requires_grad_(False).eval()
 
     @property
