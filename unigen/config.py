@@ -18,8 +18,8 @@ from yaml import MarkedYAMLError, YAMLError
 
 from unigen.files import write_text
 
-# Keys in which two runs of one configuration may differ: where it is written and who is told about it.
-IGNORED = ("run_dir", "dry_run", "debug", "logger", "hydra")
+# Keys in which two runs of one configuration may differ: where it is written, who is told, where latents are kept.
+IGNORED = ("run_dir", "dry_run", "debug", "logger", "hydra", "cache")
 ABSENT = "(absent)"
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from unigen import canvas, noise
+from unigen.cache import Cache
 from unigen.layout import Geometry, Layout, Plan
 from unigen.losses.weighted import weighted_mean
 from unigen.masks import Mask, static_segments
@@ -30,6 +31,7 @@ class Pipeline:
 
     `dropout` maps a role to the probability that training hides it: text becomes the empty prompt,
     a picture zero latents. What `solver.drop` names, guidance hides in its second branch in the same way.
+    `cache` keeps what frozen encoders made beyond this run.
     Raises ValueError if the parts do not fit each other (see `check`).
     """
 
@@ -44,6 +46,7 @@ class Pipeline:
     loss: Loss
     solver: Solver
     dropout: Mapping[str, float] = field(default_factory=dict)
+    cache: Cache | None = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -82,7 +85,7 @@ class Pipeline:
         prompts = batch.prompts
         if text_hidden is not None:
             prompts = ["" if hide else p for p, hide in zip(prompts, text_hidden.tolist(), strict=True)]
-        text_BTD = self.text.encode(prompts)
+        text_BTD = self._encode_text(prompts)
         pages = canvas.stitch(batch.images, plan, slots)
         latents = canvas.cut([self._encode_page(page, generator) for page in pages], plan, slots, self.codec.stride)
         keywords_BT = self.text.keywords(prompts, batch.subjects).to(self.device)
@@ -96,6 +99,11 @@ class Pipeline:
             features[slot.name] = canvas.to_tokens(filled, self.backbone.patch)
         return Tokens(plan.layout, features)
 
+    def _encode_text(self, prompts: list[str]) -> Tensor:
+        if self.cache is None or self.text.trained:
+            return self.text.encode(prompts)
+        return self.cache.features(self.text, prompts, self.device)
+
     def _encode_page(self, page_BFCHW: Tensor, generator: Generator | None) -> Tensor:
         """Latents of uint8 canvases; a codec without randomness sees each distinct picture once."""
         pictures = page_BFCHW.flatten(0, 1)
@@ -103,7 +111,9 @@ class Pipeline:
         def encode(positions: list[int] | slice) -> Tensor:
             return self.codec.encode(canvas.to_unit(pictures[positions].to(self.device)), generator)
 
-        if self.codec.cacheable:
+        if self.cache is not None:
+            z = self.codec.draw(self.cache.moments(self.codec, pictures, self.device), generator)
+        elif self.codec.cacheable:
             z = self._latents([canvas.digest(x) for x in pictures], encode).to(self.device)
         else:
             z = encode(slice(None))

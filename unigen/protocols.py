@@ -72,12 +72,18 @@ class Adapter(Protocol):
 
 
 class TextEncoder(Protocol):
-    """Prompts to features. `trained` encoders are optimised with the backbone, others stay frozen outside it."""
+    """Prompts to features. `trained` encoders are optimised with the backbone, others stay frozen outside it.
+
+    Features are a function of `ids`, the weights and `identity` alone: that is what `unigen.cache` keeps them by.
+    """
 
     tokens: int
     width: int
     trained: bool
 
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
+    def ids(self, prompts: list[str]) -> list[tuple[int, ...]]: ...
     def encode(self, prompts: list[str]) -> Tensor: ...
     def keywords(self, prompts: list[str], subjects: list[tuple[str, ...]]) -> Tensor: ...
 
@@ -86,13 +92,19 @@ class Codec(Protocol):
     """Pictures (N, 3, H, W) in [-1, 1] to normalised latents (N, C, H / stride, W / stride) and back.
 
     `cacheable`: encoding has no randomness and costs more than remembering what was encoded.
+    encode(x, generator) == draw(moments(x), generator). `moments`, the posterior, has no randomness in any codec: it
+    is a function of the picture, the weights and `identity` alone (not of autocast), by which `unigen.cache` keeps it.
     """
 
     stride: int
     channels: int
     cacheable: bool
 
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
     def fit(self, pictures: Callable[[], Tensor]) -> None: ...
+    def moments(self, pixels_N3HW: Tensor) -> Tensor: ...
+    def draw(self, moments: Tensor, generator: Generator | None = None) -> Tensor: ...
     def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor: ...
     def decode(self, latents_NCHW: Tensor) -> Tensor: ...
 

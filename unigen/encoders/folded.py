@@ -34,12 +34,25 @@ class FoldedVAE(ImageVAE):
         self.fold = fold
         self.stride = fold * 2 ** (len(self.vae.config.block_out_channels) - 1)
 
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What besides the weights decides the moments."""
+        return {**self.vae.config, "fold": self.fold}
+
     @torch.no_grad()
+    def moments(self, pixels_N3HW: Tensor) -> Tensor:
+        """The posterior's mean (N, C, h, w) alone: its variance is never used."""
+        with torch.autocast(pixels_N3HW.device.type, enabled=False):
+            return self.posterior(pixels_N3HW).mode()
+
+    @torch.no_grad()
+    def draw(self, moments: Tensor, generator: Generator | None = None) -> Tensor:
+        """Normalised latents (N, C, h, w) in fp32; `generator` is unused."""
+        return (moments - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+
     def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor:
         """(N, 3, H, W) in [-1, 1] to normalised latents (N, C, h, w) in fp32; `generator` is unused."""
-        with torch.autocast(pixels_N3HW.device.type, enabled=False):
-            z = self.posterior(pixels_N3HW).mode()
-        return (z - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+        return self.draw(self.moments(pixels_N3HW))
 
     @torch.no_grad()
     def decode(self, latents_NCHW: Tensor) -> Tensor:

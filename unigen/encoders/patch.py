@@ -3,7 +3,8 @@
 Shapes: N pictures, C latent channels, H and W pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -49,10 +50,24 @@ class PatchPCA(nn.Module):
         self.scale.copy_(deviation**self.whiten * overall ** (1 - self.whiten))
         self.fitted.fill_(1)
 
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What besides the buffers decides the latents."""
+        return {"stride": self.stride}
+
+    def moments(self, pixels_N3HW: Tensor) -> Tensor:
+        """The latents themselves, in fp32."""
+        with torch.autocast(pixels_N3HW.device.type, enabled=False):
+            x = self._patches(pixels_N3HW).movedim(1, -1)
+            return (((x - self.mean) @ self.components.T) / self.scale).movedim(-1, 1)
+
+    def draw(self, moments: Tensor, generator: Generator | None = None) -> Tensor:
+        """The latents as they are."""
+        return moments
+
     def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor:
         """(N, 3, H, W) in [-1, 1] to latents (N, C, H / stride, W / stride)."""
-        x = self._patches(pixels_N3HW).movedim(1, -1)
-        return (((x - self.mean) @ self.components.T) / self.scale).movedim(-1, 1)
+        return self.moments(pixels_N3HW)
 
     def decode(self, latents_NCHW: Tensor) -> Tensor:
         """The inverse, up to the components left out; not clamped."""

@@ -16,6 +16,15 @@ from unigen.memo import Memo
 from unigen.weights import load_pretrained
 
 FEATURE_MEMORY = 2**29  # bytes of a frozen encoder's features kept for prompts that come back
+# What the shapes of T5's weights do not tell of its function.
+UNSEEN = (
+    "d_kv",
+    "num_heads",
+    "feed_forward_proj",
+    "layer_norm_epsilon",
+    "relative_attention_num_buckets",
+    "relative_attention_max_distance",
+)
 
 
 class T5Text(nn.Module):
@@ -62,7 +71,7 @@ class T5Text(nn.Module):
         return features.to(self.model.device)
 
     def _features(self, prompts: list[str]) -> Tensor:
-        ids_BW = torch.tensor([self._ids(p) for p in prompts], device=self.model.device)
+        ids_BW = torch.tensor(self.ids(prompts), device=self.model.device)
         if self.pool == 1:
             return self.model(input_ids=ids_BW).last_hidden_state
         place_W = torch.arange(self.window, device=ids_BW.device) % self.pool
@@ -93,8 +102,14 @@ class T5Text(nn.Module):
                 self._tokenizer = load_pretrained(AutoTokenizer, self.source, key, "tokenizer")
         return self._tokenizer
 
-    def _ids(self, prompt: str) -> tuple[int, ...]:
-        return _cached_ids(self.tokenizer, self.window, prompt)
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What besides the weights and a prompt's ids decides its features."""
+        return {"pool": self.pool, **{name: getattr(self.model.config, name) for name in UNSEEN}}
+
+    def ids(self, prompts: list[str]) -> list[tuple[int, ...]]:
+        """`window` token ids for each prompt, cut or padded."""
+        return [_cached_ids(self.tokenizer, self.window, prompt) for prompt in prompts]
 
     def _offsets(self, prompt: str) -> list[tuple[int, int]]:
         """Each token's (first, last + 1) character of the prompt."""

@@ -12,6 +12,14 @@ from torch import Generator, Tensor, nn
 from unigen.weights import load_pretrained
 
 
+def sampled(parameters: Tensor, generator: Generator | None) -> Tensor:
+    """A sample of the Gaussian whose mean and log-variance lie along dimension 1, its mean without a generator."""
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+    posterior = DiagonalGaussianDistribution(parameters)
+    return posterior.mode() if generator is None else posterior.sample(generator)
+
+
 class CogVideoXVAE(nn.Module):
     """`AutoencoderKLCogVideoX` on stills: latent = posterior * scaling_factor, as the authors train.
 
@@ -36,12 +44,25 @@ class CogVideoXVAE(nn.Module):
     def fit(self, pictures: Callable[[], Tensor]) -> None:
         """Pretrained: nothing to fit."""
 
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What besides the weights decides the moments."""
+        return self.vae.config
+
     @torch.no_grad()
+    def moments(self, pixels_N3HW: Tensor) -> Tensor:
+        """The posterior's mean and log-variance before scaling, (N, 2 C, h, w), in the weights' precision."""
+        with torch.autocast(pixels_N3HW.device.type, enabled=False):
+            return self.vae.encode(pixels_N3HW[:, :, None]).latent_dist.parameters[:, :, 0]
+
+    @torch.no_grad()
+    def draw(self, moments: Tensor, generator: Generator | None = None) -> Tensor:
+        """Latents (N, C, h, w): a posterior sample with a generator, the posterior's mean without."""
+        return sampled(moments[:, :, None], generator)[:, :, 0] * self.vae.config.scaling_factor
+
     def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor:
         """A posterior sample with a generator, the posterior's mean without."""
-        posterior = self.vae.encode(pixels_N3HW[:, :, None]).latent_dist
-        z = posterior.mode() if generator is None else posterior.sample(generator)
-        return z[:, :, 0] * self.vae.config.scaling_factor
+        return self.draw(self.moments(pixels_N3HW), generator)
 
     @torch.no_grad()
     def decode(self, latents_NCHW: Tensor) -> Tensor:
@@ -68,12 +89,26 @@ class ImageVAE(nn.Module):
     def fit(self, pictures: Callable[[], Tensor]) -> None:
         """Pretrained: nothing to fit."""
 
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What besides the weights decides the moments."""
+        return self.vae.config
+
     @torch.no_grad()
+    def moments(self, pixels_N3HW: Tensor) -> Tensor:
+        """The posterior's mean and log-variance before shift and scale, (N, 2 C, h, w), in the weights' precision."""
+        with torch.autocast(pixels_N3HW.device.type, enabled=False):
+            return self.vae.encode(pixels_N3HW).latent_dist.parameters
+
+    @torch.no_grad()
+    def draw(self, moments: Tensor, generator: Generator | None = None) -> Tensor:
+        """Latents (N, C, h, w): a posterior sample with a generator, the posterior's mean without."""
+        z = sampled(moments, generator)
+        return (z - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+
     def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor:
         """A posterior sample with a generator, the posterior's mean without."""
-        posterior = self.vae.encode(pixels_N3HW).latent_dist
-        z = posterior.mode() if generator is None else posterior.sample(generator)
-        return (z - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+        return self.draw(self.moments(pixels_N3HW), generator)
 
     @torch.no_grad()
     def decode(self, latents_NCHW: Tensor) -> Tensor:

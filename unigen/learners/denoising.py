@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unigen import export, noise
 from unigen.build import build, build_pipeline
+from unigen.cache import open_cache
 from unigen.evaluation import evaluate, protocol
 from unigen.header import print_header
 from unigen.learner import Learner
@@ -24,6 +25,7 @@ class Denoising(Learner):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__(config)
         self.pipeline = pipeline = build_pipeline(config)
+        pipeline.cache = open_cache(config)
         self.parts.update({"backbone": pipeline.backbone, "embedding": pipeline.embedding})
         frozen = {"codec": pipeline.codec}
         (self.parts if pipeline.text.trained else frozen)["text"] = pipeline.text
@@ -47,6 +49,7 @@ class Denoising(Learner):
 
     def export(self, folder: Path, config: Mapping[str, Any]) -> list[Path]:
         """LoRA in diffusers' format and a sidecar; no model of its own."""
+        self.keep()  # what measuring encoded
         export.save(self.pipeline, folder, config)
         return []
 
@@ -86,6 +89,15 @@ class Denoising(Learner):
         loss, _ = p.denoising_loss(plan.layout, p.encode(batch, {}), noises, t_B)
         self.log("val/loss", loss, batch_size=size, sync_dist=True)
         self.log("step", float(self.trainer.global_step), batch_size=size, sync_dist=True)
+
+    def on_fit_end(self) -> None:
+        """On every rank."""
+        self.keep()
+
+    def keep(self) -> None:
+        """The next job of a sweep finds everything that this one encoded."""
+        if self.pipeline.cache is not None:
+            self.pipeline.cache.flush()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What training changed, and a fitted codec."""

@@ -1,0 +1,67 @@
+"""The folder that keeps what frozen encoders made: `python experiments/cache.py build cache=<folder> +exp=fcd_mask_a`.
+
+build   encode what is not there yet of the experiment's training, validation and test pictures and prompts
+          batches=N    only the first N training batches (default: all that the run shows)
+verify  read every shard; with +exp=, also encode kept entries of held-out pictures and prompts anew
+          sample=N     at most so many of either (default 16)
+gc      remove temporary files older than an hour, merge small shards, list what cannot be read
+          yes=true     also remove what cannot be read, and what others=drop names
+          others=drop  list the shards of encoders that are not those of +exp=
+All three take cache=<folder> and what run.py takes: +exp=NAME [group=choice] [key=value]. docs/cache.md says more.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from unigen.arguments import parse  # noqa: E402
+
+OPTIONS = {"build": ("batches",), "verify": ("sample",), "gc": ("yes", "others")}
+
+
+def main(words: list[str]) -> int:
+    if not words or {"-h", "--help"} & set(words):
+        print(__doc__.strip())
+        return 0
+    try:
+        command, options, rest = split(words)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    from unigen.launch import launch
+
+    def task(cfg) -> None:
+        from unigen.cache_commands import run_command
+        from unigen.config import own_packages, plain
+
+        own_packages(ROOT)
+        run_command(command, plain(cfg), options, with_exp=any(word.startswith("+exp=") for word in rest))
+
+    sys.argv = [sys.argv[0], *rest, "hydra.run.dir=."]  # no run folder
+    launch(task, ROOT / "experiments" / "conf")
+    return 0
+
+
+def split(words: list[str]) -> tuple[str, dict[str, str], list[str]]:
+    """The command, its own options, and what is for Hydra. Raises ValueError, one sentence, for a bad line."""
+    command, *others = words
+    if command not in OPTIONS:
+        raise ValueError(f"unknown command '{command}' (known: {', '.join(OPTIONS)})")
+    own = [word for word in others if word.partition("=")[0] in OPTIONS[command]]
+    rest = [word for word in others if word not in own]
+    if any(word in ("-m", "--multirun") or word.startswith("+table=") for word in rest):
+        raise ValueError("one experiment at a time: -m and +table= are for run.py")
+    options = parse(own, legal=OPTIONS[command], required=())
+    legal = {"yes": ("true", "false"), "others": ("drop",)}
+    for key, value in options.items():
+        if key in legal and value not in legal[key]:
+            raise ValueError(f"{key}={value}: it may be {' or '.join(legal[key])}")
+        if key not in legal and not (value.isascii() and value.isdigit()):
+            raise ValueError(f"{key}={value} is not a whole number")
+    return command, options, rest
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
