@@ -1,0 +1,89 @@
+"""COCO 2017 validation: 5,000 photographs with five captions or so each, for evaluating spatial control.
+
+The files of cocodataset.org: `annotations/captions_val2017.json` (from annotations_trainval2017.zip, 241 MB) and
+`val2017/*.jpg` (val2017.zip, 1 GB). Annotations are CC BY 4.0; the pictures are under the terms of Flickr. Known from
+the format's description there ({images: [{id, file_name, width, height, ...}], annotations: [{image_id, caption}]}) and
+from other readers of the same files; the files themselves were not at hand.
+
+OminiControl's protocol (and so VisualCloze's) evaluates on all 5,000 at 512 pixels. Which of the captions is the prompt
+is not said there; the first by id is the usual one here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from datamodules.reading import inside
+from datamodules.sets.base import SetRecord, captions_of, check_index, check_limit, stored
+
+HOW = "get val2017.zip and annotations_trainval2017.zip from cocodataset.org and unpack both there"
+ENTRIES: Mapping[str, Mapping[str, type]] = {
+    "images": {"id": int, "file_name": str},
+    "annotations": {"id": int, "image_id": int, "caption": str},
+}
+
+
+class Coco:
+    """Records of a `target` with its captions, by id of the picture. See `datamodules.sets.base.PictureSet`.
+
+    root: the folder with `annotations` and the pictures. split: 'val2017', the name of both. limit: at most so many
+    records, the first.
+    """
+
+    names = ("target",)
+
+    def __init__(self, root: str | Path, split: str = "val2017", *, limit: int | None = None) -> None:
+        self.root, self.split, self.limit = Path(root).expanduser(), split, check_limit(limit)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def record(self, index: int, seed: int = 0) -> SetRecord:
+        """Record `index`; there are no variants, so `seed` is not used."""
+        image = self._images[check_index(index, len(self))]
+        name = f"{self.split}/{image['file_name']}"
+        target = stored(inside(self.root / self.split, image["file_name"]), name)
+        texts = [text for _, text in sorted(self._captions.get(image["id"], []))]
+        return SetRecord(str(image["id"]), {"target": target}, captions_of({"target": texts}))
+
+    @cached_property
+    def _table(self) -> dict[str, Any]:
+        path = self.root / "annotations" / f"captions_{self.split}.json"
+        if not path.is_file():
+            raise ValueError(f"there is no file '{path}'; {HOW}")
+        try:
+            table = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"'{path}' is no JSON: {error}; {HOW}") from error
+        _check(table, dict.fromkeys(ENTRIES, list), f"'{path}'")
+        for part, keys in ENTRIES.items():
+            for number, entry in enumerate(table[part]):
+                _check(entry, keys, f"'{path}', {part}[{number}]")
+        return table
+
+    @cached_property
+    def _images(self) -> list[dict[str, Any]]:
+        return sorted(self._table["images"], key=lambda image: image["id"])[: self.limit]
+
+    @cached_property
+    def _captions(self) -> dict[int, list[tuple[int, str]]]:
+        """(id, text) of all captions, by picture."""
+        found: dict[int, list[tuple[int, str]]] = {}
+        for entry in self._table["annotations"]:
+            found.setdefault(entry["image_id"], []).append((entry["id"], entry["caption"]))
+        return found
+
+
+def _check(entry: Any, keys: Mapping[str, type], where: str) -> None:
+    """Raises ValueError, saying where, for an entry that lacks a key (and which it has) or has another type there."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where} is {type(entry).__name__}; it must be an object with {', '.join(keys)}")
+    if missing := [key for key in keys if key not in entry]:
+        raise ValueError(f"{where} has no {', '.join(missing)}; it has {', '.join(entry)}")
+    for key, kind in keys.items():
+        if not isinstance(entry[key], kind):
+            raise ValueError(f"{where}: {key} is {type(entry[key]).__name__}; it must be {kind.__name__}")

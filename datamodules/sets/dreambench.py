@@ -1,0 +1,95 @@
+"""DreamBench: 30 subjects by 25 prompts, to be drawn from pictures of the subject; there is no target.
+
+The folder `dataset` of google/dreambooth on GitHub: one folder of 4 to 6 photographs for each subject, and
+`prompts_and_classes.txt`. Checked in November 2026 in that repository (e9b8c01, README 4f887af): the layout, the 30
+subjects with their 15 classes, both lists of 25 prompts, and that each has two blanks, for a token and the class; nine
+subjects are alive, those of the classes cat and dog. Each picture has its own licence (references_and_licenses.txt,
+most are Unsplash's); none is stated for the set.
+
+The token names a subject to a model that was tuned on it. Models that are shown the subject get prompts without one,
+'a backpack in the jungle', which is the default. Scores compare a result with all photographs of its subject:
+`DreamBench.photographs`.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from datamodules.captions import clean_caption, text_of
+from datamodules.folder import PICTURES
+from datamodules.reading import inside
+from datamodules.sets.base import Picture, SetRecord, check_folder, check_index, check_limit, stored
+
+ALIVE = ("cat", "dog")
+TABLE = "prompts_and_classes.txt"
+HOW = "clone github.com/google/dreambooth and name its folder 'dataset'"
+_PROMPT = re.compile(r"'([^'{]*\{0\} \{1\}[^'{]*)'\.format\(unique_token, class_token\)")
+_CLASS = re.compile(r"^(\w+),([\w ]+)$", re.MULTILINE)
+
+
+class _Table(NamedTuple):
+    """The subjects with their classes, and the prompts for those that are not alive and those that are."""
+
+    subjects: tuple[tuple[str, str], ...]
+    objects: tuple[str, ...]
+    alive: tuple[str, ...]
+
+
+class DreamBench:
+    """Records of a `reference` with the prompt as the caption of `target`, subject by subject.
+
+    root: the folder `dataset`. token: what stands before the class in a prompt, '' for nothing. limit: at most so many
+    records, the first. See `datamodules.sets.base.PictureSet`; `subjects` is the class.
+    """
+
+    names = ("reference",)
+
+    def __init__(self, root: str | Path, *, token: str = "", limit: int | None = None) -> None:
+        self.root, self.token, self.limit = Path(root).expanduser(), token, check_limit(limit)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def record(self, index: int, seed: int = 0) -> SetRecord:
+        """Record `index`; the reference is the subject's first photograph whatever the seed, so that scores compare."""
+        subject, noun, number, prompt = self._items[check_index(index, len(self))]
+        words = clean_caption(prompt.replace("{0}", self.token).replace("{1}", noun))
+        photograph = self.photographs(subject)[0]
+        captions = {"target": (words,)}
+        return SetRecord(f"{subject}/{number}", {"reference": photograph}, captions, (noun,), origin=subject)
+
+    def photographs(self, subject: str) -> tuple[Picture, ...]:
+        """All pictures of a subject, by file name. Raises ValueError, naming the folder, if there are none."""
+        folder = check_folder(self.root / subject, f"pictures of '{subject}'", HOW)
+        found = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+        if not found:
+            raise ValueError(f"no picture of '{subject}' in folder '{folder}'; {HOW}")
+        return tuple(stored(inside(self.root, f"{subject}/{name}"), f"{subject}/{name}") for name in found)
+
+    @cached_property
+    def _items(self) -> list[tuple[str, str, int, str]]:
+        """(subject, class, number of the prompt, prompt) of all records."""
+        table = self._table
+        items = [
+            (subject, noun, number, prompt)
+            for subject, noun in table.subjects
+            for number, prompt in enumerate(table.alive if noun in ALIVE else table.objects)
+        ]
+        return items[: self.limit]
+
+    @cached_property
+    def _table(self) -> _Table:
+        path = self.root / TABLE
+        if not path.is_file():
+            raise ValueError(f"there is no file '{path}'; {HOW}")
+        before, _, after = text_of(path).partition("Object Prompts")
+        objects, _, alive = after.partition("Live Subject Prompts")
+        subjects = tuple(pair for pair in _CLASS.findall(before) if pair != ("subject_name", "class"))
+        table = _Table(subjects, tuple(_PROMPT.findall(objects)), tuple(_PROMPT.findall(alive)))
+        for what, found in zip(("classes", "object prompts", "live subject prompts"), table, strict=True):
+            if not found:
+                raise ValueError(f"'{path}' has no {what}; it must be the file of google/dreambooth")
+        return table

@@ -1,0 +1,158 @@
+"""SetDataset: samples of an annotation graph's tasks on the records of a data set, with in-context examples.
+
+Samples have the slots of `datamodules.graph_samples`: rows of one task, the query last. The task is drawn first, then
+records that have all its pictures, so the shares of the tasks hold, and not those of records: a record that lacks a
+picture is replaced by one drawn by the item's seed. A batch has one form and one size; a record belongs to the size
+whose aspect ratio is nearest to that of its target. Every picture is scaled to cover that size and cropped around its
+centre, which keeps the maps of a target in place. (VisualCloze's code stretches all to a square in training.)
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Dataset
+
+from datamodules.graph import CENTRE
+from datamodules.graph_samples import Forms, GridForm
+from datamodules.graph_sampling import Task, listed
+from datamodules.reading import BadPicture
+from datamodules.records import Refusals
+from datamodules.sets.base import PictureSet, SetRecord, Size
+from datamodules.sets.online import ONLINE, Draw, with_online
+from datamodules.sets.order import window_of
+from datamodules.sets.sizes import bucket_of, filled
+from unigen.noise import mix
+from unigen.types import ImageSlot, Sample
+
+TRIES = 256  # records looked at for the rows of a sample
+PROBED = 256  # records whose sizes are looked at for the shares of the sizes
+RARE = 0.05  # sizes of fewer of them are not used: their records go to the nearest one that is
+
+
+class SizedForm(NamedTuple):
+    """A form of the samples, with the size of their pictures; `share` is how often a batch has it."""
+
+    grid: GridForm
+    size: Size
+    share: float
+
+    @property
+    def slots(self) -> tuple[ImageSlot, ...]:
+        """All pictures of a sample, row by row."""
+        return tuple(slot._replace(width=self.size[0], height=self.size[1]) for slot in self.grid.slots(0))
+
+
+def sized_forms(forms: Forms, sizes: Mapping[Size, float]) -> dict[str, SizedForm]:
+    """Every form in every size, by name ('2 rows of 2>1, 384 x 384'), with the product of their shares."""
+    return {
+        f"{name}, {size[0]} x {size[1]}": SizedForm(form, size, form.share * share)
+        for name, form in forms.items()
+        for size, share in sizes.items()
+    }
+
+
+def size_shares(source: PictureSet, buckets: Sequence[Size]) -> dict[Size, float]:
+    """The shares of records that each size has, estimated from PROBED of them; RARE sizes are left out.
+
+    Of one size nothing is looked at. Records that cannot be read do not count; if none can, the first size has all.
+    """
+    if len(buckets) == 1:
+        return {buckets[0]: 1.0}
+    step = max(1, len(source) // PROBED)
+    counts: Counter[Size] = Counter()
+    for index in range(0, len(source), step):
+        try:
+            counts[bucket_of(source.record(index).size(), buckets)] += 1
+        except BadPicture:
+            continue
+    total = counts.total()
+    kept = [size for size in buckets if total and counts[size] >= RARE * total] or [buckets[0]]
+    sizes = Counter({size: counts[size] or 1 for size in kept})
+    return {size: sizes[size] / sizes.total() for size in kept}
+
+
+def servable(source: PictureSet, tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """The tasks whose pictures records of this data set may have, those computed from a target included."""
+    names = {*source.names, *(ONLINE if CENTRE in source.names else ())}
+    return tuple(task for task in tasks if task.fits(names))
+
+
+def check_servable(source: PictureSet, tasks: Sequence[Task], where: str) -> None:
+    """Raises ValueError, naming the first task that no record can serve, and the pictures that there are."""
+    missing = [task for task in tasks if task not in servable(source, tasks)]
+    if missing:
+        lacking = [name for name in missing[0].pictures if name not in (*source.names, *ONLINE)]
+        raise ValueError(
+            f"{where}: no record has {', '.join(lacking) or CENTRE}, which task {missing[0].name} needs; records may "
+            f"have {listed(source.names)}, and what is computed from a target"
+        )
+
+
+class SetDataset(Dataset):
+    """Samples by (form, index of the query's record, item seed), which decide all of a sample.
+
+    shared_degradations: see `Draw`. refusals: counts the records that are bad, and puts others in their place.
+    window: the other rows of a sample are drawn from so many neighbours of its query, see `datamodules.sets.order`.
+    """
+
+    def __init__(
+        self,
+        source: PictureSet,
+        forms: Mapping[str, SizedForm],
+        refusals: Refusals,
+        shared_degradations: bool = True,
+        window: int | None = None,
+    ) -> None:
+        self.source, self.forms, self.refusals = source, dict(forms), refusals
+        self.shared, self.window = shared_degradations, window
+        self._sizes = list(dict.fromkeys(form.size for form in self.forms.values()))
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, item: tuple[str, int, int]) -> Sample:
+        name, index, seed = item
+        return self.refusals.read(partial(self._sample, self.forms[name]), (index, seed), len(self))
+
+    def _sample(self, form: SizedForm, index: int, seed: int) -> Sample:
+        (task,) = random.Random(seed).choices(form.grid.tasks, cum_weights=form.grid.cumulative)
+        rows = self.rows(form, task, index, seed)
+        pictures = [filled(row.read(name), form.size) for row in rows for name in task.pictures]
+        images = {slot.name: torch.tensor(picture)[None] for slot, picture in zip(form.slots, pictures, strict=True)}
+        query = rows[-1]
+        return Sample(
+            form.slots, images, query.caption(task.targets[0]), query.subjects, task.name, f"{query.key}/{task.name}"
+        )
+
+    def rows(self, form: SizedForm, task: Task, index: int, seed: int) -> tuple[SetRecord, ...]:
+        """The records of a sample, the query last: that of `index` if it fits, and others of other origins.
+
+        Raises BadPicture if a record is bad, or TRIES of them do not fit.
+        """
+        rng = random.Random(mix(seed, "rows", index))
+        found: list[SetRecord] = []
+        origins: set[str] = set()
+        neighbours = window_of(index, len(self), self.window)
+        for tried in range(TRIES):
+            chosen = rng.choice(neighbours) if tried else index
+            record = self.source.record(chosen, mix(seed, chosen))
+            origin = record.origin or record.key
+            record = with_online(record, Draw(seed, form.grid.rows - len(found), self.shared))  # the query comes first
+            if origin in origins or not task.fits(record.pictures) or not self._of_size(record, form.size):
+                continue
+            found.append(record)
+            origins.add(origin)
+            if len(found) == form.grid.rows + 1:
+                return tuple(reversed(found))
+        reason = f"{TRIES} records hold {len(found)} that fit task {task.name} at {form.size[0]} x {form.size[1]}"
+        raise BadPicture.of(f"record {index}", reason, f"there must be {form.grid.rows + 1}")
+
+    def _of_size(self, record: SetRecord, size: Size) -> bool:
+        """Whether the record belongs to this size."""
+        return len(self._sizes) == 1 or bucket_of(record.size(), self._sizes) == size

@@ -1,0 +1,52 @@
+"""text-to-image-2M: generated pictures with their prompts, for tasks between a picture and what is computed from it.
+
+`jackyhate/text-to-image-2M` on the Hugging Face Hub, mit: WebDataset tars `data_512_2M/data_000000.tar` and so on (2M
+pictures of 512 pixels, 423 GB together) and `data_1024_10K/data_000000.tar` (10K of 1024, 5 GB). Checked in November
+2026, without the data: folders, names of the tars and licence on the card; that a sample is `jpg` and `json`, and that
+the text is `prompt` in the latter, in OminiControl's code (src/train/data.py). Not checked: how many tars there are
+(the card says 35, others read 46), and what else the json holds.
+
+RealGeneral takes 310K of these for canny and depth (section 4.1), without saying which; so many of the first are
+`limit=310_000`. Canny is computed (`datamodules.sets.online`); depth needs a model, or a folder of maps.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from datamodules.reading import BadPicture
+from datamodules.sets.base import SetRecord, captions_of, stored
+from datamodules.sets.tars import Tars
+
+
+class TextToImage2M:
+    """Records of a `target` and its prompt. See `datamodules.sets.base.PictureSet`.
+
+    root: the folder that the data set was downloaded to. part: 'data_512_2M' or 'data_1024_10K'. limit: at most so many
+    records, the first. cache: see `Tars`.
+    """
+
+    names = ("target",)
+
+    def __init__(
+        self, root: str | Path, part: str = "data_512_2M", *, limit: int | None = None, cache: str | Path | None = None
+    ) -> None:
+        self.tars = Tars(root, f"{part}/*.tar", ("jpg", "json"), limit=limit, cache=cache)
+
+    def __len__(self) -> int:
+        return len(self.tars)
+
+    def record(self, index: int, seed: int = 0) -> SetRecord:
+        """Record `index`; there are no variants, so `seed` is not used. Raises BadPicture if it has no prompt."""
+        key = self.tars.name(index)
+        try:
+            said = json.loads(self.tars.read(index, "json"))
+            prompt = said["prompt"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if isinstance(error, BadPicture):
+                raise
+            told = f"it has no {error} but {', '.join(said)}" if isinstance(error, KeyError) else str(error)
+            raise BadPicture.of(f"{key}, json", told, 'it must be {"prompt": "..."}') from error
+        target = stored(lambda: self.tars.read(index, "jpg"), f"{key}, jpg")
+        return SetRecord(key, {"target": target}, captions_of({"target": [prompt]}))

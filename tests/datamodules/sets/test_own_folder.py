@@ -1,0 +1,105 @@
+"""A folder of the user's own pictures as records: sizes, references, arrays, broken files, resume and limit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from miniature import encoded, pixels, png, written
+
+from datamodules.reading import BadPicture
+from datamodules.records import Refusals
+from datamodules.sets.online import Draw, with_online
+from datamodules.sets.own_folder import OwnFolder
+
+NAMES = ("canny", "depth", "reference")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "mine"
+    for number, name in enumerate("abcd"):
+        written(folder / f"{name}.png", png(number, 24, 16))
+    written(folder / "a.depth.png", png(10, 48, 32))
+    written(folder / "a_reference.png", png(11, 10, 30))
+    written(folder / "a.txt", " A  cat\n")
+    np.save(folder / "b.depth.npy", np.arange(24 * 16, dtype=np.float32).reshape(16, 24))
+    written(folder / "c.depth.png", png(12, 16, 16))
+    written(folder / "notes.pdf", b"x")
+    return folder
+
+
+def test_records_have_the_pictures_that_lie_beside_them(root):
+    found = OwnFolder(root, NAMES)
+    assert found.names == ("target", *NAMES) and len(found) == 4
+    first = found.record(0)
+    assert (first.key, set(first.pictures), first.caption()) == ("a", {"target", "depth", "reference"}, "A cat")
+    assert np.array_equal(first.read("target"), pixels(0, 24)) and first.size() == (24, 16)
+    assert set(found.record(3).pictures) == {"target"} and found.record(3).captions == {}
+
+
+def test_annotations_get_the_size_of_their_picture_and_references_keep_theirs(root):
+    first = OwnFolder(root, NAMES).record(0)
+    assert first.read("depth").shape == (3, 16, 24) and first.size("depth") == (24, 16)
+    assert first.read("reference").shape == (3, 30, 10) and first.size("reference") == (10, 30)
+    with pytest.raises(BadPicture, match=r"a_reference\.png"):
+        OwnFolder(root, NAMES, references=()).record(0).read("reference")
+    with pytest.raises(BadPicture, match=r"c\.depth\.png.*16 x 16.*24 x 16"):
+        OwnFolder(root, NAMES).record(2).read("depth")
+
+
+def test_an_array_becomes_three_equal_channels(root):
+    depth = OwnFolder(root, NAMES).record(1).read("depth")
+    assert depth.shape == (3, 16, 24) and depth.dtype == np.uint8
+    assert (depth == depth[:1]).all() and depth[0, 0, 0] == 0 and depth[0, -1, -1] == 255
+
+
+def test_an_array_may_be_a_reference_and_states_its_size(root):
+    np.save(root / "d.depth.npy", np.zeros((8, 4), np.float32))
+    assert OwnFolder(root, NAMES, references=("depth",)).record(3).size("depth") == (4, 8)
+
+
+def test_what_is_missing_is_computed_and_what_is_there_is_not(root):
+    written(root / "a.canny.png", encoded(np.zeros((3, 16, 24), np.uint8)))
+    found = OwnFolder(root, NAMES)
+    stored, computed = (with_online(found.record(i), Draw(1)).read("canny") for i in (0, 3))
+    assert not stored.any() and computed.any()
+
+
+def test_a_broken_file_is_refused_by_name_and_another_record_read(root):
+    written(root / "b.png", png(1)[:80])
+    written(root / "d.png", b"")
+    found, refusals = OwnFolder(root, NAMES), Refusals("mine", share=1.0)
+    read = [refusals.read(lambda i, seed: found.record(i).read("target").shape, (i, 3), 4) for i in range(4)]
+    assert read == [(3, 16, 24)] * 4
+    assert sorted({text.split(":")[0] for text in refusals.first}) == ["'b.png'", "'d.png'"]
+    with pytest.raises(BadPicture, match=r"d\.png"):
+        found.record(3).size()
+
+
+def test_upright_sizes_are_stated(root):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((16, 24, 3), np.uint8)).save(root / "a.jpg", exif=exif)
+    (root / "a.png").unlink()
+    record = OwnFolder(root, NAMES).record(0)
+    assert record.size() == (16, 24) and record.read("target").shape == (3, 24, 16)
+
+
+def test_a_limit_and_the_middle(root):
+    found, few = OwnFolder(root, NAMES), OwnFolder(root, NAMES, limit=2)
+    assert len(few) == 2 and few.record(1).key == found.record(1).key == "b"
+    with pytest.raises(IndexError):
+        few.record(2)
+
+
+def test_a_folder_that_is_not_there_is_told_on_use(tmp_path):
+    found = OwnFolder(tmp_path / "nowhere", NAMES)
+    with pytest.raises(ValueError, match="nowhere"):
+        len(found)
+
+
+def test_what_the_scan_left_out_is_told(root):
+    written(root / "a_cany.png", png(0))
+    assert any("did you mean 'canny'" in note for note in OwnFolder(root, NAMES).notes)
