@@ -49,6 +49,13 @@ def test_same_run(tmp_path):
     assert (tmp_path / "config.yaml").read_bytes() == before
 
 
+def test_a_key_younger_than_the_run_does_not_end_it_while_it_is_null(tmp_path):
+    write_config(tmp_path, CONFIG)
+    same_run(tmp_path, CONFIG | {"younger": None})
+    with pytest.raises(ConfigError, match=r"younger is \(absent\) there and 3 here"):
+        same_run(tmp_path, CONFIG | {"younger": 3})
+
+
 @pytest.mark.parametrize("text", [b"", b"a: [1,\n", b"\xff\xfe\x00", b"- 1\n"])
 def test_an_unreadable_config_is_refused(tmp_path, text):
     (tmp_path / "config.yaml").write_bytes(text)

@@ -72,7 +72,8 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 
 
 def same_run(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str] = IGNORED) -> None:
-    """Passes if `run_dir` holds no configuration or this one; reads only.
+    """Passes if `run_dir` holds no configuration or this one; reads only. An absent key counts as null, which is how
+    a key that is younger than the run says "off".
 
     Args:
         ignore: dotted keys that may differ, each with everything below it.
@@ -84,7 +85,7 @@ def same_run(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str] = I
         return
     old, new = (dict(_leaves(_portable(c))) for c in (read_config(run_dir), config))
     keys = [key for key in {**new, **old} if not any(key == name or key.startswith(f"{name}.") for name in ignore)]
-    changed = [key for key in keys if old.get(key, ABSENT) != new.get(key, ABSENT)]
+    changed = [key for key in keys if old.get(key) != new.get(key)]
     if changed:
         shown = ", ".join(f"{key} is {_short(old, key)} there and {_short(new, key)} here" for key in changed[:3])
         more = f", and {len(changed) - 3} more" if len(changed) > 3 else ""

@@ -145,6 +145,6 @@ def test_a_fast_tokenizers_offsets_mark_the_same_words(tmp_path):
     model = T5Text(CONFIG, str(tmp_path), vocabulary=384, window=8, pool=1, trained=False)
     prompt = "a cat mat"
     found = model.keywords([prompt], [("cat",)])[0].tolist()
-    tokens = model.tokenizer.convert_ids_to_tokens(model._ids(prompt))
+    tokens = model.tokenizer.convert_ids_to_tokens(list(model.ids([prompt])[0]))
     assert "".join(t for t, yes in zip(tokens, found, strict=True) if yes).strip("▁") == "cat"
     assert not model.keywords([prompt], [("ca",)]).any()
