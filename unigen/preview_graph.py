@@ -1,0 +1,156 @@
+"""An annotation graph in numbers, as tables: its types, its tasks, what leads back to the target, what is drawn.
+
+`graph` is a `datamodules.graph.AnnotationGraph` everywhere.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from unigen.report_tables import Cell, Table
+
+BAR = 24  # signs of the longest bar
+CENTRE = "target"
+
+
+def graph_tables(graph: Any, drawn: Mapping[str, int], expected: Mapping[str, float]) -> list[Table]:
+    """Everything about one graph.
+
+    drawn, expected: of every task that is trained on, by name, how many draws it got and how likely it is.
+    """
+    return [
+        types_table(graph),
+        groups_table(graph, drawn, expected),
+        connection_table(graph),
+        *left_out_table(graph),
+        draws_table(drawn, expected, "Draws by task"),
+    ]
+
+
+def types_table(graph: Any) -> Table:
+    """Annotation types by kind."""
+    said = graph.summary()
+    rows = [
+        [Cell(kind), Cell(str(count)), Cell(", ".join(graph.of_kind(kind)))]
+        for kind, count in said["nodes_by_kind"].items()
+    ]
+    title = f"{said['nodes']} annotation types"
+    return Table(title, ["kind", "types", "names"], rows, [], [], terminal=True)
+
+
+def groups_table(graph: Any, drawn: Mapping[str, int], expected: Mapping[str, float]) -> Table:
+    """Tasks by meta-task and group: how many there are, how long they are, how often training draws them."""
+    members: dict[tuple[str, str], list[Any]] = {}
+    for task in graph.tasks:
+        members.setdefault((task.meta_task, task.group), []).append(task)
+    most = max((sum(drawn.get(t.name, 0) for t in tasks) for tasks in members.values()), default=0)
+    rows = []
+    for (meta, group), tasks in members.items():
+        count = sum(drawn.get(task.name, 0) for task in tasks)
+        rows.append([Cell(f"{meta} / {group}"), *numbers(graph, tasks, expected, drawn), bar(count, most)])
+    total = [Cell("all"), *numbers(graph, graph.tasks, expected, drawn), Cell("")]
+    metas = {meta: sum(len(ts) for (m, _), ts in members.items() if m == meta) for meta, _ in members}
+    sums = ", ".join(f"{meta} {count}" for meta, count in metas.items())
+    lengths = ", ".join(f"{count} of {n}" for n, count in graph.summary()["tasks_by_length"].items())
+    notes = [f"Tasks by meta-task: {sums}.", f"Tasks by length (pictures of one row, the paper's L): {lengths}."]
+    header = ["meta-task / group", "tasks", "held out", "pictures", "likely", "drawn", ""]
+    title = f"{len(graph.tasks)} tasks, and {sum(drawn.values()):,} draws of them"
+    return Table(title, header, rows, [total], notes, terminal=True)
+
+
+def numbers(graph: Any, tasks: Iterable[Any], expected: Mapping[str, float], drawn: Mapping[str, int]) -> list[Cell]:
+    """Of some tasks: how many, how many held out, their lengths, how likely and how often drawn together."""
+    names = [task.name for task in tasks]
+    held_out = sum(task in graph.held_out_tasks for task in tasks)
+    lengths = sorted({len(task.pictures) for task in tasks})
+    likely, count = sum(expected.get(name, 0.0) for name in names), sum(drawn.get(name, 0) for name in names)
+    return [
+        Cell(str(len(names)), len(names)),
+        Cell(str(held_out), held_out),
+        Cell(" to ".join(dict.fromkeys(map(str, (lengths[0], lengths[-1])))), lengths[0]),
+        Cell(f"{likely:.2%}", likely),
+        Cell(f"{count:,}", count),
+    ]
+
+
+def bar(count: int, most: int) -> Cell:
+    """A bar of BAR signs in plain text, filled as far as `count` goes."""
+    return Cell(("█" * round(BAR * count / most) if most else "").ljust(BAR, "░"))
+
+
+def connection_table(graph: Any) -> Table:
+    """Whether every annotation leads to every other, for several sets of tasks, in one line each."""
+    sets = {f"the {len(graph.tasks)} of its groups": graph.tasks}
+    if graph.held_out_tasks:
+        sets[f"the {len(graph.training_tasks)} trained on"] = graph.training_tasks
+    if graph.unseen_tasks:
+        everything = (*graph.tasks, *graph.unseen_tasks)
+        sets[f"with the {len(graph.unseen_tasks)} unseen ones, {len(everything)}"] = everything
+    rows = []
+    for what, tasks in sets.items():
+        loose, strict = graph.dead_ends(tasks), strict_dead_ends(graph, tasks)
+        rows.append([Cell(what), *verdict(loose), *verdict(strict)])
+    results = {graph.node_of[name] for task in graph.tasks for name in task.targets}
+    never = [name for name in graph.nodes if name not in results]
+    notes = [
+        "Strongly connected: between every two types there is a path either way. Every annotation was made from the "
+        "target, so this asks which types lead back to it; those that do not are the dead ends.",
+        "One condition: a path may use a task with any one of its conditions. All conditions: only if a path has led "
+        "to all of them, starting from that one type.",
+        f"No task of the groups makes {len(never)} of {len(graph.nodes)} types: only annotating the target does.",
+    ]
+    header = ["tasks", "strongly connected", "dead ends", "by all conditions", "dead ends then"]
+    return Table("Strongly connected?", header, rows, [], notes, terminal=True)
+
+
+def verdict(dead_ends: tuple[str, ...]) -> list[Cell]:
+    """Yes or no, and the names."""
+    return [Cell("no" if dead_ends else "yes"), Cell(", ".join(dead_ends) or "none")]
+
+
+def strict_dead_ends(graph: Any, tasks: Iterable[Any]) -> tuple[str, ...]:
+    """The types that do not lead to the target if a task needs all of its conditions, each at hand by then.
+
+    A walk starts with the pictures of one type and adds the targets of every task whose conditions it has.
+    """
+    tasks, found = tuple(tasks), []
+    for name, node in graph.nodes.items():
+        have, before = set(node.pictures), -1
+        while len(have) != before and CENTRE not in have:
+            before = len(have)
+            have |= {picture for task in tasks if have.issuperset(task.conditions) for picture in task.targets}
+        if CENTRE not in have:
+            found.append(name)
+    return tuple(found)
+
+
+def left_out_table(graph: Any) -> list[Table]:
+    """Tasks that training never draws, if there are any."""
+    rows = [[Cell(task.name), Cell("held out"), Cell(task.group)] for task in graph.held_out_tasks]
+    rows += [[Cell(task.name), Cell("unseen"), Cell("in no group")] for task in graph.unseen_tasks]
+    title = f"Never trained on: {len(graph.held_out_tasks)} held out, {len(graph.unseen_tasks)} unseen"
+    return [Table(title, ["task", "why", "group"], rows, [], [], terminal=True)] if rows else []
+
+
+def draws_table(drawn: Mapping[str, int], expected: Mapping[str, float] | None, title: str) -> Table:
+    """A histogram by task, the most likely (or most frequent) first; `expected` is None where nobody says it."""
+    names = sorted(drawn, key=lambda name: (-(expected or drawn)[name], name))
+    most, total = max(drawn.values(), default=0), sum(drawn.values())
+    rows = []
+    for name in names:
+        likely = [] if expected is None else [Cell(f"{total * expected[name]:.1f}", expected[name])]
+        rows.append([Cell(name), Cell(f"{drawn[name]:,}", drawn[name]), *likely, bar(drawn[name], most)])
+    likely = [] if expected is None else [Cell(f"{total * sum(expected.values()):.1f}", 1.0)]
+    foot = [[Cell("all"), Cell(f"{total:,}", total), *likely, Cell("")]]
+    header = ["task", "drawn", *(["expected"] if expected is not None else []), ""]
+    return Table(title, header, rows, foot, [])
+
+
+def choices_table(graphs: Mapping[str, Any]) -> Table:
+    """The graphs that there are, by the name of their file, beside each other."""
+    rows = []
+    for name, graph in graphs.items():
+        said = graph.summary()
+        counts = (said["nodes"], said["tasks"], len(said["held_out_tasks"]), len(said["unseen_tasks"]))
+        rows.append([Cell(name), *(Cell(str(count), count) for count in counts)])
+    header = ["graph", "annotation types", "tasks", "of which held out", "unseen tasks besides"]
+    return Table("The graphs of conf/graph", header, rows, [], [], terminal=True)
