@@ -54,7 +54,6 @@ def in_hsv(picture: np.ndarray, channel: int, curve) -> np.ndarray:
         (GammaRGB(2.6), lambda x: x**2.6, lambda x: x ** (1 / 2.6)),
         (LowLight(0.37), lambda x: 0.37 * x, lambda x: 0.4 * x),
     ],
-    ids=str,
 )
 def test_tones_follow_their_formula(value, formula, other):
     made = apply(PLAIN, value)
