@@ -18,7 +18,7 @@ def print_header(pipeline: Pipeline, slots: tuple[ImageSlot, ...], config: dict[
     console = Console(highlight=False)
     layout, mask = pipeline.plan(slots).layout, pipeline.mask
     where = f" ({config['paper']})" if config["paper"] else ""
-    task = config["task"]["name"] or ", ".join(config["data"]["tasks"])
+    task = config["task"]["name"] or ", ".join(config["data"]["tasks"] or ["all"])
     console.print(f"[bold]{config['name']}[/bold]{where}, task {task}, seed {config['seed']}")
     console.print(mask_table(layout, mask))
     for line in [*influence(layout, mask), cacheable(pipeline, layout), *sizes(pipeline, layout)]:

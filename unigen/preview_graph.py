@@ -4,12 +4,14 @@
 """
 
 from collections.abc import Iterable, Mapping
+from textwrap import fill
 from typing import Any
 
 from unigen.report_tables import Cell, Table
 
 BAR = 24  # signs of the longest bar
 CENTRE = "target"
+WIDTH = 90  # of a list of names on the terminal
 
 
 def graph_tables(graph: Any, drawn: Mapping[str, int], expected: Mapping[str, float]) -> list[Table]:
@@ -30,7 +32,7 @@ def types_table(graph: Any) -> Table:
     """Annotation types by kind."""
     said = graph.summary()
     rows = [
-        [Cell(kind), Cell(str(count)), Cell(", ".join(graph.of_kind(kind)))]
+        [Cell(kind), Cell(str(count)), Cell(fill(", ".join(graph.of_kind(kind)), WIDTH))]
         for kind, count in said["nodes_by_kind"].items()
     ]
     title = f"{said['nodes']} annotation types"

@@ -116,3 +116,9 @@ def test_the_subject_reaches_its_picture_through_the_prompt():
     assert torch.equal(made["a dog"], made["cats"]), "no match, or only within a word: the bias alone"
     assert not torch.allclose(made["a cat"], made["a dog"], atol=1e-3)
     assert not torch.allclose(made["a Cat"], made["a dog"], atol=1e-3)
+
+
+@pytest.mark.parametrize("tasks", [None, []])
+def test_no_tasks_are_refused_in_a_sentence(tasks):
+    with pytest.raises(ValueError, match=r"UCE has a bias for each task.*conditioning/embedding=none"):
+        UCE(8, 4, tasks)

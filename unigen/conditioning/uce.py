@@ -15,10 +15,16 @@ class UCE(nn.Module):
     c_instance is the mean text embedding over the keyword's tokens (a prompt with several subjects:
     over all of their tokens; no match: zero, so only the bias is added). Both parts start at zero,
     so a converted model starts as the stock one. Trained parameters: text_width * channels + tasks * channels.
+    Raises ValueError without tasks: their number decides the parameters.
     """
 
-    def __init__(self, text_width: int, channels: int, tasks: list[str]) -> None:
+    def __init__(self, text_width: int, channels: int, tasks: list[str] | None) -> None:
         super().__init__()
+        if not tasks:
+            raise ValueError(
+                f"conditioning.embedding.tasks is {tasks}: UCE has a bias for each task, so it must list them; "
+                "set data.tasks, or conditioning/embedding=none"
+            )
         self.tasks = list(tasks)
         self.subject = nn.Linear(text_width, channels, bias=False)
         self.bias = nn.Parameter(torch.zeros(len(self.tasks), channels))
