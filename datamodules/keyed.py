@@ -68,13 +68,6 @@ def _world() -> tuple[int, int]:
     return 1, 0
 
 
-def one_thread(_: int) -> None:
-    """For a worker process: OpenCV would start a thread for each core in every one of them, as torch does not."""
-    import cv2
-
-    cv2.setNumThreads(1)
-
-
 class KeyedData(LightningDataModule):
     """What datamodules with keyed training batches share: where training starts, and how a loader is made.
 
@@ -109,6 +102,5 @@ class KeyedData(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=one_thread,
             generator=torch.Generator(),  # else every new iterator would draw from the global one
         )
