@@ -2,7 +2,8 @@
 
 The pictures are the bundled emoji (see `datamodules.emoji_cache`), what happens to them is in `datamodules.motions`.
 A clip shows one kind of picture throughout, so no two of its frames are the condition and the target of an ablation's
-task: edges and their picture, line art and its colouring, grey and colour, one style and the other.
+task: edges and their picture, line art and its colouring, grey and colour, one style and the other. Only where the
+motions `fill` are asked for do edge maps turn into areas, of colours drawn at random (`datamodules.colouring`).
 
 A clip has MOMENTS = 9 moments, of progress 0, 1/8, ..., 1. A form says how many of them a sample shows and in which
 slots. What happens in a clip does not depend on the form, nor on the training seed, so latents can be kept by content.

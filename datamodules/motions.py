@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from datamodules.colouring import FILLS
 from datamodules.restylings import RESTYLINGS, Moved, background, colourful, frames_of
 
 FAMILY = "family"  # the motion that needs a second picture: another glyph of the same base
@@ -213,22 +214,26 @@ def _sample(pixels: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 Motion = Callable[[np.ndarray, Sequence[float], random.Random], Moved]
 MOVES = (move, turn, zoom, two_at_once, stretch, lean, jump, circle, sway, wave, twist)
-MOTIONS: dict[str, Motion] = {motion.__name__: motion for motion in (still, *MOVES, *RESTYLINGS)}
+MOTIONS: dict[str, Motion] = {motion.__name__: motion for motion in (still, *MOVES, *RESTYLINGS, *FILLS)}
 GROUPS: dict[str, tuple[str, ...]] = {
     "still": ("still",),
     "move": tuple(motion.__name__ for motion in MOVES),
     "restyle": tuple(motion.__name__ for motion in RESTYLINGS),
+    "fill": tuple(motion.__name__ for motion in FILLS),
     "family": (FAMILY,),
 }
 NEEDS_COLOUR = frozenset({"recolour", "swap", "tint"})  # nothing to see without, or grey would turn into colour
 # Line art and edges have two tones: most of these would not be seen, and a negative would turn one into the other.
 NEEDS_FILL = frozenset({"negative", "posterise", "brighten", "contrast", "ground", "silhouette", "thin"})
 NEEDS_NO_OUTLINE = frozenset({"thin"})  # without its outlines an OpenMoji comes close to the other style
-MOTION_SHARES = {"still": 0.05, "move": 0.3, "restyle": 0.6, "family": 0.05}
+NEEDS_LINES = frozenset({"colour_in"})  # lines alone, as an edge map has
+MOTION_SHARES = {"still": 0.05, "move": 0.3, "restyle": 0.6, "fill": 0.0, "family": 0.05}
 # The progress at which a restyling is complete: every form of several frames shows this moment or a later one, so it
 # holds the whole change, and ends with the original if the clip runs backward.
 RESTYLED = 1 / 2
-ONE_WAY = frozenset({"still", FAMILY, "jump", "circle"})  # backward they would look the same, or be named wrongly
+ONE_WAY = frozenset(
+    {"still", FAMILY, "jump", "circle", "colour_in"}
+)  # backward they would look the same, or be named wrongly
 
 
 def fitting(picture: np.ndarray, kind: str, related: bool) -> dict[str, list[str]]:
@@ -240,6 +245,7 @@ def fitting(picture: np.ndarray, kind: str, related: bool) -> dict[str, list[str
     barred = set() if related else {FAMILY}
     barred |= set() if colour else NEEDS_COLOUR
     barred |= set() if colour or kind == "grey" else NEEDS_FILL
+    barred |= NEEDS_LINES if kind != "canny" else set()
     barred |= NEEDS_NO_OUTLINE if kind == "openmoji" else set()
     return {group: [name for name in names if name not in barred] for group, names in GROUPS.items()}
 
@@ -250,26 +256,26 @@ def choose(
     """A motion that fits the picture, its group with these shares ('still' where no group has one); and whether it
     runs backward, as half of those do that can."""
     names = fitting(picture, kind, related)
-    left = {group: share for group, share in shares.items() if names[group]} or {"still": 1.0}
+    left = {group: share for group, share in shares.items() if share and names[group]} or {"still": 1.0}
     name = rng.choice(names[rng.choices(list(left), list(left.values()))[0]])
     return name, rng.random() < 0.5 and name not in ONE_WAY
 
 
 def shown(name: str, picture: np.ndarray, progress: Sequence[float], backward: bool, rng: random.Random) -> Moved:
     """A motion by progress in the clip instead of by amounts: at its own pace, and from its end if `backward`."""
-    amounts = [min(1.0, p / RESTYLED) for p in progress] if name in GROUPS["restyle"] else progress
+    amounts = [min(1.0, p / RESTYLED) for p in progress] if name in (*GROUPS["restyle"], *GROUPS["fill"]) else progress
     words, frames = MOTIONS[name](picture, [1 - a for a in amounts] if backward else amounts, rng)
     return f"back from {words}" if backward else words, frames
 
 
 def check_shares(table: str, shares: Mapping[str, Any], legal: Collection[str] = ()) -> dict[str, Any]:
-    """The table, if every name is legal (any, if none is given) and every share a number above 0; any sum will do."""
+    """The table, if every name is legal (any, if none is given) and every share a number, 0 (never) or above."""
     unknown = [name for name in shares if legal and name not in legal]
     if unknown:
         raise ValueError(f"unknown {table[:-1]} '{unknown[0]}' in {table}: legal {table} are {', '.join(legal)}")
-    if not shares:
-        raise ValueError(f"{table} is empty: it must name at least one, with its share")
     for name, share in shares.items():
-        if not isinstance(share, int | float) or not 0 < share < float("inf"):
-            raise ValueError(f"the share of '{name}' in {table} is {share!r}: it must be a number above 0")
+        if not isinstance(share, int | float) or not 0 <= share < float("inf"):
+            raise ValueError(f"the share of '{name}' in {table} is {share!r}: it must be a number, 0 or above")
+    if not any(shares.values()):
+        raise ValueError(f"{table} names none with a share above 0")
     return dict(shares)

@@ -19,6 +19,7 @@ SMALL = (
     "encoder/codec=patch_pca metric=[canny_f1,ssim,psnr,rmse] evaluation.items=4 "
     "data.size=32 data.limit=200 data.batch_size=4 data.val_items=4 "
     "backbone.config.num_layers=1 backbone.config.num_attention_heads=2 backbone.config.attention_head_dim=16 "
+    "backbone.pretrained=null encoder.text.pretrained=null encoder.text.trained=true conditioning/adapter=full "
     "trainer.max_steps=2 validation.every=1 solver.steps=2 callback.sample_grid.items=2"
 ).split()
 LORA = ("conditioning/adapter=lora", "conditioning.adapter.rank=4", "conditioning.adapter.alpha=4")

@@ -41,6 +41,11 @@ def test_a_card_holds_recipe_data_licence_and_figures(tmp_path):
     assert card(tmp_path, steps=7) != said, "negative control"
 
 
+def test_a_later_stage_says_what_it_began_with(tmp_path):
+    assert "It began with the weights in `runs/first/export`" in card(tmp_path, began_with="runs/first/export")
+    assert "began with" not in card(tmp_path, began_with=None) and "began with" not in card(tmp_path)
+
+
 @pytest.mark.parametrize("value", [None, 0.12345])
 def test_a_figure_that_is_missing_is_a_dash(value):
     metrics = {"m": {"value": value, "low": 0.0, "high": 1.0, "better": "higher", "items": 2}}

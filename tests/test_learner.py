@@ -56,3 +56,11 @@ def test_a_checkpoint_keeps_what_is_trained():
     made.on_save_checkpoint(checkpoint)
     assert set(checkpoint["state_dict"]) == {"parts.line.weight"}
     assert torch.equal(checkpoint["state_dict"]["parts.line.weight"], made.parts["line"].weight)
+
+
+def test_what_is_trained_is_in_training_mode_whatever_it_was_loaded_in():
+    made = learner(0, 0.0)
+    made.parts["line"].eval()
+    assert not made.parts["line"].training, "negative control"
+    made.on_fit_start()
+    assert made.parts["line"].training

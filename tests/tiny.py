@@ -49,8 +49,10 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 def tiny(*overrides: str, tasks: tuple[str, ...] = ("canny", "subject"), **sizes: Any) -> dict[str, Any]:
     """The same with every backbone shrunk, nothing pretrained, and small encoders."""
-    config = deepcopy(_composed("encoder/codec=patch_pca", "encoder/text=byt5_mini", *overrides))
+    scratch = ("encoder/codec=patch_pca", "encoder/text=byt5_mini", "conditioning/adapter=full")
+    config = deepcopy(_composed(*scratch, *overrides))
     config.backbone.pretrained = None
+    config.encoder.text.update(pretrained=None, trained=True)
     for key, value in {**SIZES, **sizes}.items():
         if key in config.backbone.config:
             config.backbone.config[key] = value

@@ -34,6 +34,7 @@ def write_card(folder: Path, summary: Mapping[str, Any], config: Mapping[str, An
         f"seed {summary['seed']}, {config['data']['size']}×{config['data']['size']} pixels, on {summary['device']}; "
         f"torch {version('torch').split('+')[0]}, diffusers {version('diffusers')}, "
         f"transformers {version('transformers')}.",
+        *began_with(summary),
         "",
         "## Data and licence",
         "",
@@ -46,6 +47,12 @@ def write_card(folder: Path, summary: Mapping[str, Any], config: Mapping[str, An
         *figures(summary),
     ]
     write_text(folder / "README.md", "\n".join(lines) + "\n")
+
+
+def began_with(summary: Mapping[str, Any]) -> list[str]:
+    """Of a later stage: where its weights came from, since its steps and samples are not all that they have seen."""
+    source = summary.get("began_with")
+    return ["", f"It began with the weights in `{source}`; what these had seen is not counted above."] if source else []
 
 
 def figures(summary: Mapping[str, Any]) -> list[str]:

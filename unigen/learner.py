@@ -70,7 +70,8 @@ class Learner(L.LightningModule):
     # --- Lightning ------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Lightning has moved the module by now (at `setup` it has not)."""
+        """Lightning has moved the module by now (at `setup` it has not). from_pretrained leaves models in eval mode."""
+        self.parts.train()
         self.place_frozen()
 
     def place_frozen(self) -> None:

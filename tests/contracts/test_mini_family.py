@@ -82,7 +82,11 @@ def test_a_shipped_model_has_a_card_with_data_licence_recipe_and_figures(name):
 
 @pytest.mark.parametrize(
     ("group", "name", "part"),
-    [("encoder/codec", "autoencoder_mini", "codec")],
+    [
+        ("encoder/codec", "autoencoder_mini", "codec"),
+        ("encoder/text", "byt5_mini", "text_encoder"),
+        ("backbone", "cogvideox_mini", "video_base"),
+    ],
 )
 def test_a_config_that_builds_shapes_alone_says_what_the_weights_say(group, name, part):
     """dry_run builds from the YAML, a run from the weights: they must be the same model."""

@@ -20,7 +20,10 @@ class Pretraining(Denoising):
         round_to_half(self.parts)
 
     def measure(self, data: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The metrics for each form that has a condition, as metric_form: without one there is no truth to meet."""
+        """The metrics for each form that has a condition, as metric_form: without one there is no truth to meet.
+
+        Beside them `began_with`: the weights that this stage of the training started from, or None.
+        """
         metrics = {name: build(node) for name, node in config["metric"].items()}
         forms: dict[str, list[Batch]] = {}
         for batch in data.test_dataloader():
@@ -32,7 +35,8 @@ class Pretraining(Denoising):
             scores |= {f"{name}_{form}": score for name, score in found.items()}
         items = max((s["items"] for s in scores.values()), default=0)
         said = protocol(self.pipeline, metrics, config) | {"items": items}
-        return {"metrics": scores, "bounds": BOUNDS, "protocol": said}
+        began = config["backbone"]["pretrained"]
+        return {"metrics": scores, "bounds": BOUNDS, "protocol": said, "began_with": began}
 
     def export(self, folder: Path, config: Mapping[str, Any]) -> list[Path]:
         """As `Denoising`, and the base and its text encoder in fp16, each by its class's save_pretrained."""
