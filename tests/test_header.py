@@ -4,7 +4,7 @@ import pytest
 from tiny import composed, slots, tiny
 
 from unigen.build import build, build_pipeline
-from unigen.header import cacheable, influence, mask_table, print_header, sizes
+from unigen.header import cacheable, influence, mask_table, print_header, sizes, unmasked
 from unigen.layout import Layout, Segment
 from unigen.learner import parameters
 
@@ -43,6 +43,12 @@ def test_masks_in_words(name, rows, lines):
         (query, *row.split()) for query, row in zip(("text", "condition", "target"), rows, strict=True)
     ]
     assert influence(LAYOUT, mask) == lines
+
+
+def test_pooled_text_is_named_where_a_backbone_has_it():
+    assert unmasked(build_pipeline(tiny())) == []
+    [line] = unmasked(build_pipeline(tiny("backbone=flux_mini", "mask=fcd_b")))
+    assert line.startswith("the prompt's pooled vector is part of every segment's time embedding")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Tokens follow their layout."""
 
+from dataclasses import replace
+
 import torch
 
 from unigen.layout import Layout, Segment, text_segment
@@ -27,3 +29,22 @@ def test_valid_keys_are_in_attention_order():
     assert masked.valid_keys().tolist() == [[True, False, True, True, True], [True] * 5]
     turned = masked.only(Layout(LAYOUT.segments[::-1]))
     assert turned.valid_keys().tolist() == [[True, True, True, True, False], [True] * 5]
+
+
+def test_only_keeps_pooled_text_and_the_context_of_what_it_names():
+    whole = replace(TOKENS, pooled=torch.ones(2, 5), context={"x": torch.ones(2, 3, 7)}, sampling=True)
+    kept = whole.only(LAYOUT.only(["x"]))
+    assert kept.pooled is whole.pooled and list(kept.context) == ["x"] and kept.sampling
+    assert whole.only(LAYOUT.only(["text"])).context == {} and TOKENS.only(LAYOUT).context is None
+
+
+def test_two_batches_beside_each_other():
+    one = replace(TOKENS, pooled=torch.zeros(2, 5), context={"x": torch.zeros(2, 3, 7)})
+    other = Tokens(
+        LAYOUT, {n: x + 2 for n, x in one.features.items()}, None, one.pooled + 1, {"x": torch.ones(2, 3, 7)}
+    )
+    both = one.beside(other)
+    for name, x in one.features.items():
+        assert torch.equal(both.features[name], torch.cat([x, x + 2]))
+    assert both.pooled[:, 0].tolist() == both.context["x"][:, 0, 0].tolist() == [0, 0, 1, 1]
+    assert TOKENS.beside(TOKENS).context is None and TOKENS.beside(TOKENS).pooled is None

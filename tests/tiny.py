@@ -23,8 +23,12 @@ SIZES = {
     "num_attention_heads": 2,
     "attention_head_dim": 16,
     "num_layers": 2,
+    "num_single_layers": 2,
+    "axes_dims_rope": [4, 6, 6],
     "text_embed_dim": 32,
     "time_embed_dim": 32,
+    "joint_attention_dim": 32,
+    "pooled_projection_dim": 32,
 }
 WINDOW = {"window": 16, "pool": 4}
 
@@ -82,11 +86,29 @@ def plan_for(formatter: Any, backbone: Any, conditions: int = 1, text_tokens: in
 
 
 def tokens_for(layout: Layout, backbone: Any, size: int = 1, seed: int = 2) -> Tokens:
-    """Random features in the widths that the backbone takes."""
+    """Random features, pooled text and context in the widths that the backbone takes."""
     g = torch.Generator().manual_seed(seed)
     pt, ph, pw = backbone.patch
     width = {"text": backbone.text_width, "visual": backbone.latent_channels * pt * ph * pw}
-    return Tokens(layout, {s.name: torch.randn(size, s.tokens, width[s.stream], generator=g) for s in layout.segments})
+    features = {s.name: torch.randn(size, s.tokens, width[s.stream], generator=g) for s in layout.segments}
+    pooled, context = None, None
+    if backbone.pooled_width is not None:
+        pooled = torch.randn(size, backbone.pooled_width, generator=g)
+    if backbone.context_width:
+        context = {s.name: torch.randn(size, s.tokens, backbone.context_width, generator=g) for s in layout.visual}
+    return Tokens(layout, features, pooled=pooled, context=context)
+
+
+def stacks(name: str) -> list[dict[str, int]]:
+    """Sizes of one and of two blocks for a backbone's config; where it has two kinds of block, each alone and both."""
+    if "num_single_layers" in composed(f"backbone={name}")["backbone"]["config"]:
+        return [{"num_layers": double, "num_single_layers": single} for double, single in ((1, 0), (0, 1), (1, 1))]
+    return [{"num_layers": 1}, {"num_layers": 2}]
+
+
+def blocks(backbone: Any) -> list[nn.Module]:
+    """All of a backbone's blocks, in order."""
+    return [*backbone.model.transformer_blocks, *getattr(backbone.model, "single_transformer_blocks", ())]
 
 
 def backbone_for(config: dict[str, Any], tied: bool = False) -> Any:

@@ -21,7 +21,7 @@ def print_header(pipeline: Pipeline, slots: tuple[ImageSlot, ...], config: dict[
     task = config["task"]["name"] or ", ".join(config["data"]["tasks"] or ["all"])
     console.print(f"[bold]{config['name']}[/bold]{where}, task {task}, seed {config['seed']}")
     console.print(mask_table(layout, mask))
-    for line in [*influence(layout, mask), cacheable(pipeline, layout), *sizes(pipeline, layout)]:
+    for line in [*influence(layout, mask), *unmasked(pipeline), cacheable(pipeline, layout), *sizes(pipeline, layout)]:
         console.print(line, soft_wrap=True)
 
 
@@ -47,6 +47,13 @@ def influence(layout: Layout, mask: Mask) -> list[str]:
             fate = f"is blocked, but arrives after {depths[0]} layers through others" if depths else "never arrives"
             lines.append(f"closure: {key.name} -> {query.name} {fate}")
     return lines or ["closure: every segment reaches every other in one layer"]
+
+
+def unmasked(pipeline: Pipeline) -> list[str]:
+    """What reaches every segment beside the tokens, so that no mask stops it."""
+    if pipeline.backbone.pooled_width is None:
+        return []
+    return ["the prompt's pooled vector is part of every segment's time embedding, whatever the mask says"]
 
 
 def cacheable(pipeline: Pipeline, layout: Layout) -> str:

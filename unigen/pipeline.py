@@ -5,7 +5,7 @@ Shapes: B batch, F frames, C channels, L tokens, P patch features.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import torch
@@ -97,7 +97,8 @@ class Pipeline:
                 z = torch.where(hide.to(z.device)[:, None, None, None, None], 0, z)
             filled = canvas.fill_patch(z, self.backbone.patch[0], plan.fill)
             features[slot.name] = canvas.to_tokens(filled, self.backbone.patch)
-        return Tokens(plan.layout, features)
+        pooled = None if self.backbone.pooled_width is None else self.text.pooled(prompts)
+        return Tokens(plan.layout, features, pooled=pooled)
 
     def _encode_text(self, prompts: list[str]) -> Tensor:
         if self.cache is None or self.text.trained:
@@ -190,12 +191,12 @@ class Pipeline:
 
     def _branches(self, batch: Batch) -> Tokens:
         """Clean tokens, with the guidance branch (its roles hidden) stacked behind along the batch."""
-        clean = self.encode(batch, {})
+        clean = replace(self.encode(batch, {}), sampling=True)
         if self.solver.guidance == 1.0:
             return clean
         everyone = torch.ones(len(batch), dtype=torch.bool)
         hidden = self.encode(batch, dict.fromkeys(self.solver.drop, everyone))
-        return clean.updated({n: torch.cat([x, hidden.features[n]]) for n, x in clean.features.items()})
+        return clean.beside(hidden)
 
     def decode(self, state: dict[str, Tensor], plan: Plan, slots: tuple[ImageSlot, ...]) -> dict[str, Tensor]:
         """Tokens of the target slots back to uint8 pixels (B, F, C, H, W)."""
@@ -271,6 +272,8 @@ def check(p: Pipeline) -> None:
         "text width": (p.text.width, p.backbone.text_width),
         "latent channels": (p.codec.channels, p.backbone.latent_channels),
     }
+    if p.backbone.pooled_width is not None:
+        widths["pooled text width"] = p.text.pooled_width, p.backbone.pooled_width
     for what, (made, taken) in widths.items():
         if made != taken:
             raise ValueError(f"{what}: the encoder makes {made}, backbone {type(p.backbone).__name__} takes {taken}")

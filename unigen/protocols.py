@@ -24,12 +24,17 @@ class Formatter(Protocol):
 
 
 class Backbone(Protocol):
-    """A diffusers transformer adapted to `Tokens`; itself an `nn.Module` whose `model` is that transformer."""
+    """A diffusers transformer adapted to `Tokens`; itself an `nn.Module` whose `model` is that transformer.
+
+    `pooled_width`: of `Tokens.pooled`, None if it takes none; `context_width`: of `Tokens.context`, 0 if it takes none.
+    """
 
     axes: tuple[str, ...]
     patch: tuple[int, int, int]
     reach: tuple[int, int, int]
     text_width: int
+    pooled_width: int | None
+    context_width: int
     latent_channels: int
 
     def __call__(
@@ -75,16 +80,19 @@ class TextEncoder(Protocol):
     """Prompts to features. `trained` encoders are optimised with the backbone, others stay frozen outside it.
 
     Features are a function of `ids`, the weights and `identity` alone: that is what `unigen.cache` keeps them by.
+    `pooled` is each prompt as one vector (B, pooled_width); None if the encoder has none.
     """
 
     tokens: int
     width: int
+    pooled_width: int | None
     trained: bool
 
     @property
     def identity(self) -> Mapping[str, Any]: ...
     def ids(self, prompts: list[str]) -> list[tuple[int, ...]]: ...
     def encode(self, prompts: list[str]) -> Tensor: ...
+    def pooled(self, prompts: list[str]) -> Tensor | None: ...
     def keywords(self, prompts: list[str], subjects: list[tuple[str, ...]]) -> Tensor: ...
 
 

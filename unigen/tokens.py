@@ -14,20 +14,34 @@ class Tokens:
 
     Text segments hold text embeddings, visual segments patchified latents. `valid` marks real tokens,
     (B, L_segment) booleans by segment name, where a backbone masks padding; None: everything counts.
+    `pooled` is the prompt as one vector, (B, pooled_width), for a backbone that says so.
+    `context` is what a backbone that says so (`context_width`) reads beside the visual features, (B, L_segment,
+    context_width) by segment name; it is never noised.
+    `sampling`: a solver's step, not training or validation; guidance-distilled backbones tell them apart.
     """
 
     layout: Layout
     features: dict[str, Tensor]
     valid: dict[str, Tensor] | None = None
     pooled: Tensor | None = None
+    context: dict[str, Tensor] | None = None
+    sampling: bool = False
 
     def only(self, layout: Layout) -> "Tokens":
         """The tokens of a smaller or reordered layout."""
-        return replace(self, layout=layout, features={n: self.features[n] for n in layout.names})
+        context = self.context and {n: self.context[n] for n in layout.names if n in self.context}
+        return replace(self, layout=layout, features={n: self.features[n] for n in layout.names}, context=context)
 
     def updated(self, features: dict[str, Tensor]) -> "Tokens":
         """The same tokens with other features for some segments."""
         return replace(self, features=self.features | features)
+
+    def beside(self, other: "Tokens") -> "Tokens":
+        """These samples and then those of `other`, of the same layout and without padding, along the batch."""
+        features = {n: torch.cat([x, other.features[n]]) for n, x in self.features.items()}
+        context = self.context and {n: torch.cat([x, other.context[n]]) for n, x in self.context.items()}
+        pooled = None if self.pooled is None else torch.cat([self.pooled, other.pooled])
+        return replace(self, features=features, context=context, pooled=pooled)
 
     def valid_keys(self) -> Tensor | None:
         """(B, L) booleans in attention order, or None if nothing is padding."""

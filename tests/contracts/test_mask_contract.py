@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import backbone_for, choices, mask, plan_for, tiny, tokens_for
+from tiny import backbone_for, blocks, choices, mask, plan_for, stacks, tiny, tokens_for
 
 from unigen import masks
 from unigen.build import build
@@ -18,8 +18,11 @@ def reach(backbone, layout: Layout, table) -> dict[str, list[bool]]:
     tokens = tokens_for(layout, backbone)
     for x in tokens.features.values():
         x.requires_grad_()
-    last = []
-    hook = backbone.model.transformer_blocks[-1].register_forward_hook(lambda _, __, out: last.append(out[1]))
+    last, words = [], layout[TEXT].tokens
+    assert words != sum(s.tokens for s in layout.visual), "text is known by its length"
+    hook = blocks(backbone)[-1].register_forward_hook(
+        lambda _, __, out: last.extend(x for x in out if x.shape[1] == words)
+    )
     t_B = torch.tensor([0.5])
     outputs = backbone(tokens, dict.fromkeys(layout.names, t_B), table) | {TEXT: last[0]}
     hook.remove()
@@ -34,12 +37,13 @@ def reach(backbone, layout: Layout, table) -> dict[str, list[bool]]:
 
 @pytest.fixture(scope="module")
 def backbone(request):
-    name, depth = request.param
-    return backbone_for(tiny(f"backbone={name}", num_layers=depth)), depth
+    name, sizes = request.param
+    model = backbone_for(tiny(f"backbone={name}", **sizes))
+    return model, len(blocks(model))
 
 
 EVERY_BACKBONE = pytest.mark.parametrize(
-    "backbone", [(name, depth) for name in choices("backbone") for depth in (1, 2)], indirect=True
+    "backbone", [(name, sizes) for name in choices("backbone") for sizes in stacks(name)], indirect=True
 )
 
 
@@ -71,8 +75,9 @@ def test_the_closure_of_another_mask_disagrees(backbone):
 
 
 @pytest.mark.parametrize("lowering", ["dense", "grouped"])
-def test_every_lowering_blocks_the_same_gradients(lowering):
-    config = tiny()
+@pytest.mark.parametrize("name", choices("backbone"))
+def test_every_lowering_blocks_the_same_gradients(name, lowering):
+    config = tiny(f"backbone={name}", **stacks(name)[-1])
     config["backbone"]["lowering"]["_target_"] = f"unigen.attention.{lowering}"
     model = backbone_for(config)
     layout = plan_for(build(config["formatter"]), model, 2).layout

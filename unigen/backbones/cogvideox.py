@@ -7,12 +7,12 @@ Shapes: B batch, L tokens, D width, H heads, E time embedding width, P patch fea
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unigen.backbones.memory import Memory, valid_keys
 from unigen.layout import TEXT_STREAM, Layout
 from unigen.masks import Mask, attended_pairs
 from unigen.nn.modulation import BranchedLayerNormZero, Modulation, joined_state
@@ -21,15 +21,6 @@ from unigen.tokens import Tokens
 from unigen.weights import load_pretrained
 
 ROPE_THETA = 10_000.0
-
-
-@dataclass
-class Memory:
-    """Keys and values (B, H, L, D) of static segments, one pair for each block, computed once and reused."""
-
-    layout: Layout
-    valid: Tensor | None = None
-    blocks: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 class SegmentAttention:
@@ -82,6 +73,8 @@ class CogVideoX(nn.Module):
     """
 
     axes = ("t", "h", "w")
+    pooled_width = None
+    context_width = 0
 
     def __init__(
         self,
@@ -198,7 +191,7 @@ class CogVideoX(nn.Module):
     ) -> tuple[Tensor, Modulation]:
         layout = tokens.layout
         rope = layout_rotary(Layout(layout.visual), self._rope_widths(), ROPE_THETA, x.device)
-        kwargs = {"layout": layout, "mask": mask, "valid": _valid_keys(tokens, memory)}
+        kwargs = {"layout": layout, "mask": mask, "valid": valid_keys(tokens, memory)}
         if record is not None:
             kwargs["record"] = record.blocks
         checkpoint = self.model.gradient_checkpointing and torch.is_grad_enabled()
@@ -257,13 +250,3 @@ class CogVideoX(nn.Module):
             "linear": 2 * (linear + ends),
             "attention": blocks * 4 * width * attended_pairs(layout, layout, mask),
         }
-
-
-def _valid_keys(tokens: Tokens, memory: Memory | None) -> Tensor | None:
-    """(B, L) booleans over what is remembered and then these tokens; None if nothing is padding."""
-    now = tokens.valid_keys()
-    if memory is None or (now is None and memory.valid is None):
-        return now
-    known = now if now is not None else memory.valid
-    parts = [(memory.valid, memory.layout), (now, tokens.layout)]
-    return torch.cat([known.new_ones(len(known), len(of)) if v is None else v for v, of in parts], dim=1)

@@ -38,6 +38,8 @@ class T5Text(nn.Module):
     warning that names it.
     """
 
+    folders = "text_encoder", "tokenizer"  # where a pipeline keeps the weights and the tokenizer
+
     def __init__(
         self,
         config: Mapping[str, Any],
@@ -53,7 +55,7 @@ class T5Text(nn.Module):
         super().__init__()
         if window % pool:
             raise ValueError(f"encoder.text.window is {window}; it must be a multiple of encoder.text.pool ({pool})")
-        load = load_pretrained(T5EncoderModel, pretrained, "encoder.text.pretrained", "text_encoder", config)
+        load = load_pretrained(T5EncoderModel, pretrained, "encoder.text.pretrained", self.folders[0], config)
         self.model = load or T5EncoderModel(T5Config(**config, vocab_size=vocabulary * pool))
         self.vocabulary = vocabulary
         self.model.requires_grad_(trained).train(trained)
@@ -69,6 +71,14 @@ class T5Text(nn.Module):
         with torch.no_grad(), torch.autocast(self.model.device.type, enabled=False):
             features = self._known(prompts, lambda missing: self._features([prompts[i] for i in missing]))
         return features.to(self.model.device)
+
+    @property
+    def pooled_width(self) -> int:
+        return self.width
+
+    def pooled(self, prompts: list[str]) -> Tensor:
+        """(B, D): the mean of a prompt's features over its T tokens, for small models that have no CLIP beside it."""
+        return self.encode(prompts).mean(dim=1)
 
     def _features(self, prompts: list[str]) -> Tensor:
         ids_BW = torch.tensor(self.ids(prompts), device=self.model.device)
@@ -99,7 +109,7 @@ class T5Text(nn.Module):
             if self.source == "byt5":
                 self._tokenizer = ByT5Tokenizer()
             else:
-                self._tokenizer = load_pretrained(AutoTokenizer, self.source, key, "tokenizer")
+                self._tokenizer = load_pretrained(AutoTokenizer, self.source, key, self.folders[1])
         return self._tokenizer
 
     @property

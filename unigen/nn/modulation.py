@@ -38,7 +38,7 @@ class BranchedLayerNormZero(nn.Module):
         self.table = dict(branches)
         visual, text = _halves(stock.linear)
         streams = {name: text if _is_text(name, self.table) else visual for name in dict.fromkeys(branches.values())}
-        self.branches = nn.ModuleDict({name: _branch(half, tied) for name, half in streams.items()})
+        self.branches = nn.ModuleDict({name: new_branch(half, tied) for name, half in streams.items()})
 
     def forward(self, visual_BLD: Tensor, text_BLD: Tensor, modulation: Modulation) -> tuple[Tensor, ...]:
         """Modulated visual and text tokens, then their gates: broadcastable to (B, L, D)."""
@@ -114,10 +114,10 @@ def _halves(linear: nn.Linear) -> tuple[nn.Linear, nn.Linear]:
     return halves[0], halves[1]
 
 
-def _branch(half: nn.Linear, tied: bool) -> nn.Linear:
+def new_branch(stock: nn.Linear, tied: bool) -> nn.Linear:
     """A linear of its own module on shared parameters (tied) or on a copy of them."""
     branch = nn.Linear(1, 1, device="meta")
-    branch.in_features, branch.out_features = half.in_features, half.out_features
-    branch.weight = half.weight if tied else nn.Parameter(half.weight.detach().clone())
-    branch.bias = half.bias if tied else nn.Parameter(half.bias.detach().clone())
+    branch.in_features, branch.out_features = stock.in_features, stock.out_features
+    branch.weight = stock.weight if tied else nn.Parameter(stock.weight.detach().clone())
+    branch.bias = stock.bias if tied else nn.Parameter(stock.bias.detach().clone())
     return branch

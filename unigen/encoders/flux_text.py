@@ -1,0 +1,90 @@
+"""FLUX.1's text: T5-XXL reads a prompt as a sequence, CLIP-L reads the same string as one pooled vector.
+
+Shapes: B prompts, W window in tokenizer tokens, D width.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unigen.encoders.t5 import T5Text
+from unigen.memo import Memo
+from unigen.weights import load_pretrained
+
+POOLED_MEMORY = 2**27  # bytes of pooled vectors kept for prompts that come back
+
+
+class FluxText(T5Text):
+    """Frozen T5 of `window` tokens, padding attended to (512 as published), and `clip`, a `PooledCLIP`, beside it."""
+
+    folders = "text_encoder_2", "tokenizer_2"
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        tokenizer: str,
+        vocabulary: int,
+        window: int,
+        clip: nn.Module,
+        pretrained: str | None = None,
+    ) -> None:
+        super().__init__(config, tokenizer, vocabulary, window, pool=1, trained=False, pretrained=pretrained)
+        self.clip = clip
+
+    @property
+    def pooled_width(self) -> int:
+        return self.clip.width
+
+    def pooled(self, prompts: list[str]) -> Tensor:
+        """(B, D) of CLIP, which sees the first 77 tokens of each prompt."""
+        return self.clip(prompts)
+
+
+class PooledCLIP(nn.Module):
+    """`CLIPTextModel`'s pooled output: the end token's features after the final norm, not projected.
+
+    `config` are the arguments of `CLIPTextConfig`. `tokenizer` is "byt5" (bytes, needs no files; with eos_token_id 1,
+    pad_token_id 0 in `config`) or a folder or repository id. A prompt longer than `max_position_embeddings` is cut
+    without a word: VisualCloze's are, as published, since T5 reads the rest.
+    """
+
+    def __init__(self, config: Mapping[str, Any], tokenizer: str, pretrained: str | None = None) -> None:
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        super().__init__()
+        load = load_pretrained(CLIPTextModel, pretrained, "encoder.text.clip.pretrained", "text_encoder", config)
+        self.model = (load or CLIPTextModel(CLIPTextConfig(**config))).requires_grad_(False).eval()
+        self.width = self.model.config.hidden_size
+        self.source, self._tokenizer = tokenizer, None
+        self._known = Memo(POOLED_MEMORY)
+
+    def forward(self, prompts: list[str]) -> Tensor:
+        """(B, D); each distinct prompt is read once, in the weights' precision."""
+        with torch.no_grad(), torch.autocast(self.model.device.type, enabled=False):
+            pooled = self._known(prompts, lambda missing: self._pooled([prompts[i] for i in missing]))
+        return pooled.to(self.model.device)
+
+    def ids(self, prompts: list[str]) -> Tensor:
+        """(B, W) token ids, cut or padded to the positions that the model has."""
+        window = self.model.config.max_position_embeddings
+        return self.tokenizer(
+            prompts, padding="max_length", max_length=window, truncation=True, return_tensors="pt"
+        ).input_ids
+
+    def _pooled(self, prompts: list[str]) -> Tensor:
+        return self.model(input_ids=self.ids(prompts).to(self.model.device)).pooler_output
+
+    @property
+    def tokenizer(self) -> Any:
+        """Loaded at first use: building on the meta device needs no files."""
+        if self._tokenizer is None:
+            from transformers import ByT5Tokenizer, CLIPTokenizer
+
+            key = "encoder.text.clip.tokenizer"
+            if self.source == "byt5":
+                self._tokenizer = ByT5Tokenizer()
+            else:
+                self._tokenizer = load_pretrained(CLIPTokenizer, self.source, key, "tokenizer")
+        return self._tokenizer

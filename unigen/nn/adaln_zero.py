@@ -1,0 +1,102 @@
+"""diffusers' AdaLayerNormZero and AdaLayerNormZeroSingle (Flux's) with one modulation branch for each role.
+
+Shapes: B batch, L tokens, D width.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from unigen.layout import Segment
+from unigen.nn.modulation import Modulation, new_branch
+from unigen.types import TEXT
+
+VISUAL, EVERY = "visual", "every"  # beside TEXT, what a norm may serve
+
+
+class PerToken:
+    """A modulation (B, L, D) where a stock block expects (B, D).
+
+    The block inserts the token axis in one of two ways; both give what has one already, so its forward stays stock.
+    """
+
+    def __init__(self, x_BLD: Tensor) -> None:
+        self.x_BLD = x_BLD
+
+    def unsqueeze(self, axis: int) -> Tensor:
+        assert axis == 1
+        return self.x_BLD
+
+    def __getitem__(self, index: tuple[slice, None]) -> Tensor:
+        assert index == (slice(None), None)
+        return self.x_BLD
+
+
+class BranchedAdaLayerNorm(nn.Module):
+    """LN(x) * (1 + scale_k) + shift_k, with k the branch of a token's role (RealGeneral Eqs. 4-5, on Flux).
+
+    `serves`: the "text" or the "visual" segments (the two norms of a double block), or "every" one (the norm of a
+    single block, which text and pictures share). `branches` maps a role to a branch name; each branch of what is
+    served starts as the stock linear, so at initialisation the outputs equal the stock module's bit for bit for every
+    table. `tied` branches share the frozen stock parameters and differ by their LoRA alone; otherwise each is a copy.
+    """
+
+    def __init__(self, stock: nn.Module, branches: Mapping[str, str], tied: bool, serves: str) -> None:
+        super().__init__()
+        self.silu, self.norm, self.serves = stock.silu, stock.norm, serves
+        self.table = {role: name for role, name in branches.items() if serves in (EVERY, _stream(role))}
+        self.chunks = stock.linear.out_features // stock.linear.in_features
+        self.branches = nn.ModuleDict({n: new_branch(stock.linear, tied) for n in dict.fromkeys(self.table.values())})
+
+    def forward(self, x_BLD: Tensor, emb: Modulation) -> tuple[Tensor | PerToken, ...]:
+        """The modulated tokens, then the gate and what else the stock linear makes, each (B, D) or `PerToken`."""
+        served = [s for s in emb.layout.segments if self.serves in (EVERY, _stream(s.role))]
+        made = self._chunks(served, emb)
+        if not served:
+            return x_BLD, *[PerToken(x_BLD)] * (self.chunks - 2)
+        if all(chunks is made[0] for chunks in made):
+            shift, scale, *rest = made[0]
+            return self.norm(x_BLD) * (1 + scale[:, None]) + shift[:, None], *rest
+        parts = self.norm(x_BLD).split([s.tokens for s in served], dim=1)
+        out = [x * (1 + scale[:, None]) + shift[:, None] for x, (shift, scale, *_) in zip(parts, made, strict=True)]
+        rest = [_spread(served, values) for values in list(zip(*made, strict=True))[2:]]
+        return torch.cat(out, dim=1), *rest
+
+    def _chunks(self, served: Sequence[Segment], emb: Modulation) -> list[tuple[Tensor, ...]]:
+        """For each segment (shift, scale, gate, ...), each (B, D); one tuple for a branch and a time embedding."""
+        made: dict[tuple[str, int], tuple[Tensor, ...]] = {}
+        for segment in served:
+            temb = emb.temb[segment.name]
+            key = self.table[segment.role], id(temb)
+            if key not in made:
+                made[key] = self.branches[key[0]](self.silu(temb)).chunk(self.chunks, dim=1)
+        return [made[self.table[s.role], id(emb.temb[s.name])] for s in served]
+
+
+def stock_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of `model` with stock norms again. Raises ValueError if one of its norms has several branches."""
+    names = {}
+    for name, module in model.named_modules():
+        if isinstance(module, BranchedAdaLayerNorm):
+            if len(module.branches) > 1:
+                raise ValueError(
+                    f"conditioning.modulation.branches gives {name} the branches {', '.join(module.branches)}; "
+                    "only a model in which all roles, text too, have one can be saved as a stock model"
+                )
+            names |= {f"{name}.branches.{branch}.": f"{name}.linear." for branch in module.branches}
+    state = {}
+    for key, tensor in model.state_dict().items():
+        head, dot, tail = key.rpartition(".")
+        state[names.get(head + dot, head + dot) + tail] = tensor
+    return state
+
+
+def _stream(role: str) -> str:
+    return TEXT if role == TEXT else VISUAL
+
+
+def _spread(served: Sequence[Segment], values_BD: Sequence[Tensor]) -> PerToken:
+    """Each segment's value on all of its tokens."""
+    expanded = [value[:, None].expand(-1, s.tokens, -1) for s, value in zip(served, values_BD, strict=True)]
+    return PerToken(torch.cat(expanded, dim=1))
