@@ -27,3 +27,24 @@ def test_valid_keys_are_in_attention_order():
     assert masked.valid_keys().tolist() == [[True, False, True, True, True], [True] * 5]
     turned = masked.only(Layout(LAYOUT.segments[::-1]))
     assert turned.valid_keys().tolist() == [[True, True, True, True, False], [True] * 5]
+
+
+def test_a_context_follows_its_segments():
+    beside = Tokens(LAYOUT, TOKENS.features, context={"x": torch.full((2, 3, 2), 7.0)})
+    assert list(beside.only(LAYOUT.only(["x"])).context) == ["x"]
+    assert beside.only(LAYOUT.only(["text"])).context == {} and TOKENS.only(LAYOUT).context is None
+    assert beside.updated({"x": torch.zeros(2, 3, 4)}).context is beside.context
+
+
+def test_samples_of_one_layout_are_put_beside_each_other():
+    def filled(i: float) -> Tokens:
+        features = {n: x + i for n, x in TOKENS.features.items()}
+        context, valid = {"x": torch.full((2, 3, 1), i)}, {"text": torch.full((2, 2), i > 1)}
+        return Tokens(LAYOUT, features, valid, torch.full((2, 4), i), context)
+
+    both = filled(1.0).beside(filled(2.0))
+    assert both.features["x"][:, 0, 0].tolist() == [2, 2, 3, 3]
+    assert both.context["x"][:, 0, 0].tolist() == both.pooled[:, 0].tolist() == [1, 1, 2, 2]
+    assert both.valid["text"][:, 0].tolist() == [False, False, True, True]
+    alone = TOKENS.beside(TOKENS)
+    assert alone.context is alone.pooled is alone.valid is None

@@ -14,20 +14,30 @@ class Tokens:
 
     Text segments hold text embeddings, visual segments patchified latents. `valid` marks real tokens,
     (B, L_segment) booleans by segment name, where a backbone masks padding; None: everything counts.
+    `context` is what a backbone that says so (`context_width`) reads beside the visual features, (B, L_segment,
+    context_width) by segment name; it is never noised.
     """
 
     layout: Layout
     features: dict[str, Tensor]
     valid: dict[str, Tensor] | None = None
     pooled: Tensor | None = None
+    context: dict[str, Tensor] | None = None
 
     def only(self, layout: Layout) -> "Tokens":
         """The tokens of a smaller or reordered layout."""
-        return replace(self, layout=layout, features={n: self.features[n] for n in layout.names})
+        context = self.context and {n: self.context[n] for n in layout.names if n in self.context}
+        return replace(self, layout=layout, features={n: self.features[n] for n in layout.names}, context=context)
 
     def updated(self, features: dict[str, Tensor]) -> "Tokens":
         """The same tokens with other features for some segments."""
         return replace(self, features=self.features | features)
+
+    def beside(self, other: "Tokens") -> "Tokens":
+        """These samples and then those of `other`, of the same layout, along the batch."""
+        pooled = None if self.pooled is None else torch.cat([self.pooled, other.pooled])
+        parts = {part: _joined(getattr(self, part), getattr(other, part)) for part in ("features", "valid", "context")}
+        return replace(self, pooled=pooled, **parts)
 
     def valid_keys(self) -> Tensor | None:
         """(B, L) booleans in attention order, or None if nothing is padding."""
@@ -38,3 +48,7 @@ class Tokens:
             x = self.features[s.name]
             parts.append(self.valid.get(s.name, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)))
         return torch.cat(parts, dim=1)
+
+
+def _joined(a: dict[str, Tensor] | None, b: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+    return None if a is None else {name: torch.cat([x, b[name]]) for name, x in a.items()}
