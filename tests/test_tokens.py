@@ -48,3 +48,24 @@ def test_two_batches_beside_each_other():
         assert torch.equal(both.features[name], torch.cat([x, x + 2]))
     assert both.pooled[:, 0].tolist() == both.context["x"][:, 0, 0].tolist() == [0, 0, 1, 1]
     assert TOKENS.beside(TOKENS).context is None and TOKENS.beside(TOKENS).pooled is None
+
+
+def test_a_context_follows_its_segments():
+    beside = Tokens(LAYOUT, TOKENS.features, context={"x": torch.full((2, 3, 2), 7.0)})
+    assert list(beside.only(LAYOUT.only(["x"])).context) == ["x"]
+    assert beside.only(LAYOUT.only(["text"])).context == {} and TOKENS.only(LAYOUT).context is None
+    assert beside.updated({"x": torch.zeros(2, 3, 4)}).context is beside.context
+
+
+def test_samples_of_one_layout_are_put_beside_each_other():
+    def filled(i: float) -> Tokens:
+        features = {n: x + i for n, x in TOKENS.features.items()}
+        context, valid = {"x": torch.full((2, 3, 1), i)}, {"text": torch.full((2, 2), i > 1)}
+        return Tokens(LAYOUT, features, valid, torch.full((2, 4), i), context)
+
+    both = filled(1.0).beside(filled(2.0))
+    assert both.features["x"][:, 0, 0].tolist() == [2, 2, 3, 3]
+    assert both.context["x"][:, 0, 0].tolist() == both.pooled[:, 0].tolist() == [1, 1, 2, 2]
+    assert both.valid["text"][:, 0].tolist() == [False, False, True, True]
+    alone = TOKENS.beside(TOKENS)
+    assert alone.context is alone.pooled is alone.valid is None

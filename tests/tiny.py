@@ -13,7 +13,7 @@ from torch import nn
 from unigen.build import build
 from unigen.layout import Geometry, Layout, Plan
 from unigen.tokens import Tokens
-from unigen.types import CONDITION, TARGET, TEXT, Batch, ImageSlot, Signature
+from unigen.types import CONDITION, EXAMPLE, TARGET, TEXT, Batch, ImageSlot, Signature
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "experiments" / "conf"
@@ -74,9 +74,15 @@ def mask(name: str) -> Any:
 
 
 def slots(conditions: int = 1, roles: tuple[str, ...] = (CONDITION, TARGET), frames: int = 1) -> tuple[ImageSlot, ...]:
-    """One 32×48 target and `conditions` pictures of every other role: 2×3 tokens each, at 16 pixels a token."""
-    names = [(f"{role}{i}", role) for role in roles if role not in (TEXT, TARGET) for i in range(conditions)]
-    return tuple(ImageSlot(name, role, 32, 48, frames) for name, role in [*names, (TARGET, TARGET)])
+    """One 32×48 target and `conditions` pictures of every other role: 2×3 tokens each, at 16 pixels a token.
+
+    With examples there is a row of them before the others, as long as theirs.
+    """
+    names = [(f"{role}{i}", role) for role in roles if role not in (TEXT, TARGET, EXAMPLE) for i in range(conditions)]
+    query = [*names, (TARGET, TARGET)]
+    examples = [(f"{EXAMPLE}{i}", EXAMPLE) for i in range(len(query))] if EXAMPLE in roles else []
+    rows = [row for row in (examples, query) if row]
+    return tuple(ImageSlot(name, role, 32, 48, frames, r) for r, row in enumerate(rows) for name, role in row)
 
 
 def plan_for(formatter: Any, backbone: Any, conditions: int = 1, text_tokens: int = 3, frames: int = 1) -> Plan:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from unigen.fill import Fill
 from unigen.learner import Learner
 from unigen.pipeline import Pipeline
 
@@ -42,6 +43,7 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
         loss=build(config["loss"]),
         solver=build(config["solver"]),
         dropout=config["dropout"],
+        fill=build(config.get("fill")) or Fill(),
     )
     modulation.apply(pipeline.backbone, tied=adapter.freezes_base)
     adapter.apply(pipeline.backbone)

@@ -4,6 +4,7 @@ Shapes: B batch, F frames, C channels, H and W rows and columns (pixels or laten
 P = C * pt * ph * pw features of a token, in the order (C, pt, ph, pw) that CogVideoX, Flux and Wan share.
 """
 
+from collections.abc import Mapping
 from hashlib import blake2b
 
 import torch
@@ -68,6 +69,16 @@ def _lay(boxes: dict[str, Tensor], plan: Plan, slots: tuple[ImageSlot, ...], sca
             canvas[..., y : y + box.shape[-2], x : x + box.shape[-1]] = box
         canvases.append(canvas)
     return canvases
+
+
+def hide(latents: dict[str, Tensor], slots: tuple[ImageSlot, ...], hidden: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Slot latents (B, F, C, H, W), zero in the samples where `hidden`, (B,) booleans by role, has the slot's role."""
+    found = dict(latents)
+    for slot in slots:
+        if slot.role in hidden:
+            z = latents[slot.name]
+            found[slot.name] = z.masked_fill(hidden[slot.role].to(z.device)[:, None, None, None, None], 0)
+    return found
 
 
 def fill_patch(z_BFCHW: Tensor, patch_t: int, how: str) -> Tensor:

@@ -70,6 +70,7 @@ def protocol(pipeline: Pipeline, metrics: Mapping[str, Metric], config: Mapping[
         "tasks": data["tasks"],
         "solver": type(pipeline.solver).__name__,
         "steps": pipeline.solver.steps,
+        **getattr(pipeline.solver, "protocol", {}),  # of solvers whose steps do not say it all
         "guidance": pipeline.solver.guidance,
         "drop": list(pipeline.solver.drop),
         "noise_seed": config["evaluation"]["seed"],

@@ -90,6 +90,11 @@ class Layout:
     def visual(self) -> tuple[Segment, ...]:
         return tuple(s for s in self.segments if s.stream == VISUAL_STREAM)
 
+    @property
+    def image_tokens(self) -> int:
+        """How many tokens all pictures have together, text not counted."""
+        return sum(s.tokens for s in self.visual)
+
     @cached_property
     def slices(self) -> dict[str, slice]:
         """Where each segment's tokens lie in attention order."""

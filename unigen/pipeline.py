@@ -11,12 +11,14 @@ from functools import lru_cache
 import torch
 from torch import Generator, Tensor, nn
 
-from unigen import canvas, noise
+from unigen import canvas, fill, noise
 from unigen.cache import Cache
+from unigen.fill import Cells, Fill
 from unigen.layout import Geometry, Layout, Plan
 from unigen.losses.weighted import weighted_mean
 from unigen.masks import Mask, static_segments
 from unigen.memo import Memo
+from unigen.parts import check, check_times, warn_of_the_unseen
 from unigen.protocols import Backbone, Codec, Embedding, Formatter, Loss, Modulation, Process, Solver, TextEncoder
 from unigen.solvers.loop import integrate
 from unigen.tokens import Tokens
@@ -31,6 +33,7 @@ class Pipeline:
 
     `dropout` maps a role to the probability that training hides it: text becomes the empty prompt,
     a picture zero latents. What `solver.drop` names, guidance hides in its second branch in the same way.
+    `fill` says what a backbone that reads a masked picture (`context_width`) is shown; others have no use for it.
     `cache` keeps what frozen encoders made beyond this run.
     Raises ValueError if the parts do not fit each other (see `check`).
     """
@@ -46,6 +49,7 @@ class Pipeline:
     loss: Loss
     solver: Solver
     dropout: Mapping[str, float] = field(default_factory=dict)
+    fill: Fill = field(default_factory=Fill)
     cache: Cache | None = None
 
     def __post_init__(self) -> None:
@@ -71,14 +75,23 @@ class Pipeline:
         plan = self.formatter(signature, Geometry(c.stride, b.patch, b.axes, b.reach))
         if not any(self.loss.weights[s.role] > 0 and s.cap > 0 for s in plan.layout.visual):
             raise ValueError("loss.weights is 0 for every noised role of this layout: there is nothing to learn")
+        check_times(self, plan.layout)
+        warn_of_the_unseen(self, plan.layout)
         return plan
 
     # --- sample -> tokens ---------------------------------------------------------------------------------
 
-    def encode(self, batch: Batch, dropped: Mapping[str, Tensor], generator: Generator | None = None) -> Tokens:
+    def encode(
+        self,
+        batch: Batch,
+        dropped: Mapping[str, Tensor],
+        generator: Generator | None = None,
+        cells: Cells | None = None,
+    ) -> Tokens:
         """Clean tokens of a batch. `dropped[role]` (B,) booleans hide that role of those samples.
 
-        `generator` samples codec posteriors (training); without one their means are used.
+        `generator` samples codec posteriors (training); without one their means are used. `cells` are those that a
+        backbone with a context is to generate, by default the targets.
         """
         slots, plan = batch.slots, self.plan(batch.slots)
         text_hidden = dropped.get(TEXT)
@@ -87,18 +100,29 @@ class Pipeline:
             prompts = ["" if hide else p for p, hide in zip(prompts, text_hidden.tolist(), strict=True)]
         text_BTD = self._encode_text(prompts)
         pages = canvas.stitch(batch.images, plan, slots)
-        latents = canvas.cut([self._encode_page(page, generator) for page in pages], plan, slots, self.codec.stride)
-        keywords_BT = self.text.keywords(prompts, batch.subjects).to(self.device)
-        latents = self.embedding(latents, slots, text_BTD, keywords_BT, batch.tasks)
+        latents, context = self._latents_of(pages, plan, slots, generator), None
+        known = text_BTD, self.text.keywords(prompts, batch.subjects).to(self.device), batch.tasks
+        if self.backbone.context_width:  # then conditions are read there, and what is known of a sample is added there
+            masks = fill.pixel_masks(cells or fill.targets(slots, len(batch)), plan, slots)
+            stage = "sample" if generator is None else "train"
+            pages = [self.fill.blanked(page, mask, stage) for page, mask in zip(pages, masks, strict=True)]
+            shown = self.embedding(self._latents_of(pages, plan, slots, generator), slots, *known)  # a draw of its own
+            shown = canvas.hide(shown, slots, dropped)
+            context = fill.features(shown, masks, plan, slots, self.codec.stride, self.backbone.patch)
+        else:
+            latents = self.embedding(latents, slots, *known)
         features = {TEXT: text_BTD}
-        for slot in slots:
-            z = latents[slot.name]
-            if (hide := dropped.get(slot.role)) is not None:
-                z = torch.where(hide.to(z.device)[:, None, None, None, None], 0, z)
+        for name, z in canvas.hide(latents, slots, dropped).items():
             filled = canvas.fill_patch(z, self.backbone.patch[0], plan.fill)
-            features[slot.name] = canvas.to_tokens(filled, self.backbone.patch)
+            features[name] = canvas.to_tokens(filled, self.backbone.patch)
         pooled = None if self.backbone.pooled_width is None else self.text.pooled(prompts)
-        return Tokens(plan.layout, features, pooled=pooled)
+        return Tokens(plan.layout, features, pooled=pooled, context=context)
+
+    def _latents_of(
+        self, pages: list[Tensor], plan: Plan, slots: tuple[ImageSlot, ...], generator: Generator | None
+    ) -> dict[str, Tensor]:
+        """Latents (B, F, C, H, W) by slot of canvases, each encoded as one picture."""
+        return canvas.cut([self._encode_page(page, generator) for page in pages], plan, slots, self.codec.stride)
 
     def _encode_text(self, prompts: list[str]) -> Tensor:
         if self.cache is None or self.text.trained:
@@ -106,13 +130,18 @@ class Pipeline:
         return self.cache.features(self.text, prompts, self.device)
 
     def _encode_page(self, page_BFCHW: Tensor, generator: Generator | None) -> Tensor:
-        """Latents of uint8 canvases; a codec without randomness sees each distinct picture once."""
+        """Latents of canvases; a codec without randomness sees each distinct uint8 picture once.
+
+        What is not uint8, a picture with grey cells, is in the codecs' range already and not kept.
+        """
         pictures = page_BFCHW.flatten(0, 1)
 
         def encode(positions: list[int] | slice) -> Tensor:
             return self.codec.encode(canvas.to_unit(pictures[positions].to(self.device)), generator)
 
-        if self.cache is not None:
+        if pictures.is_floating_point():
+            z = self.codec.encode(pictures.to(self.device), generator)
+        elif self.cache is not None:
             z = self.codec.draw(self.cache.moments(self.codec, pictures, self.device), generator)
         elif self.codec.cacheable:
             z = self._latents([canvas.digest(x) for x in pictures], encode).to(self.device)
@@ -147,18 +176,19 @@ class Pipeline:
     def training_loss(self, batch: Batch, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one batch, and its parts for the log. All randomness comes from `generator`."""
         size, layout = len(batch), self.plan(batch.slots).layout
+        cells = self.fill.draw(batch.slots, size, generator) if self.backbone.context_width else None
         dropped = {
             role: torch.rand(size, generator=generator) < share for role, share in self.dropout.items() if share > 0
         }
-        t_B = self.process.sample_times(size, generator).to(self.device)
-        clean = self.encode(batch, dropped, generator)
+        t_B = self.process.sample_times(size, generator, tokens=layout.image_tokens).to(self.device)
+        clean = self.encode(batch, dropped, generator, cells)
         noises = self.draw_noise(self.plan(batch.slots), batch.slots, [generator] * size)
-        return self.denoising_loss(layout, clean, noises, t_B)
+        return self.denoising_loss(layout, clean, noises, t_B, cells)
 
     def denoising_loss(
-        self, layout: Layout, clean: Tokens, noises: dict[str, Tensor], t_B: Tensor
+        self, layout: Layout, clean: Tokens, noises: dict[str, Tensor], t_B: Tensor, cells: Cells | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss at given times and noise: also what validation measures at fixed ones."""
+        """The loss at given times and noise: also what validation measures at fixed ones. `cells` as in `encode`."""
         clocks = dict(zip(layout.names, noise.clock(layout, t_B).unbind(1), strict=True))
         noisy = {n: self.process.corrupt(clean.features[n], eps, clocks[n]) for n, eps in noises.items()}
         predictions = self.backbone(clean.updated(noisy), self.times(layout, t_B), self.mask)
@@ -166,13 +196,13 @@ class Pipeline:
             n: self.loss.error(self.process, clean.features[n], eps, noisy[n], predictions[n], clocks[n])
             for n, eps in noises.items()
         }
-        return weighted_mean(errors, {n: layout[n].role for n in errors}, self.loss.weights)
+        return weighted_mean(errors, {n: layout[n].role for n in errors}, self.loss.weights, cells)
 
     # --- sampling -----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def sample(self, batch: Batch, seed: int) -> dict[str, Tensor]:
-        """uint8 pixels (B, F, C, H, W) of every target slot; conditions are never changed.
+        """uint8 pixels (B, F, C, H, W) of every target slot; what is clean (cap 0) is never changed.
 
         Noise is keyed by (seed, sample key), so a picture does not depend on its batch mates.
         """
@@ -195,8 +225,7 @@ class Pipeline:
         if self.solver.guidance == 1.0:
             return clean
         everyone = torch.ones(len(batch), dtype=torch.bool)
-        hidden = self.encode(batch, dict.fromkeys(self.solver.drop, everyone))
-        return clean.beside(hidden)
+        return clean.beside(self.encode(batch, dict.fromkeys(self.solver.drop, everyone)))
 
     def decode(self, state: dict[str, Tensor], plan: Plan, slots: tuple[ImageSlot, ...]) -> dict[str, Tensor]:
         """Tokens of the target slots back to uint8 pixels (B, F, C, H, W)."""
@@ -243,37 +272,3 @@ class Guided:
             return outputs
         split = {n: x.float().chunk(2) for n, x in outputs.items()}
         return {n: hidden + p.solver.guidance * (shown - hidden) for n, (shown, hidden) in split.items()}
-
-
-def check(p: Pipeline) -> None:
-    """Validate once, where all parts meet; afterwards they trust each other. Raises ValueError naming the culprit."""
-    source = f"formatter {type(p.formatter).__name__}"
-    missing = [axis for axis in p.formatter.axes if axis not in p.backbone.axes]
-    if missing:
-        raise ValueError(
-            f"{source} places images along {', '.join(p.formatter.axes)}, but backbone "
-            f"{type(p.backbone).__name__} has no axis {', '.join(missing)}; it has {', '.join(p.backbone.axes)}"
-        )
-    p.mask.check(p.formatter.roles, source)
-    tables = {
-        "conditioning.modulation.branches": p.modulation.branches,
-        "conditioning.modulation.timing": p.modulation.timing,
-        "loss.weights": p.loss.weights,
-    }
-    for name, table in tables.items():
-        for role in p.formatter.roles:
-            if role not in table:
-                raise ValueError(f"{name} has no entry for role '{role}' (from {source}); it knows {', '.join(table)}")
-    for name, roles in {"solver.drop": p.solver.drop, "dropout": p.dropout}.items():
-        for role in roles:
-            if role not in p.formatter.roles:
-                raise ValueError(f"{name} names role '{role}'; {source} has {', '.join(p.formatter.roles)}")
-    widths = {
-        "text width": (p.text.width, p.backbone.text_width),
-        "latent channels": (p.codec.channels, p.backbone.latent_channels),
-    }
-    if p.backbone.pooled_width is not None:
-        widths["pooled text width"] = p.text.pooled_width, p.backbone.pooled_width
-    for what, (made, taken) in widths.items():
-        if made != taken:
-            raise ValueError(f"{what}: the encoder makes {made}, backbone {type(p.backbone).__name__} takes {taken}")

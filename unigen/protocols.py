@@ -118,10 +118,13 @@ class Codec(Protocol):
 
 
 class Process(Protocol):
-    """From a clock to coefficients: x_t = alpha(t) x0 + sigma(t) eps, and what the network predicts."""
+    """From a clock to coefficients: x_t = alpha(t) x0 + sigma(t) eps, and what the network predicts.
+
+    `tokens`: how many the pictures of a sample have together, for times that depend on it (0: not known).
+    """
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
-    def sample_times(self, batch: int, generator: Generator, device: Any = "cpu") -> Tensor: ...
+    def sample_times(self, batch: int, generator: Generator, device: Any = "cpu", tokens: int = 0) -> Tensor: ...
     def corrupt(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor: ...
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor: ...
     def to_data(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor: ...
@@ -139,13 +142,17 @@ class Loss(Protocol):
 
 
 class Solver(Protocol):
-    """One step from time t to time s < t, and the guidance that the pipeline applies around it."""
+    """One step from time t to time s < t, and the guidance that the pipeline applies around it.
+
+    `times` may depend on how many tokens the pictures of a sample have together. What a number depends on besides
+    `steps`, a solver may say in a mapping `protocol`.
+    """
 
     steps: int
     guidance: float
     drop: tuple[str, ...]
 
-    def times(self) -> Tensor: ...
+    def times(self, tokens: int = 0) -> Tensor: ...
     def step(
         self,
         process: Process,

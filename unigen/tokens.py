@@ -37,11 +37,10 @@ class Tokens:
         return replace(self, features=self.features | features)
 
     def beside(self, other: "Tokens") -> "Tokens":
-        """These samples and then those of `other`, of the same layout and without padding, along the batch."""
-        features = {n: torch.cat([x, other.features[n]]) for n, x in self.features.items()}
-        context = self.context and {n: torch.cat([x, other.context[n]]) for n, x in self.context.items()}
+        """These samples and then those of `other`, of the same layout, along the batch."""
         pooled = None if self.pooled is None else torch.cat([self.pooled, other.pooled])
-        return replace(self, features=features, context=context, pooled=pooled)
+        parts = {part: _joined(getattr(self, part), getattr(other, part)) for part in ("features", "valid", "context")}
+        return replace(self, pooled=pooled, **parts)
 
     def valid_keys(self) -> Tensor | None:
         """(B, L) booleans in attention order, or None if nothing is padding."""
@@ -52,3 +51,7 @@ class Tokens:
             x = self.features[s.name]
             parts.append(self.valid.get(s.name, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)))
         return torch.cat(parts, dim=1)
+
+
+def _joined(a: dict[str, Tensor] | None, b: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+    return None if a is None else {name: torch.cat([x, b[name]]) for name, x in a.items()}

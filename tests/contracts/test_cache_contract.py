@@ -11,7 +11,7 @@ from unigen.noise import clock
 from unigen.pipeline import Guided
 from unigen.tokens import Tokens
 
-ROLES = ("text", "condition", "target")
+ROLES = ("text", "example", "condition", "target")
 
 
 def times_at(layout, timing: dict[str, str], t: float, size: int = 2) -> dict[str, torch.Tensor]:
@@ -50,7 +50,7 @@ def test_keeping_the_conditions_is_exact_just_where_it_is_derived(backbone, form
     timing, table = dict.fromkeys(ROLES, word), mask(name)
     placing = build(tiny(f"formatter={formatter}")["formatter"])
     layout = plan_for(placing, backbone, conditions).layout
-    kept = tuple(s.name for s in layout.visual if s.role == "condition")
+    kept = tuple(s.name for s in layout.visual if s.role in ("condition", "example"))
     full, cached = full_and_cached(backbone, tokens_for(layout, backbone, 2), table, timing, kept)
     legal = set(kept) <= set(static_segments(layout, table, timing))
     reach = closure(layout, table)

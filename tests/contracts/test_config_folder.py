@@ -110,7 +110,8 @@ def test_every_mask_is_named_after_its_file(scale, name):
 def model_choices() -> list[tuple[str, str]]:
     """(group, choice) of everything that a pipeline is made of."""
     groups = [g for g in PACKAGES if g not in ("metric", "learner")]
-    folders = {p.parent for g in groups for p in (CONF / g).rglob("*.yaml")} | {CONF / "mask"}
+    folders = {p.parent for g in groups for p in (CONF / g).rglob("*.yaml")}
+    folders |= {CONF / "mask", CONF / "fill"}
     return sorted((f.relative_to(CONF).as_posix(), p.stem) for f in folders for p in f.glob("*.yaml"))
 
 

@@ -1,5 +1,6 @@
 """The order of segments carries no meaning: permuting them permutes outputs. Where they are does."""
 
+import random
 from dataclasses import replace
 from itertools import permutations
 
@@ -28,7 +29,8 @@ def test_permuting_segments_permutes_outputs_and_nothing_else(backbone, formatte
     tokens = tokens_for(layout, backbone, 2)
     expected = forward(backbone, tokens, name)
     text = layout.segments[: len(layout.segments) - len(layout.visual)]
-    for order in permutations(layout.visual):
+    orders = list(permutations(layout.visual))
+    for order in random.Random(0).sample(orders, 6):  # all that three pictures have
         found = forward(backbone, tokens.only(Layout(text + order)), name)
         assert tuple(found) == tuple(s.name for s in order)
         for n, out in found.items():

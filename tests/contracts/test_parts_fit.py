@@ -129,3 +129,14 @@ def test_a_loss_that_teaches_nothing_is_refused():
     pipeline = build_pipeline(change(tiny(), "loss.weights.target", 0.0))
     with pytest.raises(ValueError, match=r"loss.weights is 0 for every noised role of this layout"):
         pipeline.plan(slots())
+
+
+@pytest.mark.parametrize("part", ["solver", "process"])
+def test_times_that_a_large_grid_makes_degenerate_are_refused_with_the_layout(part):
+    """Before anything is trained. A limit of 0.46 stands for one that a small grid goes beyond."""
+    config = tiny("solver=euler", "process=rectified_flow_shifted")
+    config[part]["shift"]["limit"] = 0.46
+    pipeline = build_pipeline(config)
+    assert pipeline.plan(slots()).layout.image_tokens == 12  # mu 0.459
+    with pytest.raises(ValueError, match=r"24 image tokens have mu = 0.46, shift.limit is 0.46; use at most 19 tokens"):
+        pipeline.plan(slots(3))

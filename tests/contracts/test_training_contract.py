@@ -53,8 +53,7 @@ def test_what_cannot_reach_the_target_gets_no_gradient():
     assert not (found["embedding.subject.weight"] != 0).any() and not (found["embedding.bias"] != 0).any()
 
 
-@pytest.mark.parametrize("word", ["own", "shared"])
-@pytest.mark.parametrize("fill", ["replicate", "zero"])
+@pytest.mark.parametrize(("word", "fill"), [("own", "replicate"), ("shared", "zero")])
 @pytest.mark.parametrize(("loss", "process"), product(choices("loss"), choices("process")))
 def test_every_loss_on_every_process_is_finite_and_learns(loss, process, fill, word):
     overrides = [

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unigen.processes.gaussian import combine, require_precise, uniform_draws
+from unigen.shift import DynamicShift
 
 
 class Uniform:
@@ -34,21 +35,28 @@ class LogitNormal:
 class RectifiedFlow:
     """x_t = (1 - t) x0 + t eps; the network predicts dx/dt = eps - x0 (Liu et al., arXiv 2209.03003, equation 1).
 
-    `density` turns uniform draws into training times (an inverse cumulative distribution).
+    `density` turns uniform draws into training times (an inverse cumulative distribution); `shift`, if any, then
+    moves them towards noise the more, the more tokens there are (VisualCloze: in the paper, not in its released code).
     """
 
-    def __init__(self, density: Callable[[Tensor], Tensor], stratified: bool = True) -> None:
+    def __init__(
+        self, density: Callable[[Tensor], Tensor], stratified: bool = True, shift: DynamicShift | None = None
+    ) -> None:
         self.density = density
         self.stratified = stratified
+        self.shift = shift
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) = (1 - t, t), shaped like t, fp32."""
         require_precise(t)
         return (1 - t.double()).float(), t.float()
 
-    def sample_times(self, batch: int, generator: torch.Generator | None, device: torch.device | str = "cpu") -> Tensor:
-        """t = density(u_B)."""
-        return self.density(uniform_draws(batch, generator, device, self.stratified)).float()
+    def sample_times(
+        self, batch: int, generator: torch.Generator | None, device: torch.device | str = "cpu", tokens: int = 0
+    ) -> Tensor:
+        """t = density(u_B), shifted for samples whose pictures have `tokens` tokens together."""
+        t_B = self.density(uniform_draws(batch, generator, device, self.stratified))
+        return (t_B if self.shift is None else self.shift(t_B, tokens)).float()
 
     def corrupt(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x_t = (1 - t) x0 + t eps."""

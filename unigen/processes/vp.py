@@ -70,7 +70,9 @@ class VariancePreserving:
         abar = torch.lerp(table_J[below], table_J[below + 1], position - below)
         return abar.sqrt().float(), (1 - abar).sqrt().float()
 
-    def sample_times(self, batch: int, generator: torch.Generator | None, device: torch.device | str = "cpu") -> Tensor:
+    def sample_times(
+        self, batch: int, generator: torch.Generator | None, device: torch.device | str = "cpu", tokens: int = 0
+    ) -> Tensor:
         """t uniform over {1, ..., steps} / steps, as CogVideoX trains (timestep k uniform over 0 .. steps - 1)."""
         u_B = uniform_draws(batch, generator, device, self.stratified)
         return (((u_B * self.steps).floor() + 1) / self.steps).float()

@@ -32,8 +32,8 @@ class DPM:
         self.guidance = guidance
         self.drop = tuple(drop)
 
-    def times(self) -> Tensor:
-        """t_T from 1 to 0 in equal steps, T = steps + 1, fp32.
+    def times(self, tokens: int = 0) -> Tensor:
+        """t_T from 1 to 0 in equal steps, T = steps + 1, fp32, however many `tokens` there are.
 
         The trailing spacing: on a grid of 1000, 50 steps are timesteps k = 999, 979, ..., 19 and then data.
         """

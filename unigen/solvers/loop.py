@@ -29,7 +29,7 @@ def integrate(
     """
     state = dict(state)
     carries = dict.fromkeys(s.name for s in layout.visual)
-    times_T = solver.times()
+    times_T = solver.times(layout.image_tokens)
     clocks = {name: clock_T.tolist() for name, clock_T in zip(layout.names, clock(layout, times_T).T, strict=True)}
     for i, t in enumerate(times_T.tolist()[:-1]):
         predictions = predict(state, t)
