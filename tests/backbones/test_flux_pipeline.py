@@ -81,10 +81,13 @@ def test_frames_on_flux_learn(process):
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_a_fill_model_says_what_it_lacks():
-    pipeline = pipeline_for("flux_fill_mini")
-    with pytest.raises(ValueError, match=r"segment 'condition0' needs 320 features of context"):
-        pipeline.training_loss(batch(), generator(0))
+def test_a_fill_model_reads_the_condition_in_its_context():
+    pipeline, shown = pipeline_for("flux_fill_mini"), batch()
+    loss = pipeline.training_loss(shown, generator(0))[0]
+    assert loss.isfinite() and torch.equal(loss, pipeline.training_loss(shown, generator(0))[0])
+    other = batch()
+    other.images["condition0"] = 255 - other.images["condition0"]
+    assert not torch.equal(loss, pipeline.training_loss(other, generator(0))[0])
 
 
 def test_pooled_text_of_another_width_is_refused():
