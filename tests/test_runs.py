@@ -17,7 +17,10 @@ from unigen import export, results, training
 from unigen.learners.denoising import Denoising
 
 # Choices that need another key beside them: CogVideoX's time table is as long as the process's, and a flow has none.
-BESIDE = {("process", "rectified_flow"): ["backbone.training_steps=1000"]}
+BESIDE = {
+    ("process", "rectified_flow"): ["backbone.training_steps=1000"],
+    ("task", "graph"): ["data.rows=[0,0]", "conditioning/embedding=none"],
+}
 GROUPS = ["task", "solver", "loss", "process", "conditioning/modulation", "conditioning/embedding"]
 
 
