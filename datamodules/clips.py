@@ -13,19 +13,19 @@ Half of the clips that can run backward do: the first frame is the changed pictu
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from datamodules.emoji import EmojiData
 from datamodules.emoji_cache import KINDS, EmojiPictures
 from datamodules.emoji_names import base_of, caption, subject
-from datamodules.keyed import KeyedBatchSampler, KeyedData
+from datamodules.keyed import FormBatchSampler, KeyedData
 from datamodules.motions import FAMILY, GROUPS, MOTION_SHARES, check_shares, choose, posed, random_pose, shown, unlike
 from unigen.noise import mix
 from unigen.types import CONDITION, TARGET, Batch, ImageSlot, Sample
@@ -160,22 +160,6 @@ class ClipDataset(Dataset):
         related = unlike(picture, self.pictures.picture(kind, other))  # not so: itself, or skin tones in line art
         motion, backward = choose(self.motions, picture, kind, related, rng)
         return motion, backward, (index, other) if motion == FAMILY else (index,)
-
-
-class FormBatchSampler(Sampler[list[tuple[str, int, int]]]):
-    """The batches of a KeyedBatchSampler as (form, index, item seed), each of one form, so that it stacks.
-
-    Batch k has the same form on every rank: it is drawn, with the forms' shares, from (seed, k).
-    """
-
-    def __init__(self, batches: KeyedBatchSampler, forms: Mapping[str, Form]) -> None:
-        self.batches, self.forms, self.batch_size = batches, dict(forms), batches.batch_size
-
-    def __iter__(self) -> Iterator[list[tuple[str, int, int]]]:
-        names, shares = list(self.forms), [form.share for form in self.forms.values()]
-        for k, batch in enumerate(self.batches, start=self.batches.start):
-            name = random.Random(mix(self.batches.seed, "form", k)).choices(names, shares)[0]
-            yield [(name, index, seed) for index, seed in batch]
 
 
 class ClipData(KeyedData):

@@ -27,7 +27,7 @@ TASKS: dict[str, tuple[tuple[str, str], ...]] = {
 
 def check_tasks(names: Sequence[str]) -> tuple[str, ...]:
     """`names` as a tuple. Raises ValueError, naming the legal tasks, if there are none or one is unknown."""
-    names = (names,) if isinstance(names, str) else tuple(names)
+    names = (names,) if isinstance(names, str) else tuple(names or ())  # None: a graph's data would take all
     unknown = [name for name in names if name not in TASKS]
     if unknown or not names:
         problem = f"unknown task '{unknown[0]}'" if unknown else "no task given"

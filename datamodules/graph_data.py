@@ -11,15 +11,16 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.clips import FormBatchSampler
 from datamodules.emoji import EmojiData
 from datamodules.emoji_graph import EmojiGraph
 from datamodules.graph import AnnotationGraph
 from datamodules.graph_samples import Forms, GraphDataset, forms_of, glyphs_of, pool_of
 from datamodules.graph_sampling import Task, listed, matching
-from datamodules.keyed import KeyedData
+from datamodules.graph_user import user_sample
+from datamodules.keyed import FormBatchSampler, KeyedData
+from datamodules.pictures import read_image
 from unigen.noise import mix
-from unigen.types import Batch, ImageSlot
+from unigen.types import Batch, ImageSlot, Sample
 
 Items = list[tuple[str, int, int]]
 
@@ -65,6 +66,7 @@ class EmojiGraphData(KeyedData):
         self.emoji = EmojiData(size=size, batch_size=batch_size, cache=cache, limit=limit, **counts)
         super().__init__(batch_size, seed, num_workers)
         self.size, self.limit, self.rows = size, limit, check_rows(rows)
+        self.graph = graph
         self.records = EmojiGraph(self.emoji.pictures, shared_degradations)
         self._shares = training_shares(graph, tasks)
         self.test_tasks = None if test_tasks is None else named_tasks(graph, test_tasks, "test_tasks")
@@ -85,6 +87,19 @@ class EmojiGraphData(KeyedData):
     def slots(self) -> tuple[ImageSlot, ...]:
         """The slots of the training form that has the most pictures: what a header shows."""
         return max((form.slots(self.size) for form in self.forms.values()), key=len)
+
+    def user_sample(self, path: str, prompt: str, subjects: tuple[str, ...], task: str, prepared: bool) -> Sample:
+        """A user's own picture as a sample of any task of the graph, also one held out (see `datamodules.graph_user`).
+
+        Raises ValueError if it cannot be read, the task is unknown or needs more pictures, or training always had rows.
+        """
+        if 0 not in self.rows:
+            raise ValueError(
+                f"rows={[self.rows[0], self.rows[-1]]}: in training every sample had example rows, and one picture of "
+                "your own has none; rows must begin at 0 for this"
+            )
+        self.records.check([found := self.graph.task(task)], "task")
+        return user_sample(read_image(path, self.size), prompt, subjects, found, prepared)
 
     def prepare_data(self) -> None:
         """Draw the picture caches if they are not there. Lightning calls this on one process per machine."""

@@ -6,7 +6,9 @@ indices, so random choices inside a dataset do not depend on worker processes ei
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import torch
 from lightning import LightningDataModule
@@ -58,6 +60,29 @@ class KeyedBatchSampler(Sampler[list[tuple[int, int]]]):
             generator = torch.Generator().manual_seed(mix(self.seed, "epoch", epoch))
             self._permutation = (epoch, torch.randperm(self.n, generator=generator).tolist())
         return self._permutation[1][offset]
+
+
+class Form(Protocol):
+    """What the samples of a batch have in common, so that they stack; `share` is how often a batch has it."""
+
+    @property
+    def share(self) -> float: ...
+
+
+class FormBatchSampler(Sampler[list[tuple[str, int, int]]]):
+    """The batches of a KeyedBatchSampler as (form, index, item seed), each of one form, so that it stacks.
+
+    Batch k has the same form on every rank: it is drawn, with the forms' shares, from (seed, k).
+    """
+
+    def __init__(self, batches: KeyedBatchSampler, forms: Mapping[str, Form]) -> None:
+        self.batches, self.forms, self.batch_size = batches, dict(forms), batches.batch_size
+
+    def __iter__(self) -> Iterator[list[tuple[str, int, int]]]:
+        names, shares = list(self.forms), [form.share for form in self.forms.values()]
+        for k, batch in enumerate(self.batches, start=self.batches.start):
+            name = random.Random(mix(self.batches.seed, "form", k)).choices(names, shares)[0]
+            yield [(name, index, seed) for index, seed in batch]
 
 
 def _world() -> tuple[int, int]:

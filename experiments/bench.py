@@ -1,15 +1,17 @@
 """Measure ours against plain PyTorch and stock diffusers: `python experiments/bench.py [section ...] [key=value ...]`.
 
-sections (by default all but block: under four minutes on 2 idle CPU cores)
+sections (by default all but block: some minutes on 2 idle CPU cores)
   attention  grouped and flex against dense-mask SDPA, at the mini and the paper shape
   step       one training step of the mini model against the same step on the stock diffusers model
   block      the same for one layer at the paper's width and sequence (slow on a CPU: some minutes, 5 GB)
   profile    where the time of one mini training step goes
   codec      encoding and decoding a batch of pictures
   degradations  each of the 32 restoration tasks' corruptions at 512 × 512, one thread
+  loader     how long a training step of the mini model waits for its batch
 keys
-  exp=NAME      the experiment that step, block, profile and codec are composed from (default fcd_mask_a)
+  exp=NAME      the experiment that step, block, profile, codec and loader are composed from (default fcd_mask_a)
   batch=N       samples in a mini batch (default: the config's)
+  workers=N     loader workers of the loader section (default: the config's)
   masks=A,B     mask files of the attention section (default fcd_a,fcd_b,fcd_c,fcd_d)
   shapes=A,B    shapes of the attention section: mini, paper (default both)
   rounds=N      at most so many rounds of a comparison, at least 3 (default 30)
@@ -33,10 +35,11 @@ from unigen.arguments import parse
 if TYPE_CHECKING:
     from unigen.bench import Effort, Table
 
-SECTIONS = ("attention", "step", "block", "profile", "codec", "degradations")
+SECTIONS = ("attention", "step", "block", "profile", "codec", "degradations", "loader")
 DEFAULTS = {
     "exp": "fcd_mask_a",
     "batch": "",
+    "workers": "",
     "masks": "fcd_a,fcd_b,fcd_c,fcd_d",
     "shapes": "mini,paper",
     "rounds": "30",
@@ -52,6 +55,7 @@ ONE_LAYER = (
     "backbone.gradient_checkpointing=false",
     "encoder.text.config.num_layers=1",
 )
+GRAPH = ("task=graph", "data.rows=[0,0]", "conditioning/embedding=none")  # which the frames formatter can hold
 PROTOCOL = (
     "Protocol: every comparison is one run in which the candidates take turns (A B C A B C ...) after a round that "
     "does not count; ms are medians over rounds, ratios the median over rounds of the ratio within a round. Ratios "
@@ -68,7 +72,7 @@ def arguments(words: list[str]) -> tuple[list[str], dict[str, str]]:
             hint = f"did you mean '{near[0]}'?" if near else f"known sections: {', '.join(SECTIONS)}"
             raise ValueError(f"unknown section '{word}' ({hint})")
     given = DEFAULTS | parse([word for word in words if "=" in word], legal=tuple(DEFAULTS), required=())
-    for key in ("batch", "rounds", "seconds", "threads"):
+    for key in ("batch", "workers", "rounds", "seconds", "threads"):
         if given[key] and not (given[key].isascii() and given[key].isdigit() and int(given[key]) > 0):
             raise ValueError(f"{key}={given[key]} is not a whole number above 0")
     _among("exp", given["exp"], [p.stem for p in (CONF / "exp").glob("*.yaml")])
@@ -98,7 +102,8 @@ def composed(exp: str, *overrides: str) -> dict[str, Any]:
 
 def tables(sections: list[str], given: dict[str, str], effort: Effort) -> Iterator[Table]:
     """The tables of the sections, each as soon as it is measured."""
-    overrides = [f"data.batch_size={given['batch']}"] if given["batch"] else []
+    keys = {"batch": "data.batch_size", "workers": "data.num_workers"}
+    overrides = [f"{key}={given[word]}" for word, key in keys.items() if given[word]]
     mini = composed(given["exp"], *overrides)
     for section in sections:
         if section == "attention":
@@ -111,8 +116,10 @@ def tables(sections: list[str], given: dict[str, str], effort: Effort) -> Iterat
             yield _profile(mini, effort)
         elif section == "codec":
             yield _codec(mini, effort)
-        else:
+        elif section == "degradations":
             yield _degradations(effort)
+        else:
+            yield _loader(given["exp"], overrides, effort)
 
 
 def _attention(mini: dict[str, Any], given: dict[str, str], effort: Effort) -> Iterator[Table]:
@@ -182,6 +189,13 @@ def _degradations(effort: Effort) -> Table:
     from bench_degradations import degradations_table
 
     return degradations_table(effort)
+
+
+def _loader(exp: str, overrides: list[str], effort: Effort) -> Table:
+    from bench_loader import loader_table
+
+    rows = {exp: composed(exp, *overrides), "all tasks of a graph": composed(exp, *GRAPH, *overrides)}
+    return loader_table(rows, effort)
 
 
 def main(words: list[str]) -> int:

@@ -7,7 +7,7 @@ import torch
 from tiny import composed, tiny
 
 from unigen.build import build, build_pipeline
-from unigen.evaluation import evaluate, protocol
+from unigen.evaluation import evaluate, graph_facts, protocol
 from unigen.types import Batch, ImageSlot
 
 TRUTHS, ERRORS = [0, 100, 40], [10, 20, 0]  # grey pictures; the fake pipeline is this much too bright
@@ -77,3 +77,25 @@ def test_the_protocol_names_what_a_number_depends_on():
     assert wanted.items() <= said.items() and said["metric.mean"] == {"of": "pixels"}
     del config["callback"]["ema"]
     assert protocol(build_pipeline(config), {}, config)["weights"] == "last"
+
+
+def test_the_protocol_says_what_the_data_were():
+    def said(*words):
+        return graph_facts(composed("conditioning/embedding=none", *words)["data"])
+
+    assert said() == {}, "the plain emoji have nothing of it"
+    emoji = said("task=graph")
+    assert (
+        emoji["rows"] == [0, 2]
+        and emoji["test_tasks"] is None
+        and "reference + frost > target" in emoji["held_out_tasks"]
+    )
+    assert said("task=graph", "data.rows=[1,1]")["rows"] == [1, 1] and "test_set" not in emoji
+    fewer = said("task=graph", "data.graph.held_out=[]")
+    assert fewer["held_out_tasks"] == [] and fewer["graph"] != emoji["graph"]
+    assert said("task=graph", "data.seed=3", "data.batch_size=1") == emoji, "training alone does not change the test"
+    folder = said("data=own_folder", "task=graph", "data.train.root=/a", "data.train.limit=30")
+    assert folder["test_set"] == "OwnFolder(limit=30, annotations=[], held_out=5)"
+    assert folder == said("data=own_folder", "task=graph", "data.train.root=/b", "data.train.limit=30")
+    coco = said("data=coco", "task=graph", "data.train.root=/a", "data.test.root=/b")
+    assert coco["test_set"] == "Coco(limit=None)" and coco["graph"] == folder["graph"] != emoji["graph"]

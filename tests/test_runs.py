@@ -17,7 +17,10 @@ from unigen import export, results, training
 from unigen.learners.denoising import Denoising
 
 # Choices that need another key beside them: CogVideoX's time table is as long as the process's, and a flow has none.
-BESIDE = {("process", f"rectified_flow{way}"): ["backbone.training_steps=1000"] for way in ("", "_shifted")}
+BESIDE = {
+    **{("process", f"rectified_flow{way}"): ["backbone.training_steps=1000"] for way in ("", "_shifted")},
+    ("task", "graph"): ["data.rows=[0,0]", "conditioning/embedding=none"],
+}
 GROUPS = ["task", "solver", "loss", "process", "conditioning/modulation", "conditioning/embedding"]
 
 

@@ -3,6 +3,8 @@
 Shapes: N items, H and W pixels.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -68,6 +70,7 @@ def protocol(pipeline: Pipeline, metrics: Mapping[str, Metric], config: Mapping[
         "items": config["evaluation"]["items"],
         "size": data["size"],
         "tasks": data["tasks"],
+        **graph_facts(data),
         "solver": type(pipeline.solver).__name__,
         "steps": pipeline.solver.steps,
         **getattr(pipeline.solver, "protocol", {}),  # of solvers whose steps do not say it all
@@ -77,6 +80,23 @@ def protocol(pipeline: Pipeline, metrics: Mapping[str, Metric], config: Mapping[
         "weights": "EMA" if "ema" in config["callback"] else "last",
         **{f"metric.{name}": dict(metric.protocol) for name, metric in metrics.items()},
     }
+
+
+def graph_facts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What the test's samples are where the data have in-context rows, an annotation graph, readers of a data set.
+
+    `graph` tells graphs apart, the whole of it is in config.yaml; `test_set` is the reader without its folder.
+    """
+    found = {key: data[key] for key in ("rows", "test_tasks", "shared_degradations", "ratios") if key in data}
+    if "graph" in data:
+        said = json.dumps(data["graph"], sort_keys=True)
+        found["held_out_tasks"] = data["graph"].get("held_out", [])
+        found["graph"] = hashlib.sha256(said.encode()).hexdigest()[:12]
+    if "train" in data:
+        reader = data["test"] or {**data["train"], "held_out": data["held_out"]}
+        options = [f"{key}={value}" for key, value in reader.items() if key not in ("_target_", "root", "cache")]
+        found["test_set"] = f"{reader['_target_'].rpartition('.')[2]}({', '.join(options)})"
+    return found
 
 
 def _rolled(reference: Tensor | list[str]) -> Tensor | list[str]:

@@ -80,33 +80,37 @@ def bar(count: int, most: int) -> Cell:
 
 
 def connection_table(graph: Any) -> Table:
-    """Whether every annotation leads to every other, for several sets of tasks, in one line each."""
+    """Whether every annotation leads to every other, for several sets of tasks, a sentence each."""
     sets = {f"the {len(graph.tasks)} of its groups": graph.tasks}
     if graph.held_out_tasks:
         sets[f"the {len(graph.training_tasks)} trained on"] = graph.training_tasks
     if graph.unseen_tasks:
         everything = (*graph.tasks, *graph.unseen_tasks)
         sets[f"with the {len(graph.unseen_tasks)} unseen ones, {len(everything)}"] = everything
-    rows = []
-    for what, tasks in sets.items():
-        loose, strict = graph.dead_ends(tasks), strict_dead_ends(graph, tasks)
-        rows.append([Cell(what), *verdict(loose), *verdict(strict)])
+    rows = [[Cell(what), Cell(fill(connection(graph, tasks), WIDTH))] for what, tasks in sets.items()]
     results = {graph.node_of[name] for task in graph.tasks for name in task.targets}
     never = [name for name in graph.nodes if name not in results]
     notes = [
         "Strongly connected: between every two types there is a path either way. Every annotation was made from the "
-        "target, so this asks which types lead back to it; those that do not are the dead ends.",
-        "One condition: a path may use a task with any one of its conditions. All conditions: only if a path has led "
-        "to all of them, starting from that one type.",
+        "target, so this asks which types lead back to it.",
+        "A path may use a task with any one of its conditions at hand; needing all of them is said where it differs.",
         f"No task of the groups makes {len(never)} of {len(graph.nodes)} types: only annotating the target does.",
     ]
-    header = ["tasks", "strongly connected", "dead ends", "by all conditions", "dead ends then"]
-    return Table("Strongly connected?", header, rows, [], notes, terminal=True)
+    return Table("Strongly connected?", ["tasks", "strongly connected"], rows, [], notes, terminal=True)
 
 
-def verdict(dead_ends: tuple[str, ...]) -> list[Cell]:
-    """Yes or no, and the names."""
-    return [Cell("no" if dead_ends else "yes"), Cell(", ".join(dead_ends) or "none")]
+def connection(graph: Any, tasks: Iterable[Any]) -> str:
+    """Whether these tasks connect all types, in a sentence."""
+    loose, strict = graph.dead_ends(tasks), strict_dead_ends(graph, tasks)
+    more = f"; but {verdict(strict)}, if a task needs all of its conditions at hand" if strict != loose else ""
+    return verdict(loose) + more
+
+
+def verdict(dead_ends: tuple[str, ...]) -> str:
+    """Yes or no, and why."""
+    if not dead_ends:
+        return "yes: every type leads to every other"
+    return f"no: {', '.join(dead_ends)} {'does' if len(dead_ends) == 1 else 'do'} not lead back to the target"
 
 
 def strict_dead_ends(graph: Any, tasks: Iterable[Any]) -> tuple[str, ...]:
@@ -153,6 +157,9 @@ def choices_table(graphs: Mapping[str, Any]) -> Table:
     for name, graph in graphs.items():
         said = graph.summary()
         counts = (said["nodes"], said["tasks"], len(said["held_out_tasks"]), len(said["unseen_tasks"]))
-        rows.append([Cell(name), *(Cell(str(count), count) for count in counts)])
+        connected = (graph.strongly_connected(graph.tasks), graph.strongly_connected())
+        words = (Cell("yes" if whole else "no") for whole in connected)
+        rows.append([Cell(name), *(Cell(str(count), count) for count in counts), *words])
     header = ["graph", "annotation types", "tasks", "of which held out", "unseen tasks besides"]
+    header += ["strongly connected", "with the unseen"]
     return Table("The graphs of conf/graph", header, rows, [], [], terminal=True)

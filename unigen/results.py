@@ -13,7 +13,10 @@ from rich.table import Table
 from unigen.files import whole_file, write_text
 from unigen.header import device
 
-WRITTEN = ("samples", "checkpoints", "export", "metrics.jsonl", "metrics.csv", "summary.json", "config.yaml", "wandb")
+WRITTEN = (
+    *("samples", "checkpoints", "export", "metrics.jsonl", "metrics.csv", "summary.json", "config.yaml"),
+    *("refused", "wandb"),
+)
 
 
 def write_summary(
@@ -26,7 +29,8 @@ def write_summary(
 ) -> dict[str, Any]:
     """Write and return the summary.
 
-    `facts` and `measured` (metrics, bounds, protocol) are the learner's, `speed` are Throughput's rates.
+    `facts` (with what the data report) and `measured` (metrics, bounds, protocol) are the learner's, `speed` are
+    Throughput's rates.
     """
     batch = config["data"]["batch_size"] * config["trainer"]["accumulate_grad_batches"]
     devices = config["trainer"]["devices"]
@@ -64,6 +68,8 @@ def print_results(summary: Mapping[str, Any], run_dir: Path) -> None:
         numbers = ("-" if s[k] is None else f"{s[k]:.3f}" for k in ("low", "value", "high"))
         table.add_row(name, *numbers, s["better"])
     console.print(table)
+    if "data_report" in summary:
+        console.print(f"data: {summary['data_report']}", soft_wrap=True, markup=False)
     for what in WRITTEN:
         if (run_dir / what).exists():
             console.print(f"{what + ':':<15}{run_dir / what}", soft_wrap=True)

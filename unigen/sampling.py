@@ -34,7 +34,7 @@ def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
         given["condition"],
         prompt,
         (given.get("subject", prompt),),
-        given.get("task", config["data"]["tasks"][0]),
+        given.get("task", data.tasks[0]),
         prepared=prepared == "true",
     )
     out, paths = Path(given.get("out", "sample.png")), {}

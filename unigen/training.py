@@ -105,7 +105,14 @@ def finish(
     if log.is_file():
         write_csv(log, run_dir / "metrics.csv")
     speed = callbacks["throughput"].rates() if "throughput" in callbacks else {}
-    summary = write_summary(run_dir, config, learner.facts(data.slots), trainer.global_step, speed, measured)
+    facts = learner.facts(data.slots) | reported(data)
+    summary = write_summary(run_dir, config, facts, trainer.global_step, speed, measured)
     for folder in models:
         write_card(folder, summary, config)
     print_results(summary, run_dir)
+
+
+def reported(data: Any) -> dict[str, str]:
+    """{"data_report": a sentence}, what the data have to say at the end of a run, if they have anything."""
+    said = data.report() if hasattr(data, "report") else None
+    return {"data_report": said} if said else {}

@@ -8,23 +8,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.clips import FormBatchSampler
-from datamodules.graph import AnnotationGraph
+from datamodules.graph import CENTRE, AnnotationGraph
 from datamodules.graph_data import apportioned, check_rows, named_tasks, training_shares
 from datamodules.graph_samples import forms_of
 from datamodules.graph_sampling import Task, listed
-from datamodules.keyed import KeyedBatchSampler, KeyedData
-from datamodules.records import Refusals
+from datamodules.keyed import FormBatchSampler, KeyedBatchSampler, KeyedData
+from datamodules.records import Refusals, summary
 from datamodules.sets.base import PictureSet
 from datamodules.sets.order import WindowBatchSampler
+from datamodules.sets.parts import splits_of
 from datamodules.sets.samples import SetDataset, SizedForm, check_servable, servable, size_shares, sized_forms
-from datamodules.sets.sizes import buckets_of
+from datamodules.sets.sizes import buckets_of, filled
 from unigen.noise import mix
 from unigen.types import Batch, ImageSlot
-
-SPLITS = ("train", "val", "test")
 
 
 class SetGraphData(KeyedData):
@@ -32,10 +33,11 @@ class SetGraphData(KeyedData):
 
     train, val, test: the data set of each split, see `PictureSet`; that they share no picture is up to who names them.
         They are not looked at before a loader is made, so this may be built before the data is there.
+    held_out: what val and test are where they are null: of train, one part in so many each (see `sets.parts`).
     tasks: patterns (see `graph_sampling.matching`) for the tasks to train on; null for all that the graph trains on and
         records of `train` can serve. test_tasks: patterns for the tasks of the test; null draws them as in training.
-    resolution, ratios: pictures have about resolution x resolution pixels, in the aspect ratios of `ratios` that the
-        data has, see `datamodules.sets.sizes`. rows: the least and the most example rows, every number equally likely.
+    size, ratios: pictures have about size x size pixels (VisualCloze's resolution), in the aspect ratios of `ratios`
+        that the data has, see `datamodules.sets.sizes`. rows: the least and the most example rows, equally likely.
     shared_degradations: whether the rows of a sample share a degradation's kind and strength.
     val_items, test_items: at most this many samples (of every test task); always the same ones.
     window: null, or so many neighbours of one another that training goes through at a time, which a large set in
@@ -52,11 +54,12 @@ class SetGraphData(KeyedData):
         *,
         graph: AnnotationGraph,
         train: PictureSet,
-        val: PictureSet,
-        test: PictureSet,
+        val: PictureSet | None = None,
+        test: PictureSet | None = None,
+        held_out: int = 50,
         tasks: Sequence[str] | None = None,
         test_tasks: Sequence[str] | None = None,
-        resolution: int = 384,
+        size: int = 384,
         ratios: Sequence[str] = ("1:1",),
         rows: Sequence[int] = (0, 2),
         shared_degradations: bool = True,
@@ -70,18 +73,20 @@ class SetGraphData(KeyedData):
         report: str | Path | None = None,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        self.sources = dict(zip(SPLITS, (train, val, test), strict=True))
+        self.sources = splits_of(train, val, test, held_out)
+        named = {"train": train, "val": val, "test": test}
+        self.kinds = {split: type(train if source is None else source).__name__ for split, source in named.items()}
         self.items = {"val": val_items, "test": test_items}
         if min(val_items, test_items) < 0:
             raise ValueError(f"val_items={val_items}, test_items={test_items} must be at least 0")
         self.window = window
-        self.buckets, self.rows = buckets_of(ratios, resolution), check_rows(rows)
-        self.shared_degradations, self.bad_share, self.report = shared_degradations, bad_share, report
+        self.buckets, self.rows = buckets_of(ratios, size), check_rows(rows)
+        self.shared_degradations, self.bad_share, self.refused = shared_degradations, bad_share, report
         self.training = _trained(graph, train, tasks)
         self.test_tasks = None if test_tasks is None else named_tasks(graph, test_tasks, "test_tasks")
         for name in ("val", "test"):
             check_servable(self.sources[name], tuple(self.training), name)
-        check_servable(test, self.test_tasks or (), "test_tasks")
+        check_servable(self.sources["test"], self.test_tasks or (), "test_tasks")
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -99,9 +104,19 @@ class SetGraphData(KeyedData):
         for source in self.sources.values():
             len(source)
 
-    def forms(self, split: str, shares: dict[Task, float]) -> dict[str, SizedForm]:
-        """The forms of batches of these tasks, in the sizes that the split's records have."""
-        return sized_forms(forms_of(shares, self.rows), size_shares(self.sources[split], self.buckets))
+    def report(self) -> str | None:
+        """Which records could not be used so far, in a sentence; None without a folder `report`."""
+        return None if self.refused is None else summary(self.refused)
+
+    def fit_pictures(self, n: int) -> Tensor:
+        """`n` targets of training, evenly spread and in the first size, uint8 (n, 3, H, W): to fit a codec on."""
+        source, refusals = self.sources["train"], self._refusals("train")
+
+        def target(index: int, seed: int) -> np.ndarray:
+            return filled(source.record(index, seed).read(CENTRE), self.buckets[0])
+
+        chosen = [(i * len(source) // n, mix("fit", i)) for i in range(n)]
+        return torch.from_numpy(np.stack([refusals.read(target, item, len(source)) for item in chosen]))
 
     def dataset(self, split: str, forms: dict[str, SizedForm]) -> SetDataset:
         """Samples of these forms. Raises ValueError if the split has fewer records than a sample has rows."""
@@ -110,8 +125,10 @@ class SetGraphData(KeyedData):
             raise ValueError(
                 f"rows={self.rows[-1]}: {split} has {len(source)} records, too few for so many and a query"
             )
-        refusals = Refusals(f"{split} ({type(source).__name__})", share=self.bad_share, report=self.report)
-        return SetDataset(source, forms, refusals, self.shared_degradations, self.window)
+        return SetDataset(source, forms, self._refusals(split), self.shared_degradations, self.window)
+
+    def _refusals(self, split: str) -> Refusals:
+        return Refusals(f"{split} ({self.kinds[split]})", share=self.bad_share, report=self.refused)
 
     def keyed_batches(self, n: int) -> KeyedBatchSampler:
         """Endless training batches over range(n), through windows if there are any, from where training starts."""
@@ -122,28 +139,34 @@ class SetGraphData(KeyedData):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless keyed batches of this rank."""
-        dataset = self.dataset("train", self.forms("train", self.training))
+        sizes = size_shares(self.sources["train"], self.buckets)
+        dataset = self.dataset("train", sized_forms(forms_of(self.training, self.rows), sizes))
         return self.loader(dataset, FormBatchSampler(self.keyed_batches(len(dataset)), dataset.forms))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The fixed validation batches, with every form's share of the samples; every rank gets all of them."""
-        return self._fixed("val", self.training)
+        return self._fixed("val", [self.training])
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """The fixed test batches, drawn as in training; every rank gets all of them."""
-        return self._fixed("test", self.training)
+        """The fixed test batches, one test task after another, or drawn as in training; every rank gets all of them."""
+        return self._fixed("test", [self.training] if self.test_tasks is None else [{t: 1.0} for t in self.test_tasks])
 
     def test_dataloaders_by_task(self) -> dict[str, DataLoader[Batch]]:
         """The fixed test batches of each test task, by its name; without `test_tasks`, of each training task."""
-        return {task.name: self._fixed("test", {task: 1.0}) for task in self.test_tasks or tuple(self.training)}
+        return {task.name: self._fixed("test", [{task: 1.0}]) for task in self.test_tasks or tuple(self.training)}
 
-    def _fixed(self, split: str, shares: dict[Task, float]) -> DataLoader[Batch]:
-        """Batches of the first records of a split as queries; every form has its share of them."""
-        dataset, batches = self.dataset(split, self.forms(split, shares)), []
-        for name, items in apportioned(dataset.forms, min(self.items[split], len(dataset))).items():
-            found = [(name, i, mix("set", split, i)) for i in items]
-            batches += [found[i : i + self.batch_size] for i in range(0, len(found), self.batch_size)]
-        return self.loader(dataset, batches)
+    def _fixed(self, split: str, parts: Sequence[dict[Task, float]]) -> DataLoader[Batch]:
+        """For each part, batches of the first records of a split as queries; every form has its share of them."""
+        source = self.sources[split]
+        sizes, count = size_shares(source, self.buckets), min(self.items[split], len(source))
+        forms, batches = {}, []
+        for number, shares in enumerate(parts):
+            own = {f"part {number}, {k}": f for k, f in sized_forms(forms_of(shares, self.rows), sizes).items()}
+            forms |= own
+            for name, items in apportioned(own, count).items():
+                found = [(name, i, mix("set", split, i)) for i in items]
+                batches += [found[i : i + self.batch_size] for i in range(0, len(found), self.batch_size)]
+        return self.loader(self.dataset(split, forms), batches)
 
 
 def _trained(graph: AnnotationGraph, source: PictureSet, tasks: Sequence[str] | None) -> dict[Task, float]:

@@ -1,4 +1,4 @@
-"""DreamBench: 30 subjects by 25 prompts, to be drawn from pictures of the subject; there is no target.
+"""DreamBench: 30 subjects by 25 prompts, to be drawn from pictures of the subject; no picture shows what is asked for.
 
 The folder `dataset` of google/dreambooth on GitHub: one folder of 4 to 6 photographs for each subject, and
 `prompts_and_classes.txt`. Checked in November 2026 in that repository (e9b8c01, README 4f887af): the layout, the 30
@@ -7,8 +7,9 @@ subjects are alive, those of the classes cat and dog. Each picture has its own l
 most are Unsplash's); none is stated for the set.
 
 The token names a subject to a model that was tuned on it. Models that are shown the subject get prompts without one,
-'a backpack in the jungle', which is the default. Scores compare a result with all photographs of its subject:
-`DreamBench.photographs`.
+'a backpack in the jungle', which is the default. DINO and CLIP-I compare a result with all photographs of its subject,
+which are `DreamBench.photographs`. In the place of a target stands one of them, so that such a score can be taken like
+any other; a score of pixels against it says nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 from datamodules.captions import clean_caption, text_of
 from datamodules.folder import PICTURES
-from datamodules.reading import inside
+from datamodules.reading import BadPicture, inside
 from datamodules.sets.base import Picture, SetRecord, check_folder, check_index, check_limit, stored
 
 ALIVE = ("cat", "dog")
@@ -39,13 +40,15 @@ class _Table(NamedTuple):
 
 
 class DreamBench:
-    """Records of a `reference` with the prompt as the caption of `target`, subject by subject.
+    """Records of a `reference` and another photograph as `target`, which has the prompt, subject by subject.
 
-    root: the folder `dataset`. token: what stands before the class in a prompt, '' for nothing. limit: at most so many
-    records, the first. See `datamodules.sets.base.PictureSet`; `subjects` is the class.
+    The other photographs take turns from prompt to prompt, so that the mean of a score over a subject's prompts is that
+    over its photographs, but for the reference. root: the folder `dataset`. token: what stands before the class in a
+    prompt, '' for nothing. limit: at most so many records, the first. `subjects` is the class.
+    See `datamodules.sets.base.PictureSet`.
     """
 
-    names = ("reference",)
+    names = ("reference", "target")
 
     def __init__(self, root: str | Path, *, token: str = "", limit: int | None = None) -> None:
         self.root, self.token, self.limit = Path(root).expanduser(), token, check_limit(limit)
@@ -57,9 +60,11 @@ class DreamBench:
         """Record `index`; the reference is the subject's first photograph whatever the seed, so that scores compare."""
         subject, noun, number, prompt = self._items[check_index(index, len(self))]
         words = clean_caption(prompt.replace("{0}", self.token).replace("{1}", noun))
-        photograph = self.photographs(subject)[0]
-        captions = {"target": (words,)}
-        return SetRecord(f"{subject}/{number}", {"reference": photograph}, captions, (noun,), origin=subject)
+        first, *others = self.photographs(subject)
+        if not others:
+            raise BadPicture.of(subject, "it has one photograph", "it must have another one to compare with")
+        pictures = {"reference": first, "target": others[number % len(others)]}
+        return SetRecord(f"{subject}/{number}", pictures, {"target": (words,)}, (noun,), origin=subject)
 
     def photographs(self, subject: str) -> tuple[Picture, ...]:
         """All pictures of a subject, by file name. Raises ValueError, naming the folder, if there are none."""

@@ -118,10 +118,15 @@ class SetDataset(Dataset):
 
     def __getitem__(self, item: tuple[str, int, int]) -> Sample:
         name, index, seed = item
-        return self.refusals.read(partial(self._sample, self.forms[name]), (index, seed), len(self))
+        return self.refusals.read(partial(self._sample, self.forms[name], *self.plan(item)), (index, seed), len(self))
 
-    def _sample(self, form: SizedForm, index: int, seed: int) -> Sample:
-        (task,) = random.Random(seed).choices(form.grid.tasks, cum_weights=form.grid.cumulative)
+    def plan(self, item: tuple[str, int, int]) -> tuple[Task]:
+        """The task of a sample; no record is looked at."""
+        grid = self.forms[item[0]].grid
+        (task,) = random.Random(item[2]).choices(grid.tasks, cum_weights=grid.cumulative)
+        return (task,)
+
+    def _sample(self, form: SizedForm, task: Task, index: int, seed: int) -> Sample:
         rows = self.rows(form, task, index, seed)
         pictures = [filled(row.read(name), form.size) for row in rows for name in task.pictures]
         images = {slot.name: torch.tensor(picture)[None] for slot, picture in zip(form.slots, pictures, strict=True)}

@@ -57,7 +57,7 @@ def test_the_published_value(key):
     assert at(paper(), key) == PAPER[key]
 
 
-@pytest.mark.parametrize("task", choices("task"))
+@pytest.mark.parametrize("task", [name for name in choices("task") if name != "graph"])  # of all tasks nothing is said
 def test_guidance_is_6_for_customization_and_2_otherwise(task):
     config = paper(f"task={task}")
     assert config["solver"]["guidance"] == (6.0 if task == "subject" else 2.0)

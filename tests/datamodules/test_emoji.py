@@ -102,6 +102,7 @@ def test_mixed_tasks_and_both_directions_are_drawn_by_seed(make):
     [
         ({"tasks": ["cany"]}, "unknown task 'cany'.*canny, line, subject, colour"),
         ({"tasks": []}, "no task given.*canny"),
+        ({"tasks": None}, "no task given.*canny"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"size": 4}, "size=4"),
         ({"flip": 2.0}, "flip=2.0"),

@@ -9,12 +9,12 @@ import torch
 import yaml
 from tiny import CONF, composed
 
-from datamodules.clips import FormBatchSampler
 from datamodules.emoji import EmojiData
 from datamodules.emoji_names import caption, subject
 from datamodules.graph import AnnotationGraph
 from datamodules.graph_data import EmojiGraphData, apportioned
 from datamodules.graph_samples import GraphDataset
+from datamodules.keyed import FormBatchSampler
 from unigen.build import build
 from unigen.types import TARGET, Batch
 

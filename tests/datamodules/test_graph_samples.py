@@ -7,14 +7,13 @@ import pytest
 import yaml
 from tiny import CONF
 
-from datamodules.clips import FormBatchSampler
 from datamodules.emoji import split_of
 from datamodules.emoji_cache import glyphs
 from datamodules.emoji_names import base_of
 from datamodules.graph import AnnotationGraph
 from datamodules.graph_data import EmojiGraphData
 from datamodules.graph_samples import GraphDataset, forms_of
-from datamodules.keyed import KeyedBatchSampler
+from datamodules.keyed import FormBatchSampler, KeyedBatchSampler
 from unigen.types import CONDITION, EXAMPLE, TARGET
 
 DRAWS = 20_000

@@ -51,9 +51,23 @@ def test_a_token_stands_before_the_class(tmp_path):
 def test_the_reference_is_the_first_photograph_and_scores_use_all(tmp_path):
     found = made(tmp_path)
     record = found.record(8, seed=3)
-    assert set(record.pictures) == {"reference"} and np.array_equal(record.read("reference"), pixels(20, 24))
+    assert set(record.pictures) == set(found.names) and np.array_equal(record.read("reference"), pixels(20, 24))
     assert [picture.size() for picture in found.photographs("cat2")] == [(24, 16)] * 2
     assert np.array_equal(found.photographs("cat2")[1].read(), pixels(23, 24))
+
+
+def test_the_other_photographs_take_turns_as_the_target(tmp_path):
+    made(tmp_path)
+    for i in (5, 7):
+        written(tmp_path / f"cat2/0{i}.jpg", png(20 + i, 24, 16))
+    found = DreamBench(tmp_path)
+    shown = [found.record(i).read("target") for i in (6, 7, 8)]  # of 03, 05 and 07
+    assert all(np.array_equal(one, pixels(20 + i, 24)) for one, i in zip(shown, (3, 5, 7), strict=True))
+    assert not any(np.array_equal(one, found.record(6).read("reference")) for one in shown)
+    for i in (3, 5, 7):
+        (tmp_path / f"cat2/0{i}.jpg").unlink()
+    with pytest.raises(BadPicture, match=r"cat2.*one photograph"):
+        found.record(6)
 
 
 def test_a_limit_and_the_middle(tmp_path):

@@ -179,7 +179,7 @@ def test_batches_of_all_sorts_of_tasks_come_from_a_config_as_documented(tmp_path
         "_target_": "datamodules.sets.data.SetGraphData",
         "graph": yaml.safe_load((CONF / "graph" / "graph200k.yaml").read_text()),
         **dict.fromkeys(("train", "val", "test"), source),
-        "resolution": 16,
+        "size": 16,
         "batch_size": 4,
         "test_tasks": ["unseen", "restoration"],
     }

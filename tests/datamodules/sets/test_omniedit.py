@@ -108,7 +108,7 @@ def test_loader_workers_read_what_the_main_process_opened(tmp_path):
 
     def batches(seed: int, workers: int) -> list:
         sources = dict.fromkeys(("train", "val", "test"), source)
-        data = SetGraphData(graph=graph, resolution=16, batch_size=3, seed=seed, num_workers=workers, **sources)
+        data = SetGraphData(graph=graph, size=16, batch_size=3, seed=seed, num_workers=workers, **sources)
         return list(islice(data.train_dataloader(), 3))
 
     alone, other, forked = batches(1, 0), batches(2, 0), batches(1, 1)

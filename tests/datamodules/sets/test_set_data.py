@@ -57,7 +57,7 @@ def graph(**options) -> AnnotationGraph:
 
 def data(source: Coloured | None = None, **options) -> SetGraphData:
     source = source or Coloured()
-    settings = {"resolution": 64, "batch_size": 4, "val_items": 9, "test_items": 6} | options
+    settings = {"size": 64, "batch_size": 4, "val_items": 9, "test_items": 6} | options
     return SetGraphData(**{"graph": graph(), "train": source, "val": source, "test": source} | settings)
 
 
@@ -117,6 +117,15 @@ def test_rows_share_a_task_whose_pictures_all_of_them_have_and_no_origin():
     )
 
 
+def test_a_task_is_known_before_a_record_is_read():
+    made = data(Coloured(bad=frozenset({3, 8})), bad_share=1.0)
+    made.start_batch = 0
+    loader = made.train_dataloader()
+    items = [item for batch in islice(loader.batch_sampler, 20) for item in batch]
+    planned = [loader.dataset.plan(item)[0].name for item in items]
+    assert planned == [loader.dataset[item].task for item in items] and len(set(planned)) > 3
+
+
 def test_a_prompt_describes_the_last_target_and_is_empty_without_a_caption():
     (batch,) = batches(data(tasks=["extract"], rows=[0, 0]), 1)
     assert batch.prompts == [""] * 4 and batch.subjects == [("it",)] * 4
@@ -137,6 +146,38 @@ def test_bad_records_are_replaced_until_they_are_too_many():
     assert not shown & {3, 8} and len(shown) > 20
     with pytest.raises(ValueError, match=r"records of 'train \(Coloured\)'"):
         batches(data(Coloured(bad=frozenset(range(20))), bad_share=0.01), 40)
+
+
+def test_the_records_that_could_not_be_used_are_reported(tmp_path):
+    few = data(Coloured(bad=frozenset({3, 8})), bad_share=1.0, report=tmp_path / "refused")
+    assert few.report() == "no record was refused" and data().report() is None
+    batches(few, 40)
+    assert few.report() == "2 records were refused, 2 as '3': it is bad"
+
+
+def test_held_out_records_are_never_trained_on():
+    source = Coloured(60)
+    options = {"tasks": ["subject"], "size": 64, "batch_size": 4, "val_items": 12, "test_items": 12}
+    made = SetGraphData(graph=graph(), train=source, held_out=5, **options)
+    loaders = {"train": batches(made, 40), "val": made.val_dataloader(), "test": made.test_dataloader()}
+    shown = {
+        name: {record for batch in found for slot in batch.slots for record, _ in told(batch, slot.name)}
+        for name, found in loaders.items()
+    }
+    homes = {"val": (0, 1), "test": (2, 3), "train": (4, 5, 6, 7, 8, 9)}
+    assert all({record % 10 for record in records} == set(homes[name]) for name, records in shown.items())
+    with pytest.raises(ValueError, match=r"records of 'val \(Coloured\)'"):
+        all_bad = Coloured(60, bad=frozenset(range(60)))
+        list(SetGraphData(graph=graph(), train=all_bad, held_out=5, **options).val_dataloader())
+
+
+def test_pictures_to_fit_a_codec_on_are_targets_of_training():
+    source = Coloured(40, bad=frozenset({8}), sizes=((96, 64),))
+    made = SetGraphData(graph=graph(), train=source, held_out=5, size=64, bad_share=1.0)
+    pictures = made.fit_pictures(20)
+    assert pictures.shape == (20, 3, 64, 64) and (pictures[:, 1] == 0).all()
+    records = pictures[:, 0, 0, 0].tolist()
+    assert len(set(records)) > 15 and all(record % 10 > 3 for record in records) and 8 not in records
 
 
 def test_a_batch_has_one_size_and_records_belong_to_the_nearest():
@@ -172,6 +213,9 @@ def test_fixed_batches_are_the_same_each_time_whatever_the_seed_is():
     assert list(loaders) == ["depth+canny>target", "gray>target"]
     for name, loader in loaders.items():
         assert {task for batch in loader for task in batch.tasks} == {name}
+    tested = [task for batch in by_task.test_dataloader() for task in batch.tasks]
+    assert tested == ["depth+canny>target"] * 6 + ["gray>target"] * 6
+    assert len({task for batch in data().test_dataloader() for task in batch.tasks}) > 2
 
 
 def test_too_few_records_for_the_rows_are_told():

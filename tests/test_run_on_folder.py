@@ -1,0 +1,27 @@
+"""A whole run on a folder of a user's own pictures, some of them bad."""
+
+from PIL import Image
+from small_runs import SMALL, small, summary, train
+from tiny import composed
+
+
+def test_a_run_on_a_folder_reports_its_bad_records(tmp_path, capfd):
+    """The pictures are the user's own; one of thirty is cut short. The report stays in summary.json."""
+    for i in range(30):
+        Image.linear_gradient("L").rotate(12 * i).resize((40, 40)).convert("RGB").save(tmp_path / f"{i}.png")
+    words = ["data=own_folder", "task=graph", f"data.train.root={tmp_path}", "data.rows=[0,0]", "data.num_workers=0"]
+    words += [word for word in SMALL if not word.startswith(("data.limit", "metric="))]
+    words += ["metric=[psnr]", "data.tasks=['canny>target','jpeg>target']", "conditioning/embedding=none"]
+    train(composed(*words, "logger=[jsonl]", f"run_dir={tmp_path / 'whole'}"))
+    assert summary(tmp_path / "whole")["data_report"] == "no record was refused"
+    (tmp_path / "12.png").write_bytes((tmp_path / "12.png").read_bytes()[:-40])
+    capfd.readouterr()
+    train(
+        composed(*words, "logger=[jsonl]", "data.bad_share=0.5", "trainer.max_steps=6", f"run_dir={tmp_path / 'run'}")
+    )
+    found = summary(tmp_path / "run")
+    assert found["data_report"].startswith("1 record was refused, 1 as '12.png': ")
+    assert f"data: {found['data_report']}" in capfd.readouterr().out
+    assert found["protocol"]["test_set"] == "OwnFolder(limit=None, annotations=[], held_out=5)"
+    train(small(tmp_path / "emoji", "trainer.max_steps=1"))
+    assert "data_report" not in summary(tmp_path / "emoji"), "negative control"
