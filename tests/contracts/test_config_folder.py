@@ -135,14 +135,17 @@ def test_every_metric_builds(name):
 
 @pytest.mark.parametrize(("scale", "exp"), product(SCALES, choices("exp")))
 def test_every_experiment_composes_and_its_tables_cover_its_roles(scale, exp):
-    """`Pipeline` refuses a role without an entry in a table; an experiment names itself after its file."""
+    """`Pipeline` refuses a role without an entry in a table; an experiment names itself after its file.
+
+    What is no cross of two papers says what it reproduces.
+    """
     config = composed(f"+exp={exp}", f"scale={scale}")
     assert config["name"] == exp
     pipeline = shallow_on_meta(f"+exp={exp}", f"scale={scale}")
     roles = set(pipeline.formatter.roles)
     tables = [dict(pipeline.mask.rows), pipeline.modulation.branches, pipeline.modulation.timing, pipeline.loss.weights]
     assert all(roles <= set(table) for table in tables)
-    assert config["paper"] and config["published"]
+    assert exp.startswith("cross_") or (config["paper"] and config["published"])
 
 
 @pytest.mark.parametrize("exp", choices("exp"))

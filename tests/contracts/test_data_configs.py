@@ -58,7 +58,7 @@ def test_a_set_is_whole_before_its_data_is_there(name, pipeline):
     assert made.tasks and {slot.height for slot in made.slots} <= {48, 64, 80}
     assert len(pipeline.plan(made.slots).layout.visual) == len(made.slots)
     assert {slot.role for slot in build({**node, "rows": [2, 2]}).slots} == {"example", "condition", "target"}
-    assert node["batch_size"] == 32, "the scale's"
+    assert node["batch_size"] == composed()["data"]["batch_size"], "the scale's"
     with pytest.raises(ValueError, match="/nowhere"):
         made.prepare_data()
 
