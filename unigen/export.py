@@ -5,8 +5,8 @@
 
 import copy
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from unigen import __version__
 from unigen.build import build_pipeline
 from unigen.config import ConfigError
-from unigen.files import whole_file, write_text
+from unigen.files import whole_tensors, write_text
+from unigen.lora_files import LORA_FILE, write
+from unigen.nn.adaln_zero import stock_names
 from unigen.pipeline import Pipeline
 from unigen.weights import without_bars
 
-LORA_FILE, MODULES_FILE, CONFIG_FILE = "pytorch_lora_weights.safetensors", "unigen_modules.safetensors", "unigen.json"
+MODULES_FILE, CONFIG_FILE = "unigen_modules.safetensors", "unigen.json"
 
 
 def save(pipeline: Pipeline, folder: Path, config: dict[str, Any]) -> None:
@@ -31,9 +33,10 @@ def save(pipeline: Pipeline, folder: Path, config: dict[str, Any]) -> None:
     if _lora(pipeline):
         _save_lora(pipeline, folder)
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in _sidecar(pipeline, config).items()}
-    with _whole_tensors(folder / MODULES_FILE) as part:
+    with whole_tensors(folder / MODULES_FILE) as part:
         save_file(tensors, part, metadata={"format": "pt", "unigen": __version__})
-    write_text(folder / CONFIG_FILE, json.dumps({"unigen": __version__, "config": config}, indent=1))
+    about = {"lora_is_for": lora_is_for(pipeline.backbone.model)} if _lora(pipeline) else {}
+    write_text(folder / CONFIG_FILE, json.dumps({"unigen": __version__, **about, "config": config}, indent=1))
 
 
 def load(folder: Path) -> tuple[Pipeline, dict[str, Any]]:
@@ -48,7 +51,7 @@ def load(folder: Path) -> tuple[Pipeline, dict[str, Any]]:
         if not (folder / name).is_file():
             raise ConfigError(f"{folder} holds no export ({name} is missing): a run writes it when it finishes")
     config = json.loads((folder / CONFIG_FILE).read_text())["config"]
-    pipeline = build_pipeline(config)
+    pipeline = build_pipeline(_without_start(config))
     stored = load_file(folder / MODULES_FILE)
     wanted = _sidecar(pipeline, config)
     if set(stored) != set(wanted):
@@ -80,6 +83,13 @@ def save_stock(pipeline: Pipeline, folder: Path, name: str) -> list[Path]:
     return list(made)
 
 
+def _without_start(config: dict[str, Any]) -> dict[str, Any]:
+    """The export holds the LoRA that the run ended with; the file that it began with may be gone."""
+    adapter = config["conditioning"]["adapter"]
+    started = adapter | {"start": None} if adapter.get("start") else adapter
+    return config | {"conditioning": config["conditioning"] | {"adapter": started}}
+
+
 def _sidecar(pipeline: Pipeline, config: dict[str, Any]) -> dict[str, Tensor]:
     """Tensors by name: whatever cannot be had from a pretrained source, LoRA apart. Shared tensors appear once."""
     sources = {
@@ -109,30 +119,42 @@ def _lora(pipeline: Pipeline) -> bool:
 
 
 def _save_lora(pipeline: Pipeline, folder: Path) -> None:
-    """In diffusers' format, rank and alpha in the header, loadable by `load_lora_weights` of the converted model."""
-    from diffusers.loaders import CogVideoXLoraLoaderMixin
-    from peft import get_peft_model_state_dict
-
-    model = pipeline.backbone.model
-    with _whole_tensors(folder / LORA_FILE) as part:
-        CogVideoXLoraLoaderMixin.save_lora_weights(
-            part.parent,
-            weight_name=part.name,
-            transformer_lora_layers=get_peft_model_state_dict(model),
-            transformer_lora_adapter_metadata=model.peft_config["default"].to_dict(),
-        )
+    """In diffusers' format, rank and alpha in the header, loadable by `load_lora_weights`: see `lora_is_for`."""
+    model, names = pipeline.backbone.model, _exported_names(pipeline.backbone.model)
+    adapters = {k.replace(".default.", "."): p for k, p in model.named_parameters() if ".lora_" in k}
+    state = {_renamed(key, names): tensor for key, tensor in adapters.items()}  # peft's own warns of biases, being 1-D
+    config = model.peft_config["default"].to_dict()
+    for table in ("rank_pattern", "alpha_pattern"):
+        config[table] = {f"^{names.get(n[1:], n[1:])}": value for n, value in config[table].items()}
+    config["target_modules"] = "|".join(dict.fromkeys(re.escape(key.rpartition(".lora_")[0]) for key in state))
+    write(folder / LORA_FILE, state, config)
 
 
-@contextmanager
-def _whole_tensors(path: Path) -> Iterator[Path]:
-    """`whole_file`, with what safetensors raises on a full disk as the OSError that it is."""
-    from safetensors import SafetensorError
+def lora_is_for(model: nn.Module) -> str:
+    """Which model the exported LoRA fits, in a sentence."""
+    names = _exported_names(model)
+    branched = [n for n in _adapted(model) if ".branches." in names.get(n, n)]
+    if not branched:
+        return f"a stock {type(model).__name__} of diffusers (load_lora_weights of its pipelines)"
+    return (
+        f"a {type(model).__name__} whose modulation this project has split (conditioning.modulation): '{branched[0]}' "
+        f"and {len(branched) - 1} more linears are in no stock model, which would load the rest alone"
+    )
 
-    with whole_file(path) as part:
-        try:
-            yield part
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+
+def _exported_names(model: nn.Module) -> dict[str, str]:
+    """Linears that the export calls otherwise: as a stock model does, if this one is no more than that."""
+    stock = {ours: theirs for ours, theirs in stock_names(model).items() if ours in _adapted(model)}
+    return stock if len(set(stock.values())) == len(stock) else {}
+
+
+def _adapted(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
+
+
+def _renamed(key: str, names: Mapping[str, str]) -> str:
+    linear, dot, part = key.rpartition(".lora_")
+    return names.get(linear, linear) + dot + part
 
 
 def _load_lora(pipeline: Pipeline, folder: Path) -> None:
@@ -142,7 +164,8 @@ def _load_lora(pipeline: Pipeline, folder: Path) -> None:
     path = folder / LORA_FILE
     if not path.is_file():
         raise ConfigError(f"{folder} says it has a LoRA, but {LORA_FILE} is missing")
-    weights = {k.removeprefix("transformer."): v for k, v in load_file(path).items()}
+    ours = {theirs: name for name, theirs in _exported_names(pipeline.backbone.model).items()}
+    weights = {_renamed(k.removeprefix("transformer."), ours): v for k, v in load_file(path).items()}
     result = set_peft_model_state_dict(pipeline.backbone.model, weights)
     missing = [k for k in result.missing_keys if "lora_" in k]
     if missing or result.unexpected_keys:

@@ -36,6 +36,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_tensors(path: Path) -> Iterator[Path]:
+    """`whole_file`, with what safetensors raises on a full disk as the OSError that it is."""
+    from safetensors import SafetensorError
+
+    with whole_file(path) as part:
+        try:
+            yield part
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text through `whole_file`."""
     with whole_file(path) as part:

@@ -144,25 +144,31 @@ def test_rank_256_on_everything_is_1390_million(fill):
     assert sum(min(a, b) < RANK for a, b in shapes) == 1
 
 
-def test_peft_adds_just_these(fill):
-    from peft import LoraConfig
-
-    targets = "|".join(fill.lora_targets().values())
-    lora = LoraConfig(
-        r=RANK, lora_alpha=RANK, lora_bias=True, target_modules=targets, rank_pattern={"^proj_out": 64},
-    )  # fmt: skip
-    backbone = published()
-    backbone.model.requires_grad_(False)
+@pytest.fixture(scope="module")
+def visualcloze() -> torch.nn.Module:
+    """FLUX.1-Fill-dev with VisualCloze's LoRA, as the configuration says, as shapes."""
+    made = composed("backbone=flux_fill_dev", "conditioning/modulation=shared", "conditioning/adapter=lora_visualcloze")
     with torch.device("meta"):
-        backbone.model.add_adapter(lora)
-    trained = {n: p for n, p in backbone.model.named_parameters() if p.requires_grad}
+        backbone, adapter = build(made["backbone"]), build(made["conditioning"]["adapter"])
+        build(made["conditioning"]["modulation"]).apply(backbone, adapter.freezes_base)
+        adapter.apply(backbone)
+    return backbone.model
+
+
+def test_visualclozes_adapter_adds_just_these(visualcloze):
+    trained = {n: p for n, p in visualcloze.named_parameters() if p.requires_grad}
     assert sum(p.numel() for p in trained.values()) == 1_390_434_368 and len(trained) == 3 * 504
+    layers = {n: m for n, m in visualcloze.named_modules() if hasattr(m, "lora_A")}
+    assert {n: m.r["default"] for n, m in layers.items() if m.r["default"] != RANK} == {"proj_out": 64}
+    assert {m.scaling["default"] for m in layers.values()} == {1.0}
+    shapes = fused({n: m.base_layer for n, m in layers.items()})
+    assert len(shapes) == 314 and adapted(shapes) == 1_241_012_288
 
 
-def fused(model: torch.nn.Module) -> list[tuple[int, int]]:
+def fused(named: dict[str, torch.nn.Linear]) -> list[tuple[int, int]]:
     """(in, out) in the authors' tree, where q, k and v (and a single block's MLP with them) are one linear."""
     groups: dict[str, list[torch.nn.Linear]] = {}
-    for name, linear in linears(model).items():
+    for name, linear in named.items():
         name = re.sub(r"attn\.(to_[qkv]|(add)_[qkv]_proj)$", r"attn.qkv\2", name)
         name = re.sub(r"(single_.*)\.(attn\.qkv|proj_mlp)$", r"\1.linear1", name)
         groups.setdefault(name, []).append(linear)
@@ -170,7 +176,7 @@ def fused(model: torch.nn.Module) -> list[tuple[int, int]]:
 
 
 def test_the_authors_fused_tree_has_314_linears_and_1241_million(fill):
-    shapes = fused(fill.model)
+    shapes = fused(linears(fill.model))
     assert len(shapes) == 314 and adapted(shapes) == 1_241_012_288
     assert sum(out for _, out in shapes) == 3_065_920, "the biases, which fusing does not change"
 
@@ -178,9 +184,11 @@ def test_the_authors_fused_tree_has_314_linears_and_1241_million(fill):
 # --- stock again ------------------------------------------------------------------------------------------------
 
 
-def test_a_model_of_one_branch_is_a_stock_model_again():
+@pytest.mark.parametrize("table", [ONE_BRANCH, ONE_BRANCH | {"text": "text"}])
+def test_a_model_of_one_branch_is_a_stock_model_again(table):
+    """Text has a branch of its own in single blocks only if pictures have several."""
     made = config()
-    made["conditioning"]["modulation"]["branches"] = ONE_BRANCH
+    made["conditioning"]["modulation"]["branches"] = table
     backbone = ours(stock_model(made), made, tied=False)
     tokens = case(backbone)
     with torch.no_grad():
@@ -195,7 +203,6 @@ def test_a_model_of_one_branch_is_a_stock_model_again():
     ("overrides", "said"),
     [
         ((), r"branches gives transformer_blocks.0.norm1 the branches condition, target"),
-        (("conditioning/modulation=shared",), r"single_transformer_blocks.0.norm the branches text, video"),
         (("conditioning/adapter=lora",), r"a backbone with a LoRA is no stock model"),
     ],
 )

@@ -38,6 +38,37 @@ def test_lora_adapts_the_parts_that_it_is_given():
             backbone(LoRA(4, 4, parts=parts))
 
 
+def test_a_bias_on_b_and_a_rank_within_each_linear():
+    """VisualCloze's LoRA on CogVideoX: every linear, none with a rank beyond its sides, all with one scale."""
+    made = backbone(LoRA(rank=64, alpha=128, bias=True, parts=("attention", "modulation", "feed_forward", "embedders")))
+    layers = {n: m for n, m in made.model.named_modules() if hasattr(m, "lora_A")}
+    every = {n.removesuffix(".base_layer") for n, m in made.model.named_modules() if isinstance(m, torch.nn.Linear)}
+    assert set(layers) == {n for n in every if ".lora_" not in n} and len(layers) == 2 * (4 + 6 + 2) + 6
+    shapes = {n: (m.in_features, m.out_features) for n, m in layers.items()}
+    assert {n: m.r["default"] for n, m in layers.items()} == {n: min(64, *shape) for n, shape in shapes.items()}
+    assert {m.scaling["default"] for m in layers.values()} == {2.0}
+    by_hand = sum(min(64, i, o) * (i + o) + o for i, o in shapes.values())
+    assert sum(p.numel() for p in made.parameters() if p.requires_grad) == by_hand
+
+
+def test_the_bias_is_zero_at_first_and_counts():
+    made = backbone(LoRA(rank=4, alpha=8, bias=True, parts=("embedders",)))
+    layout = plan_for(build(tiny()["formatter"]), made).layout
+    tokens, times = tokens_for(layout, made), dict.fromkeys(layout.names, torch.tensor([0.5]))
+    with torch.no_grad():
+        bare, adapted = (made(tokens, times, mask("fcd_a"))["target"] for _ in adapters_off_and_on(made.model))
+        made.model.proj_out.lora_B["default"].bias += 0.5
+        biased = made(tokens, times, mask("fcd_a"))["target"]
+    assert torch.equal(bare, adapted)
+    torch.testing.assert_close(biased, bare + 2 * 0.5)
+
+
+def adapters_off_and_on(model):
+    for switch in (model.disable_adapters, model.enable_adapters):
+        switch()
+        yield
+
+
 def test_full_trains_everything_and_branches_are_apart():
     made = backbone(Full())
     assert all(p.requires_grad for p in made.parameters())

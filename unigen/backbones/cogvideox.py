@@ -141,12 +141,13 @@ class CogVideoX(nn.Module):
         return stock
 
     def lora_targets(self) -> dict[str, str]:
-        """The linears of the blocks by part, as regular expressions over module names."""
+        """Every linear of the model by part, as regular expressions over module names; `embedders` are both ends."""
         block = r"transformer_blocks\.\d+\."
         return {
             "attention": block + r"attn1\.(to_q|to_k|to_v|to_out\.0)",
             "modulation": block + r"norm[12]\.branches\.\w+",
             "feed_forward": block + r"ff\.net\.(0\.proj|2)",
+            "embedders": r"patch_embed\.(proj|text_proj)|time_embedding\.linear_[12]|norm_out\.linear|proj_out",
         }
 
     def forward(

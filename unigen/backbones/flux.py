@@ -83,14 +83,16 @@ class Flux(nn.Module):
     def split_modulation(self, branches: Mapping[str, str], tied: bool) -> None:
         """Give every norm one modulation branch for each entry of the table that it serves (SC-AdaLN).
 
-        In double blocks text and pictures have norms of their own; in single blocks they share one, so that the stock
-        model is the table in which all roles, text too, have the same branch.
+        In double blocks text and pictures have norms of their own; in single blocks they share one. There text has a
+        branch of its own only if pictures have several: with one for all pictures this is the stock model.
         """
+        pictures = {name for role, name in branches.items() if role != TEXT}
+        joined = dict.fromkeys(branches, *pictures) if len(pictures) == 1 else branches
         for block in self.model.transformer_blocks:
             block.norm1 = BranchedAdaLayerNorm(block.norm1, branches, tied, VISUAL)
             block.norm1_context = BranchedAdaLayerNorm(block.norm1_context, branches, tied, TEXT)
         for block in self.model.single_transformer_blocks:
-            block.norm = BranchedAdaLayerNorm(block.norm, branches, tied, EVERY)
+            block.norm = BranchedAdaLayerNorm(block.norm, joined, tied, EVERY)
 
     def stock(self) -> nn.Module:
         """The model as diffusers builds it, with copies of these weights.

@@ -74,21 +74,25 @@ class BranchedAdaLayerNorm(nn.Module):
         return [made[self.table[s.role], id(emb.temb[s.name])] for s in served]
 
 
+def stock_names(model: nn.Module) -> dict[str, str]:
+    """What each branch's linear is called in the stock model; several branches of a norm are one linear there."""
+    norms = {n: m for n, m in model.named_modules() if isinstance(m, BranchedAdaLayerNorm)}
+    return {f"{n}.branches.{branch}": f"{n}.linear" for n, norm in norms.items() for branch in norm.branches}
+
+
 def stock_state(model: nn.Module) -> dict[str, Tensor]:
     """The state dict of `model` with stock norms again. Raises ValueError if one of its norms has several branches."""
-    names = {}
+    names = stock_names(model)
     for name, module in model.named_modules():
-        if isinstance(module, BranchedAdaLayerNorm):
-            if len(module.branches) > 1:
-                raise ValueError(
-                    f"conditioning.modulation.branches gives {name} the branches {', '.join(module.branches)}; "
-                    "only a model in which all roles, text too, have one can be saved as a stock model"
-                )
-            names |= {f"{name}.branches.{branch}.": f"{name}.linear." for branch in module.branches}
+        if isinstance(module, BranchedAdaLayerNorm) and len(module.branches) > 1:
+            raise ValueError(
+                f"conditioning.modulation.branches gives {name} the branches {', '.join(module.branches)}; "
+                "only a model in which all pictures share one can be saved as a stock model"
+            )
     state = {}
     for key, tensor in model.state_dict().items():
         head, dot, tail = key.rpartition(".")
-        state[names.get(head + dot, head + dot) + tail] = tensor
+        state[names.get(head, head) + dot + tail] = tensor
     return state
 
 
