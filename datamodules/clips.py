@@ -77,20 +77,26 @@ class Clip(NamedTuple):
     seed: int  # of the pose and the motion
 
 
-Shares, Forms = dict[str, float], dict[str, Form]
+Shares, Forms = dict[str, float], Mapping[str, Any]
 
 
-def check_forms(forms: Mapping[str, Mapping[str, Any]]) -> Forms:
+def check_forms(forms: Mapping[str, Mapping[str, Any]]) -> dict[str, Form]:
     """The table of forms. Raises ValueError, naming the form, for a wrong key or a value out of range."""
+    check_keys(forms, Form._fields)
     for name, given in forms.items():
-        if set(given) != set(Form._fields):
-            raise ValueError(f"forms.{name} has the keys {', '.join(given)}; it must have {', '.join(Form._fields)}")
         if not isinstance(given["first"], bool):
             raise ValueError(f"forms.{name}.first={given['first']!r} must be true or false")
         if not isinstance(given["frames"], int) or given["frames"] not in (1, 2, 4, 6, 8):
             raise ValueError(f"forms.{name}.frames={given['frames']!r} must be 1 (a still), 2, 4, 6 or 8")
-    check_shares("forms", {name: given["share"] for name, given in forms.items()})
     return {name: Form(**given) for name, given in forms.items()}
+
+
+def check_keys(forms: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> None:
+    """Raises ValueError, naming the form, if one has other keys, or shares are none."""
+    for name, given in forms.items():
+        if set(given) != set(keys):
+            raise ValueError(f"forms.{name} has the keys {', '.join(given)}; it must have {', '.join(keys)}")
+    check_shares("forms", {name: given["share"] for name, given in forms.items()})
 
 
 def check_kinds(kinds: Mapping[str, float]) -> Shares:
@@ -116,12 +122,16 @@ class ClipDataset(Dataset):
     def __getitem__(self, item: tuple[str, int, int]) -> Sample:
         name, i, _ = item
         form, clip = self.forms[name], self.plan(i)
-        words, frames = self.draw(clip, [k / (MOMENTS - 1) for k in form.moments])
+        words, frames = self.frames(form, i, clip)
         slots, images = form.slots(self.pictures.size), torch.from_numpy(np.stack(frames))
         parts = dict(zip([slot.name for slot in slots], images.split([slot.frames for slot in slots]), strict=True))
         prompt = self.prompt(clip, words if len(frames) > 1 else "")
         key = f"{'clip' if self.split == 'train' else self.split}-{i}/{name}"
         return Sample(slots, parts, prompt, (subject(self.pictures.names[clip.glyphs[0]]),), "clip", key)
+
+    def frames(self, form: Any, i: int, clip: Clip) -> tuple[str, list[np.ndarray]]:
+        """The motion in words, and all pictures, uint8 (3, size, size), that clip number i shows in a form."""
+        return self.draw(clip, [moment / (MOMENTS - 1) for moment in form.moments])
 
     def plan(self, i: int) -> Clip:
         """What clip number i shows."""
@@ -181,6 +191,9 @@ class ClipData(KeyedData):
     Raises ValueError for an unknown name or a number out of range.
     """
 
+    samples: type[ClipDataset] = ClipDataset
+    check_forms = staticmethod(check_forms)
+
     def __init__(
         self,
         *,
@@ -206,7 +219,7 @@ class ClipData(KeyedData):
         self.emoji = EmojiData(size=size, batch_size=batch_size, cache=cache, limit=limit, **counts)
         super().__init__(batch_size, seed, num_workers)
         self.size, self.clips = size, clips
-        self.forms, self.kinds = check_forms(forms), check_kinds(kinds)
+        self.forms, self.kinds = self.check_forms(forms), check_kinds(kinds)
         self.motions = check_shares("motions", motions, GROUPS)
 
     @property
@@ -246,7 +259,7 @@ class ClipData(KeyedData):
             raise ValueError(f"the {split} split of {len(names)} glyphs is empty: raise or drop `limit`")
         if split == "train":  # these are sorted by code point: mixed, so that few clips show many sorts of picture
             indices = sorted(indices, key=lambda index: mix("clip order", names[index]))
-        return ClipDataset(self.emoji.pictures, indices, split, self.kinds, self.motions, self.forms)
+        return self.samples(self.emoji.pictures, indices, split, self.kinds, self.motions, self.forms)
 
     def _in_turn(self) -> list[str]:
         """The forms' names, those with `first` in front, otherwise as in the table."""

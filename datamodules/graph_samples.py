@@ -26,7 +26,8 @@ from torch.utils.data import Dataset
 from datamodules.emoji_graph import EmojiGraph, Row
 from datamodules.emoji_names import base_of, caption, subject
 from datamodules.graph_sampling import Task
-from unigen.types import CONDITION, EXAMPLE, TARGET, ImageSlot, Sample
+from datamodules.grid_slots import grid_slots
+from unigen.types import ImageSlot, Sample
 
 
 class GridForm(NamedTuple):
@@ -47,17 +48,7 @@ class GridForm(NamedTuple):
 
     def slots(self, size: int) -> tuple[ImageSlot, ...]:
         """All pictures of a sample, row by row, `size` pixels a side."""
-        parts = [
-            (part if len(pictures) == 1 else f"{part}{i}", part)
-            for part, pictures in ((CONDITION, self.tasks[0].conditions), (TARGET, self.tasks[0].targets))
-            for i in range(len(pictures))
-        ]
-        examples = [
-            ImageSlot(f"{EXAMPLE}{row}_{name}", EXAMPLE, size, size, row=row)
-            for row in range(self.rows)
-            for name, _ in parts
-        ]
-        return (*examples, *(ImageSlot(name, role, size, size, row=self.rows) for name, role in parts))
+        return grid_slots(self.rows, len(self.tasks[0].conditions), len(self.tasks[0].targets), size)
 
 
 Forms = dict[str, GridForm]

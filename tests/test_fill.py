@@ -184,7 +184,7 @@ def test_masked_cells_are_blank_and_others_untouched(word, value, stage):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"rule": "last"}, "fill.rule is 'last'; legal are targets, paper, code"),
+        ({"rule": "last"}, "fill.rule is 'last'; legal are targets, paper, code, random"),
         ({"share": 1.5}, "fill.share is 1.5; it must be a probability"),
         ({"blank": {"train": "white", "sample": "black"}}, "fill.blank.train is 'white'; legal are grey, black"),
         ({"blank": {"train": "grey"}}, "fill.blank.sample is None"),
@@ -194,3 +194,44 @@ def test_wrong_words_are_refused(options, said):
     with pytest.raises(ValueError) as caught:
         Fill(**options)
     assert said in str(caught.value)
+
+
+# --- random masks --------------------------------------------------------------------------------------------------
+
+
+def test_random_masks_are_whole_cells_boxes_or_nothing():
+    slots = two_rows(2)
+    masks = Fill("random").draw(slots, 4000, torch.Generator().manual_seed(0))
+    for slot in slots:
+        mask = masks[slot.name]
+        assert mask.shape == (4000, slot.height, slot.width) and mask.dtype == torch.bool
+        rows, columns = mask.any(2), mask.any(1)
+        assert torch.equal(mask, rows[:, :, None] & columns[:, None, :]), "a box"
+        whole, none = mask.flatten(1).all(1).float().mean(), (~mask.flatten(1).any(1)).float().mean()
+        assert 0.4 <= whole <= 0.47 and none == pytest.approx(0.2, abs=0.025)
+        sides = rows.sum(1)[mask.flatten(1).any(1)]
+        assert sides.min() >= slot.height / 4 - 0.5 and sides.max() == slot.height
+        starts = [int(found) for found in rows[rows.any(1) & ~rows.all(1)].int().argmax(1).unique()]
+        assert starts[0] == 0 and len(starts) > slot.height // 2, "anywhere"
+
+
+def test_random_masks_always_leave_something_to_generate():
+    slots, g = row(1), torch.Generator().manual_seed(0)
+    masks = Fill("random").draw(slots, 500, g)
+    assert fill.generated(masks)["target0"].all()
+    pair = Fill("random").draw(row(2), 500, g)
+    found = fill.generated(pair)
+    assert (found["condition0"] | found["target1"]).all() and not found["condition0"].all(), "not every cell, though"
+
+
+def test_masks_by_the_pixel_reach_the_canvas_and_whole_cells_are_a_case_of_them():
+    slots = row(2)
+    plan = plan_of(slots)
+    cells = {"condition0": torch.tensor([True, False]), "target1": torch.tensor([True, True])}
+    pixels = {name: x[:, None, None].expand(-1, 32, 48) for name, x in cells.items()}
+    (a,), (b,) = fill.pixel_masks(cells, plan, slots), fill.pixel_masks(pixels, plan, slots)
+    assert torch.equal(a, b) and fill.generated(pixels).keys() == cells.keys()
+    assert all(torch.equal(fill.generated(pixels)[name], x) for name, x in cells.items())
+    pixels["target1"] = pixels["target1"].clone()
+    pixels["target1"][0, 3, 5] = False
+    assert fill.pixel_masks(pixels, plan, slots)[0].ne(a).nonzero().tolist() == [[0, 0, 0, 3, 53]], "negative control"

@@ -14,10 +14,12 @@ from unigen import canvas
 from unigen.layout import Plan
 from unigen.types import TARGET, ImageSlot
 
-RULES = ("targets", "paper", "code")
+RULES = ("targets", "paper", "code", "random")
 BLANKS = {"grey": 0.0, "black": -1.0}  # in the codecs' range
 STAGES = ("train", "sample")
-Cells = dict[str, Tensor]  # (B,) booleans by slot name: which samples generate this cell
+WHOLE, BOX = 0.4, 0.4  # rule "random": shares of the cells that are masked as a whole, and in a box alone
+# By slot name: (B,) booleans, which samples generate this cell; or (B, H, W), which of its pixels.
+Cells = dict[str, Tensor]
 
 
 class Fill:
@@ -28,6 +30,8 @@ class Fill:
     - "paper": also one of the query row's other cells, any of them, with probability `share` (VisualCloze's text: .5)
     - "code": with probability `share` one cell of the query row instead, any of them, so that the target may be shown
       (VisualCloze's released code: .5)
+    - "random": each cell of the grid by itself, whole, in a box of any size, or not at all: how an infilling base is
+      pretrained (`WHOLE`, `BOX`)
     `blank`: what masked cells show, "grey" (0 in [-1, 1]) or "black" (-1), when training ("train") and when sampling
     or validating ("sample"). VisualCloze's released code has grey in training and black in sampling.
     Raises ValueError for other words, and for a share that is no probability.
@@ -49,6 +53,8 @@ class Fill:
         cells = targets(slots, size)
         if self.rule == "targets":
             return cells
+        if self.rule == "random":
+            return random_masks(slots, size, generator)
         last = max(slot.row for slot in slots)
         query = [slot for slot in slots if slot.row == last]
         drawn = [slot for slot in query if self.rule == "code" or slot.role != TARGET]
@@ -77,9 +83,38 @@ def targets(slots: tuple[ImageSlot, ...], size: int) -> Cells:
     return {slot.name: torch.full((size,), slot.role == TARGET) for slot in slots}
 
 
+def random_masks(slots: tuple[ImageSlot, ...], size: int, generator: Generator) -> Cells:
+    """Pixels (B, H, W) to generate: of each cell all, those in a box, or none; of the targets all where that is all.
+
+    A box has sides of a quarter of the cell's to all of it, in whole pixels, each equally likely.
+    """
+    masks = {}
+    for slot in slots:
+        kind_B, sides_B2, places_B2 = (torch.rand(size, n, generator=generator) for n in (1, 2, 2))
+        inside = torch.ones(size, slot.height, slot.width, dtype=torch.bool)
+        for axis, length in enumerate((slot.height, slot.width)):
+            side_B = (length * (0.25 + 0.75 * sides_B2[:, axis])).round()
+            first_B = (places_B2[:, axis] * (length - side_B + 1)).floor()
+            place_L = torch.arange(length)
+            along_BL = (place_L >= first_B[:, None]) & (place_L < (first_B + side_B)[:, None])
+            inside &= along_BL[:, :, None] if axis == 0 else along_BL[:, None, :]
+        masks[slot.name] = (kind_B < WHOLE)[..., None] | ((kind_B < WHOLE + BOX)[..., None] & inside)
+    idle_B = ~torch.stack(list(generated(masks).values())).any(0)
+    return {s.name: masks[s.name] | (idle_B[:, None, None] if s.role == TARGET else False) for s in slots}
+
+
+def generated(cells: Cells) -> Cells:
+    """(B,) booleans by slot: which samples generate any of this cell."""
+    return {name: masked.flatten(1).any(1) if masked.dim() > 1 else masked for name, masked in cells.items()}
+
+
 def pixel_masks(cells: Cells, plan: Plan, slots: tuple[ImageSlot, ...]) -> list[Tensor]:
     """For each canvas, (B, F, 1, H, W) booleans: True where pixels are generated."""
-    whole = {s.name: cells[s.name][:, None, None, None, None].expand(-1, s.frames, 1, s.height, s.width) for s in slots}
+    whole = {}
+    for s in slots:
+        masked = cells[s.name]
+        masked = masked[:, None, None] if masked.dim() == 1 else masked
+        whole[s.name] = masked[:, None, None].expand(-1, s.frames, 1, s.height, s.width)
     return canvas.stitch(whole, plan, slots)
 
 

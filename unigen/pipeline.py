@@ -196,7 +196,8 @@ class Pipeline:
             n: self.loss.error(self.process, clean.features[n], eps, noisy[n], predictions[n], clocks[n])
             for n, eps in noises.items()
         }
-        return weighted_mean(errors, {n: layout[n].role for n in errors}, self.loss.weights, cells)
+        generated = cells and fill.generated(cells)
+        return weighted_mean(errors, {n: layout[n].role for n in errors}, self.loss.weights, generated)
 
     # --- sampling -----------------------------------------------------------------------------------------
 
