@@ -5,6 +5,7 @@ sections (by default all but block: some minutes on 2 idle CPU cores)
   step       one training step of the mini model against the same step on the stock diffusers model
   block      the same for one layer at the paper's width and sequence (slow on a CPU: some minutes, 5 GB)
   profile    where the time of one mini training step goes
+  cache      a sampling run that keeps the keys and values of clean conditions against one that never does
   codec      encoding and decoding a batch of pictures
   degradations  each of the 32 restoration tasks' corruptions at 512 × 512, one thread
   loader     how long a training step of the mini model waits for its batch
@@ -35,7 +36,7 @@ from unigen.arguments import parse
 if TYPE_CHECKING:
     from unigen.bench import Effort, Table
 
-SECTIONS = ("attention", "step", "block", "profile", "codec", "degradations", "loader")
+SECTIONS = ("attention", "step", "block", "profile", "cache", "codec", "degradations", "loader")
 DEFAULTS = {
     "exp": "fcd_mask_a",
     "batch": "",
@@ -114,6 +115,8 @@ def tables(sections: list[str], given: dict[str, str], effort: Effort) -> Iterat
             yield _block(given["exp"], effort)
         elif section == "profile":
             yield _profile(mini, effort)
+        elif section == "cache":
+            yield _cache(effort)
         elif section == "codec":
             yield _codec(mini, effort)
         elif section == "degradations":
@@ -174,6 +177,12 @@ def _profile(mini: dict[str, Any], effort: Effort) -> Table:
 
     batch = random_batch(mini["data"]["size"], mini["data"]["batch_size"], mini["data"]["tasks"][0])
     return profile_table(batch, mini, effort)
+
+
+def _cache(effort: Effort) -> Table:
+    from bench_cache import CASES, cache_table
+
+    return cache_table({case: composed(case.exp, *case.overrides) for case in CASES}, effort)
 
 
 def _codec(mini: dict[str, Any], effort: Effort) -> Table:

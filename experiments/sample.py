@@ -1,13 +1,25 @@
-"""One picture of your own through a trained run: `python experiments/sample.py run=<run folder> condition=<picture>`.
+"""Pictures of your own through a trained run: one condition, or a visual prompt of rows.
+
+python experiments/sample.py run=<run folder> condition=<picture>
+python experiments/sample.py run=<run folder> 'rows=[[a.png,b.png],[c.png,null]]'
 
 run=        a finished run folder
 condition=  a picture of any common format; the run's task takes its condition from it (edges, grey, ...)
+rows=       instead of condition=, for runs with formatter=grid: rows of pictures, as many in each. Rows before the last
+            are examples; in the last, the query, null stands for what is wanted, in any place and in several. A row has
+            the shape of its first picture; others are cropped to it
 prompt=     what the result shows (default: nothing)
-out=        the PNG to write (default: sample.png); the condition as the model sees it goes beside it
+out=        the PNG to write (default: sample.png). Beside it go the condition as the model sees it, or of rows= the
+            whole grid; several targets of rows= go beside it too, out_target0.png, ...
 subject=    the keyword of the prompt that names the subject, for runs with UCE (default: the whole prompt)
 task=       for runs of several tasks (default: the run's first)
-prepared=   true if the picture already is the condition, e.g. an edge map (default: false)
 seed=, steps=, guidance=   of the sampling (defaults: 0, and as the run was measured)
+with condition=
+prepared=   true if the picture already is the condition, e.g. an edge map (default: false)
+with rows=
+instruction=  the whole text that the model reads with the grid (default: the prompt)
+upsample=   draw every target again, at about N x N pixels, from the prompt and what was generated (SDEdit)
+strength=   of that, above 0 and at most 1: the noise level it starts at, the higher the freer (default: 0.6)
 """
 
 import sys
@@ -16,9 +28,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from unigen.arguments import parse  # noqa: E402
+from unigen.arguments import one_of, parse  # noqa: E402
 
-KEYS = ("run", "condition", "prompt", "out", "subject", "task", "prepared", "seed", "steps", "guidance")
+KEYS = ("run", "prompt", "out", "subject", "task", "seed", "steps", "guidance")
+OWN = {"condition": ("prepared",), "rows": ("instruction", "upsample", "strength")}  # what goes with one of them alone
+
+
+def sampled(words: list[str]) -> dict[str, Path]:
+    """What was written, by what it holds."""
+    given = parse(words, legal=(*KEYS, *OWN, *sum(OWN.values(), ())), required=("run",))
+    if one_of(given, OWN) == "rows":
+        from datamodules.visual_prompt import visual_prompt
+        from unigen.visual_prompt import sample_visual_prompt
+
+        return sample_visual_prompt(given, visual_prompt)
+    from unigen.sampling import sample_user_picture
+
+    return sample_user_picture(given)
 
 
 def main(words: list[str]) -> int:
@@ -26,14 +52,11 @@ def main(words: list[str]) -> int:
         print(__doc__.strip())
         return 0
     try:
-        given = parse(words, legal=KEYS, required=("run", "condition"))
-        from unigen.sampling import sample_user_picture
-
-        written = sample_user_picture(given)
+        paths = sampled(words)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print("\n".join(f"{what}: {path}" for what, path in written.items()))
+    print("\n".join(f"{what}: {path}" for what, path in paths.items()))
     return 0
 
 

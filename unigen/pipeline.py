@@ -201,6 +201,10 @@ class Pipeline:
 
     # --- sampling -----------------------------------------------------------------------------------------
 
+    def static(self, layout: Layout) -> tuple[str, ...]:
+        """The segments that sampling computes once, for all steps and both branches of guidance."""
+        return static_segments(layout, self.mask, self.modulation.timing)
+
     @torch.no_grad()
     def sample(self, batch: Batch, seed: int) -> dict[str, Tensor]:
         """uint8 pixels (B, F, C, H, W) of every target slot; what is clean (cap 0) is never changed.
@@ -255,7 +259,7 @@ class Guided:
     def __init__(self, pipeline: Pipeline, clean: Tokens, size: int) -> None:
         self.pipeline, self.clean, self.size = pipeline, clean, size
         layout, mask = clean.layout, pipeline.mask
-        static = static_segments(layout, mask, pipeline.modulation.timing)
+        static = pipeline.static(layout)
         self.active, self.memory = layout.without(static), None
         if static:
             still = clean.only(layout.only(static))

@@ -1,6 +1,8 @@
 """A user's own picture through an exported run."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -8,6 +10,7 @@ from unigen import export
 from unigen.build import build
 from unigen.config import ConfigError
 from unigen.files import write_png
+from unigen.pipeline import Pipeline
 from unigen.types import CONDITION, TARGET, collate
 
 
@@ -16,19 +19,14 @@ def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
 
     Raises ValueError for an unfinished run, an unreadable picture, an unknown task or a bad number.
     """
-    folder = Path(given["run"])
-    if not folder.is_dir():
-        raise ConfigError(f"run={folder} is no folder; give a finished run folder")
-    pipeline, config = export.load(folder / "export")
-    pipeline.solver.steps = number(given, "steps", pipeline.solver.steps, lowest=1)
-    pipeline.solver.guidance = number(given, "guidance", float(pipeline.solver.guidance), lowest=0.0)
+    pipeline, config = opened(given)
     prompt, prepared = given.get("prompt", ""), given.get("prepared", "false")
     if prepared not in ("true", "false"):
         raise ConfigError(f"prepared={prepared} is neither true nor false")
     data = build(config["data"])
     if not hasattr(data, "user_sample"):
         raise ConfigError(
-            f"run={folder} was trained on {config['data']['_target_']}, which takes no pictures of a user's"
+            f"run={given['run']} was trained on {config['data']['_target_']}, which takes no pictures of a user's"
         )
     sample = data.user_sample(
         given["condition"],
@@ -41,13 +39,32 @@ def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
     for slot in sample.slots:
         if slot.role in (TARGET, CONDITION):
             paths[slot.name] = out if slot.role == TARGET else out.with_name(f"{out.stem}_{slot.name}.png")
-    if Path(given["condition"]).resolve() in [path.resolve() for path in paths.values()]:
-        raise ConfigError(f"out={out} would overwrite the picture that was given")
+    refuse_overwriting(out, paths.values(), [given["condition"]])
     outputs = pipeline.sample(collate([sample]), number(given, "seed", 0, lowest=0))
     for name, path in paths.items():
         shown = outputs[name][0] if name in outputs else sample.images[name]
         write_png(path, Image.fromarray(shown[-1].permute(1, 2, 0).numpy()))
     return {"output" if name in outputs else name: path for name, path in paths.items()}
+
+
+def opened(given: dict[str, str]) -> tuple[Pipeline, dict[str, Any]]:
+    """The pipeline and the configuration of the run, with the steps and the guidance that are given.
+
+    Raises ValueError for an unfinished run and a bad number.
+    """
+    folder = Path(given["run"])
+    if not folder.is_dir():
+        raise ConfigError(f"run={folder} is no folder; give a finished run folder")
+    pipeline, config = export.load(folder / "export")
+    pipeline.solver.steps = number(given, "steps", pipeline.solver.steps, lowest=1)
+    pipeline.solver.guidance = number(given, "guidance", float(pipeline.solver.guidance), lowest=0.0)
+    return pipeline, config
+
+
+def refuse_overwriting(out: Path, written: Iterable[Path], read: Iterable[str]) -> None:
+    """Raises ValueError if a file that is read would be written."""
+    if {path.resolve() for path in written} & {Path(path).resolve() for path in read}:
+        raise ConfigError(f"out={out} would overwrite the picture that was given")
 
 
 def number(given: dict[str, str], key: str, default: float, lowest: float) -> float:

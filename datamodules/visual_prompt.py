@@ -1,0 +1,66 @@
+"""A visual prompt of the user's own picture files as a sample: whole example rows, and a query row to complete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from datamodules.reading import read_picture
+from datamodules.rows import fit_rows, reference_sizes, row_sizes
+from unigen.types import CONDITION, EXAMPLE, TARGET, ImageSlot, Sample
+
+Rows = Sequence[Sequence[str | None]]  # picture files; None is what is to be generated
+
+
+def visual_prompt(
+    rows: Rows, resolution: int, prompt: str, instruction: str | None, subjects: tuple[str, ...], task: str
+) -> Sample:
+    """The rows as the grid takes them: each of about resolution x resolution pixels a picture (see `rows.fit_rows`).
+
+    Any pictures of the last row may be those to generate, also the first (reverse generation: VisualCloze, section
+    3.1); zeros stand in for them. Slots are as in `prompt_slots`, the text is `text_of` prompt and instruction.
+    Raises ValueError for rows that make no grid (see `rows.reference_sizes`), if nothing is to be generated, and for a
+    file that cannot be read.
+    """
+    known = [[path if path is None else (resolution, resolution) for path in row] for row in rows]
+    reference_sizes(known, resolution)  # what is wrong with the rows is said before any file is read
+    if None not in rows[-1]:
+        raise ValueError(
+            f"rows: the last row, {len(rows) - 1}, has all of its {len(rows[-1])} pictures, so there is nothing to "
+            "generate; write null for what is wanted"
+        )
+    read = [[path if path is None else read_picture(path) for path in row] for row in rows]
+    sizes = row_sizes([[p if p is None else p.shape[:0:-1] for p in row] for row in read], resolution)
+    slots = prompt_slots([None in row for row in zip(*rows, strict=True)], sizes)
+    pictures = [picture for row in fit_rows(read, resolution) for picture in row]
+    images = {
+        slot.name: torch.from_numpy(np.zeros((3, slot.height, slot.width), np.uint8) if p is None else p)[None]
+        for slot, p in zip(slots, pictures, strict=True)
+    }
+    return Sample(slots, images, text_of(prompt, instruction), subjects, task, "user")
+
+
+def prompt_slots(generated: Sequence[bool], sizes: Sequence[tuple[int, int]]) -> tuple[ImageSlot, ...]:
+    """All slots, row by row, each row in the order of its columns. `generated` says of each column of the query whether
+    it is a target, `sizes` are the (width, height) of each row's pictures.
+
+    Called as in `datamodules.graph_samples`: `condition` and `target`, numbered if there are several, and in the
+    examples those names behind `example0_`, `example1_`, ...
+    """
+    roles = [TARGET if wanted else CONDITION for wanted in generated]
+    names = [f"{r}{roles[:i].count(r)}" if roles.count(r) > 1 else r for i, r in enumerate(roles)]
+    last = len(sizes) - 1
+    return tuple(
+        ImageSlot(
+            name if row == last else f"{EXAMPLE}{row}_{name}", role if row == last else EXAMPLE, tall, wide, 1, row
+        )
+        for row, (wide, tall) in enumerate(sizes)
+        for name, role in zip(names, roles, strict=True)
+    )
+
+
+def text_of(prompt: str, instruction: str | None) -> str:
+    """What the model reads with the grid: the instruction, by default the content prompt alone."""
+    return prompt if instruction is None else instruction

@@ -1,0 +1,105 @@
+"""A visual prompt of a user's own pictures, rows of examples and a query, through an exported run."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from unigen.config import ConfigError, sentence
+from unigen.files import write_png
+from unigen.formatters.grid import rows_of
+from unigen.pipeline import Pipeline
+from unigen.sampling import number, opened, refuse_overwriting
+from unigen.types import EXAMPLE, TARGET, ImageSlot, Sample, collate
+from unigen.upsampling import STRENGTH, check_strength, upsample
+
+Rows = list[list[str | None]]
+GRID = "grid"
+EXPECTED = "write rows=[[a.png,b.png],[c.png,null]], the query last, with null for what is wanted"
+
+
+def sample_visual_prompt(given: dict[str, str], read: Callable[..., Sample]) -> dict[str, Path]:
+    """Write every target and the whole grid as PNGs; paths by what they hold. `given` are the words of sample.py.
+
+    `read(rows, resolution, prompt, instruction, subjects, task)` makes the sample (`datamodules.visual_prompt`). A
+    single target goes to `out`, several each to a file of its own beside it. In the grid are the known pictures as the
+    model sees them and the targets as it made them, before they are upsampled.
+    Raises ValueError for an unfinished run or one without in-context rows, bad rows, pictures and numbers.
+    """
+    rows, prompt = parsed_rows(given["rows"]), given.get("prompt", "")
+    pipeline, config = opened(given)
+    resolution, seed = resolution_of(pipeline, config, given["run"]), number(given, "seed", 0, lowest=0)
+    finer = number(given, "upsample", resolution, lowest=resolution)
+    strength = strength_of(given)
+    task = given.get("task", getattr(pipeline.embedding, "tasks", ("",))[0])
+    sample = read(rows, resolution, prompt, given.get("instruction"), (given.get("subject", prompt),), task)
+    out = Path(given.get("out", "sample.png"))
+    paths = output_paths(out, sample.slots)
+    refuse_overwriting(out, paths.values(), [path for row in rows for path in row if path is not None])
+    made = {name: x[0] for name, x in pipeline.sample(collate([sample]), seed).items()}
+    shown = {GRID: whole_grid(sample.slots, sample.images | made)} | made
+    if "upsample" in given:
+        for name, x in made.items():
+            shown[name] = upsample(pipeline, x, prompt, finer, strength, seed, task=task, key=f"{sample.key}/{name}")
+    for name, path in paths.items():
+        write_png(path, Image.fromarray(shown[name][0].permute(1, 2, 0).numpy()))
+    return paths
+
+
+def parsed_rows(words: str) -> Rows:
+    """Rows of file names and null, written as lists in brackets; a name with a comma or bracket wants quotes.
+
+    Raises ValueError for anything else.
+    """
+    try:
+        rows = yaml.safe_load(words)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"rows={words} cannot be read ({sentence(error)}); {EXPECTED}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise ConfigError(f"rows={words} are no rows; {EXPECTED}")
+    for row in rows:
+        for path in row:
+            if not isinstance(path, str | None):
+                raise ConfigError(f"rows={words}: {path} is neither a file name nor null; put names in quotes")
+    return rows
+
+
+def resolution_of(pipeline: Pipeline, config: Mapping[str, Any], run: str) -> int:
+    """The run's `data.size` in pixels. Raises ValueError for a run that cannot have been trained on rows."""
+    if EXAMPLE not in pipeline.formatter.roles:
+        raise ConfigError(
+            f"run={run} has formatter {type(pipeline.formatter).__name__}, which has no place for in-context rows "
+            f"(role '{EXAMPLE}'); rows= needs a run with formatter=grid, this one takes condition="
+        )
+    if not isinstance(config["data"].get("size"), int):
+        raise ConfigError(f"run={run} has no data.size, which says how large the pictures of rows= are to be")
+    return config["data"]["size"]
+
+
+def strength_of(given: Mapping[str, str]) -> float:
+    """The noise level that upsampling starts at. Raises ValueError for a bad number, and one without `upsample`."""
+    if "strength" in given and "upsample" not in given:
+        raise ConfigError("strength= goes with upsample=, which says at how many pixels the targets are drawn again")
+    return check_strength(number(given, "strength", STRENGTH, lowest=0.0))
+
+
+def output_paths(out: Path, slots: tuple[ImageSlot, ...]) -> dict[str, Path]:
+    """Where each target goes, by slot, and the grid: `out` itself for a single target, else out_target0.png, ..."""
+    targets = [slot.name for slot in slots if slot.role == TARGET]
+    paths = {name: out.with_name(f"{out.stem}_{name}.png") for name in (*targets, GRID)}
+    return paths | {targets[0]: out} if len(targets) == 1 else paths
+
+
+def whole_grid(slots: tuple[ImageSlot, ...], images: Mapping[str, Tensor]) -> Tensor:
+    """uint8 (1, 3, H, W): the pictures (1, 3, h, w) of all slots, rows below each other; beside shorter rows white."""
+    rows = [torch.cat([images[slot.name] for slot in row], dim=-1) for row in rows_of(slots)]
+    page = torch.full((1, 3, sum(row.shape[-2] for row in rows), max(row.shape[-1] for row in rows)), 255).byte()
+    down = 0
+    for row in rows:
+        page[..., down : down + row.shape[-2], : row.shape[-1]] = row
+        down += row.shape[-2]
+    return page
