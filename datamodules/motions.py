@@ -231,9 +231,8 @@ MOTION_SHARES = {"still": 0.05, "move": 0.3, "restyle": 0.6, "fill": 0.0, "famil
 # The progress at which a restyling is complete: every form of several frames shows this moment or a later one, so it
 # holds the whole change, and ends with the original if the clip runs backward.
 RESTYLED = 1 / 2
-ONE_WAY = frozenset(
-    {"still", FAMILY, "jump", "circle", "colour_in"}
-)  # backward they would look the same, or be named wrongly
+# Backward these would look the same, or be named wrongly.
+ONE_WAY = frozenset({"still", FAMILY, "jump", "circle", "colour_in"})
 
 
 def fitting(picture: np.ndarray, kind: str, related: bool) -> dict[str, list[str]]:

@@ -95,7 +95,7 @@ def test_the_protocol_says_what_the_data_were():
     assert fewer["held_out_tasks"] == [] and fewer["graph"] != emoji["graph"]
     assert said("task=graph", "data.seed=3", "data.batch_size=1") == emoji, "training alone does not change the test"
     folder = said("data=own_folder", "task=graph", "data.train.root=/a", "data.train.limit=30")
-    assert folder["test_set"] == "OwnFolder(limit=30, annotations=[], held_out=5)"
+    assert folder["test_set"] == "OwnFolder(limit=30, annotations=[], computed={}, held_out=5)"
     assert folder == said("data=own_folder", "task=graph", "data.train.root=/b", "data.train.limit=30")
     coco = said("data=coco", "task=graph", "data.train.root=/a", "data.test.root=/b")
     assert coco["test_set"] == "Coco(limit=None)" and coco["graph"] == folder["graph"] != emoji["graph"]

@@ -19,7 +19,7 @@ class Infill(nn.Module):
     """The least that an infill backbone is: every token's output is a map of itself and of its row's context."""
 
     axes, patch, reach = ("t", "h", "w"), (1, 2, 2), (64, 64, 64)
-    latent_channels, context_width, pooled_width = 16, 320, None
+    latent_channels, context_width, pooled_width, predicts = 16, 320, None, None
 
     def __init__(self, text_width: int) -> None:
         super().__init__()

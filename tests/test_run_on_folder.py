@@ -22,6 +22,6 @@ def test_a_run_on_a_folder_reports_its_bad_records(tmp_path, capfd):
     found = summary(tmp_path / "run")
     assert found["data_report"].startswith("1 record was refused, 1 as '12.png': ")
     assert f"data: {found['data_report']}" in capfd.readouterr().out
-    assert found["protocol"]["test_set"] == "OwnFolder(limit=None, annotations=[], held_out=5)"
+    assert found["protocol"]["test_set"] == "OwnFolder(limit=None, annotations=[], computed={}, held_out=5)"
     train(small(tmp_path / "emoji", "trainer.max_steps=1"))
     assert "data_report" not in summary(tmp_path / "emoji"), "negative control"

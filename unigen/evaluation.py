@@ -94,7 +94,10 @@ def graph_facts(data: Mapping[str, Any]) -> dict[str, Any]:
         found["graph"] = hashlib.sha256(said.encode()).hexdigest()[:12]
     if "train" in data:
         reader = data["test"] or {**data["train"], "held_out": data["held_out"]}
-        options = [f"{key}={value}" for key, value in reader.items() if key not in ("_target_", "root", "cache")]
+        given = {key: value for key, value in reader.items() if key not in ("_target_", "root", "cache")}
+        if "computed" in given:  # by models, of which most are null
+            given["computed"] = {name: model for name, model in given["computed"].items() if model}
+        options = [f"{key}={value}" for key, value in given.items()]
         found["test_set"] = f"{reader['_target_'].rpartition('.')[2]}({', '.join(options)})"
     return found
 

@@ -47,6 +47,12 @@ def check(p: Pipeline) -> None:
         if made != taken:
             raise ValueError(f"{what}: the encoder makes {made}, backbone {type(p.backbone).__name__} takes {taken}")
     check_width(p.backbone.context_width, p.codec.channels, p.codec.stride, p.backbone.patch)
+    if p.backbone.predicts not in (None, p.process.predicts):
+        raise ValueError(
+            f"the weights of backbone.pretrained predict '{p.backbone.predicts}' (backbone.predicts), but process "
+            f"{type(p.process).__name__} trains '{p.process.predicts}' (vp: v, rectified_flow: flow); take the process "
+            "of the weights, or random ones by backbone.pretrained=null"
+        )
 
 
 def check_times(p: Pipeline, layout: Layout) -> None:

@@ -27,9 +27,11 @@ class Backbone(Protocol):
     """A diffusers transformer adapted to `Tokens`; itself an `nn.Module` whose `model` is that transformer.
 
     `pooled_width`: of `Tokens.pooled`, None if it takes none; `context_width`: of `Tokens.context`, 0 if it takes none.
+    `predicts`: the `Process.predicts` that its weights were trained with, None for random ones.
     """
 
     axes: tuple[str, ...]
+    predicts: str | None
     patch: tuple[int, int, int]
     reach: tuple[int, int, int]
     text_width: int
@@ -118,10 +120,12 @@ class Codec(Protocol):
 
 
 class Process(Protocol):
-    """From a clock to coefficients: x_t = alpha(t) x0 + sigma(t) eps, and what the network predicts.
+    """From a clock to coefficients: x_t = alpha(t) x0 + sigma(t) eps, and what the network predicts, which has a name.
 
     `tokens`: how many the pictures of a sample have together, for times that depend on it (0: not known).
     """
+
+    predicts: str
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
     def sample_times(self, batch: int, generator: Generator, device: Any = "cpu", tokens: int = 0) -> Tensor: ...

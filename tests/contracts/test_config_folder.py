@@ -28,7 +28,13 @@ PACKAGES = {
 }
 SCALES = choices("scale")
 # Choices that need another one beside them: a published Flux takes pooled text of CLIP's width.
-BESIDE = {("backbone", name): ["encoder/text=flux_text"] for name in ("flux_dev", "flux_fill_dev")}
+BESIDE = {
+    **{
+        ("backbone", name): ["encoder/text=flux_text", "process=rectified_flow"]
+        for name in ("flux_dev", "flux_fill_dev")
+    },
+    **{("process", f"rectified_flow{way}"): ["backbone.pretrained=null"] for way in ("", "_shifted")},
+}
 FILES = sorted(CONF.rglob("*.yaml"))
 
 

@@ -1,9 +1,9 @@
 """Parts that do not fit are refused where they meet, in one sentence that names the culprit and what is legal."""
 
 import pytest
-from tiny import slots, tiny
+from tiny import composed, slots, tiny
 
-from unigen.build import build_pipeline
+from unigen.build import build_on_meta, build_pipeline
 from unigen.types import ImageSlot
 
 
@@ -90,6 +90,31 @@ def test_a_backbone_without_an_axis_is_named(monkeypatch):
         match="formatter Frames places images along t, h, w, but backbone CogVideoX has no axis t; it has h, w",
     ):
         assert build_pipeline(tiny()).plan  # the control of the refusals below
+
+
+FILL = (
+    "backbone=flux_fill_dev",
+    "backbone.config.num_layers=1",
+    "backbone.config.num_single_layers=1",
+    "encoder/text=flux_text",
+    "encoder/codec=autoencoder_mini",
+    "process=vp",
+)
+FLOW = ("process=rectified_flow", "solver=euler")
+
+
+@pytest.mark.parametrize(
+    ("words", "weights", "process"),
+    [(FLOW, "'v'", "RectifiedFlow trains 'flow'"), (FILL, "'flow'", "Preserving trains 'v'")],
+)
+def test_a_process_other_than_that_of_the_weights_is_refused(words, weights, process):
+    with pytest.raises(ValueError) as caught:
+        build_on_meta(composed(*words))
+    said = str(caught.value)
+    assert f"backbone.pretrained predict {weights}" in said and process in said and "\n" not in said
+    assert build_on_meta(composed(*words, "backbone.pretrained=null")).backbone.predicts is None
+    other = {"'v'": "flow", "'flow'": "v"}[weights]
+    assert build_on_meta(composed(*words, f"backbone.predicts={other}")).backbone.predicts == other
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unigen.layout import Layout
-from unigen.masks import Mask
+from unigen.backbones.base import View, attend
 
 
 class FluxSegmentAttention:
@@ -18,6 +17,7 @@ class FluxSegmentAttention:
 
     In a double block text has projections of its own; a single block hands in text and pictures as one sequence.
     Stateless: one object serves every block. `lowering` is one of the functions of `unigen.attention`.
+    diffusers passes on only what the signature of `__call__` names.
     """
 
     def __init__(self, lowering: Callable[..., Tensor]) -> None:
@@ -30,20 +30,11 @@ class FluxSegmentAttention:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
-        layout: Layout | None = None,
-        mask: Mask | None = None,
-        valid: Tensor | None = None,
-        memory: tuple[Layout, Tensor, Tensor] | None = None,
-        record: list | None = None,
+        *,
+        view: View,
     ) -> Tensor | tuple[Tensor, Tensor]:
         q, k, v = _heads(attn, hidden_states, encoder_hidden_states, image_rotary_emb)
-        if record is not None:
-            record.append((k, v))
-        keys = layout
-        if memory is not None:
-            keys = memory[0] + layout
-            k, v = torch.cat([memory[1], k], dim=2), torch.cat([memory[2], v], dim=2)
-        out = self.lowering(q, k, v.to(q.dtype), layout, keys, mask, valid).transpose(1, 2).flatten(2)
+        out = attend(self.lowering, q, k, v, view)
         if encoder_hidden_states is None:
             return out
         text = encoder_hidden_states.shape[1]

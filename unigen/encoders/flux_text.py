@@ -4,12 +4,13 @@ Shapes: B prompts, W window in tokenizer tokens, D width.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unigen.encoders.t5 import T5Text
+from unigen.encoders.t5 import T5Text, load_tokenizer
 from unigen.memo import Memo
 from unigen.weights import load_pretrained
 
@@ -57,7 +58,7 @@ class PooledCLIP(nn.Module):
         load = load_pretrained(CLIPTextModel, pretrained, "encoder.text.clip.pretrained", "text_encoder", config)
         self.model = (load or CLIPTextModel(CLIPTextConfig(**config))).requires_grad_(False).eval()
         self.width = self.model.config.hidden_size
-        self.source, self._tokenizer = tokenizer, None
+        self.source = tokenizer
         self._known = Memo(POOLED_MEMORY)
 
     def forward(self, prompts: list[str]) -> Tensor:
@@ -76,15 +77,7 @@ class PooledCLIP(nn.Module):
     def _pooled(self, prompts: list[str]) -> Tensor:
         return self.model(input_ids=self.ids(prompts).to(self.model.device)).pooler_output
 
-    @property
+    @cached_property
     def tokenizer(self) -> Any:
         """Loaded at first use: building on the meta device needs no files."""
-        if self._tokenizer is None:
-            from transformers import ByT5Tokenizer, CLIPTokenizer
-
-            key = "encoder.text.clip.tokenizer"
-            if self.source == "byt5":
-                self._tokenizer = ByT5Tokenizer()
-            else:
-                self._tokenizer = load_pretrained(CLIPTokenizer, self.source, key, "tokenizer")
-        return self._tokenizer
+        return load_tokenizer(self.source, "encoder.text.clip.tokenizer", "tokenizer")

@@ -6,7 +6,7 @@ Shapes: B prompts, W window in tokenizer tokens, T text tokens after pooling, D 
 import re
 import warnings
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ class T5Text(nn.Module):
         self.model.requires_grad_(trained).train(trained)
         self.window, self.pool, self.trained = window, pool, trained
         self.tokens, self.width = window // pool, self.model.config.d_model
-        self.source, self._tokenizer = tokenizer, None
+        self.source = tokenizer
         self._known = Memo(FEATURE_MEMORY)
 
     def encode(self, prompts: list[str]) -> Tensor:
@@ -99,18 +99,10 @@ class T5Text(nn.Module):
                         hits[row, token] = True
         return hits.unflatten(1, (self.tokens, self.pool)).any(2)
 
-    @property
+    @cached_property
     def tokenizer(self) -> Any:
         """Loaded at first use: building on the meta device needs no files."""
-        if self._tokenizer is None:
-            from transformers import AutoTokenizer, ByT5Tokenizer
-
-            key = "encoder.text.tokenizer"
-            if self.source == "byt5":
-                self._tokenizer = ByT5Tokenizer()
-            else:
-                self._tokenizer = load_pretrained(AutoTokenizer, self.source, key, self.folders[1])
-        return self._tokenizer
+        return load_tokenizer(self.source, "encoder.text.tokenizer", self.folders[1])
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -126,6 +118,16 @@ class T5Text(nn.Module):
         if self.source != "byt5":
             return self.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
         return [(i, i + 1) for i, letter in enumerate(prompt) for _ in letter.encode()]
+
+
+def load_tokenizer(source: str, key: str, folder: str) -> Any:
+    """ByT5's tokenizer of bytes, which needs no files, for "byt5"; else that of a folder or repository id.
+
+    Of a whole pipeline its part `folder` is read. Raises ValueError naming the config key `key` if it is not there.
+    """
+    from transformers import AutoTokenizer, ByT5Tokenizer
+
+    return ByT5Tokenizer() if source == "byt5" else load_pretrained(AutoTokenizer, source, key, folder)
 
 
 @lru_cache(maxsize=65536)

@@ -39,6 +39,8 @@ class RectifiedFlow:
     moves them towards noise the more, the more tokens there are (VisualCloze: in the paper, not in its released code).
     """
 
+    predicts = "flow"
+
     def __init__(
         self, density: Callable[[Tensor], Tensor], stratified: bool = True, shift: DynamicShift | None = None
     ) -> None:

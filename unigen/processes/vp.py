@@ -35,6 +35,8 @@ class VariancePreserving:
     v-prediction: Salimans and Ho, arXiv 2202.00512, section 4.
     """
 
+    predicts = "v"
+
     def __init__(
         self,
         steps: int = 1000,
