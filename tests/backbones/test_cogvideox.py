@@ -281,7 +281,10 @@ def test_lora_targets_are_the_linears_of_the_blocks_by_part():
     }
     linears = {n for n, m in backbone.model.transformer_blocks.named_modules() if isinstance(m, torch.nn.Linear)}
     assert {f"{i}.{n}" for i in range(2) for part in parts.values() for n in part} == linears
-    assert set(backbone.lora_targets()) == set(parts)
+    assert set(backbone.lora_targets()) == {*parts, "embedders"}
+    everywhere = {n for n, m in backbone.model.named_modules() if isinstance(m, torch.nn.Linear)}
+    ends = {n for n in everywhere if re.fullmatch(backbone.lora_targets()["embedders"], n)}
+    assert ends == {n for n in everywhere if not n.startswith("transformer_blocks.")} and len(ends) == 6
     for part, names in parts.items():
         hit = {n for n, _ in backbone.model.named_modules() if re.fullmatch(backbone.lora_targets()[part], n)}
         assert hit == {f"transformer_blocks.{i}.{n}" for i in range(2) for n in names}
