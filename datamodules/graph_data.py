@@ -11,8 +11,10 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from datamodules.columns import Columns, Instruction
 from datamodules.emoji import EmojiData
 from datamodules.emoji_graph import EmojiGraph
+from datamodules.example_rows import check_rows, row_shares_of
 from datamodules.graph import AnnotationGraph
 from datamodules.graph_samples import Forms, GraphDataset, forms_of, glyphs_of, pool_of
 from datamodules.graph_sampling import Task, listed, matching
@@ -33,7 +35,10 @@ class EmojiGraphData(KeyedData):
         for all that the graph trains on. What the graph holds out cannot be had here.
     test_tasks: patterns for the tasks of the test, held-out and unseen ones too, each shown on the same glyphs; null
         draws the test's tasks as in training.
-    rows: the least and the most example rows that a sample has; every number is equally likely.
+    rows: the least and the most example rows that a sample has; row_shares: how often each number, null for equally
+        often; test_rows: the least and the most in the test, null for as in training.
+    instruction: makes the prompts (`datamodules.instructions`); null for bare captions. shuffle_columns: whether the
+        conditions of a training sample stand in random order, see `Columns`.
     shared_degradations: whether the rows of a sample share a degradation's kind and strength (see `EmojiGraph`).
     val_items, test_items: at most this many samples (of every test task); always the same ones, whatever `seed` is.
     size, batch_size, num_workers, cache, limit, and where training starts: as in `EmojiData`, as are the splits.
@@ -53,6 +58,10 @@ class EmojiGraphData(KeyedData):
         tasks: Sequence[str] | None = None,
         test_tasks: Sequence[str] | None = None,
         rows: Sequence[int] = (0, 2),
+        row_shares: Sequence[float] | None = None,
+        test_rows: Sequence[int] | None = None,
+        instruction: Instruction | None = None,
+        shuffle_columns: bool = False,
         shared_degradations: bool = True,
         batch_size: int = 32,
         seed: int = 0,
@@ -66,14 +75,15 @@ class EmojiGraphData(KeyedData):
         self.emoji = EmojiData(size=size, batch_size=batch_size, cache=cache, limit=limit, **counts)
         super().__init__(batch_size, seed, num_workers)
         self.size, self.limit, self.rows = size, limit, check_rows(rows)
-        self.graph = graph
+        self.row_shares = row_shares_of(rows, row_shares, test_rows)
+        self.graph, self.columns = graph, Columns(instruction, shuffle_columns)
         self.records = EmojiGraph(self.emoji.pictures, shared_degradations)
         self._shares = training_shares(graph, tasks)
         self.test_tasks = None if test_tasks is None else named_tasks(graph, test_tasks, "test_tasks")
         self.records.check(tuple(self._shares), "tasks")
         self.records.check(self.test_tasks or (), "test_tasks")
         self.training = self._possible("train", self._shares)
-        self.forms = forms_of(self.training, self.rows)
+        self.forms = forms_of(self.training, self.row_shares["train"])
         if limit is None:  # else a split may be empty, which matters to who asks for it
             self._possible("val", self._shares)
             self._possible("test", dict.fromkeys(self.test_tasks or self._shares, 1.0))
@@ -91,6 +101,7 @@ class EmojiGraphData(KeyedData):
     def user_sample(self, path: str, prompt: str, subjects: tuple[str, ...], task: str, prepared: bool) -> Sample:
         """A user's own picture as a sample of any task of the graph, also one held out (see `datamodules.graph_user`).
 
+        Where prompts are instructions, `prompt` is the caption in one.
         Raises ValueError if it cannot be read, the task is unknown or needs more pictures, or training always had rows.
         """
         if 0 not in self.rows:
@@ -99,6 +110,7 @@ class EmojiGraphData(KeyedData):
                 "your own has none; rows must begin at 0 for this"
             )
         self.records.check([found := self.graph.task(task)], "task")
+        prompt = self.columns._replace(training=False).prompt(found, 1, prompt, subjects, mix("user"))
         return user_sample(read_image(path, self.size), prompt, subjects, found, prepared)
 
     def prepare_data(self) -> None:
@@ -112,7 +124,8 @@ class EmojiGraphData(KeyedData):
     def dataset(self, split: str, forms: Forms) -> GraphDataset:
         """Samples of these forms. In 'val' and 'test' the first glyphs alone are queries; examples may be any."""
         pool = self.emoji.indices[split]
-        return GraphDataset(self.records, pool[: self.emoji.items.get(split)], pool, forms)
+        columns = self.columns._replace(training=split == "train")
+        return GraphDataset(self.records, pool[: self.emoji.items.get(split)], pool, forms, columns)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless keyed batches of this rank."""
@@ -137,7 +150,7 @@ class EmojiGraphData(KeyedData):
 
     def _fixed(self, split: str) -> DataLoader[Batch]:
         """Batches as training draws them, but of fixed items and with every form's share of them."""
-        forms = forms_of(self._possible(split, self._shares), self.rows)
+        forms = forms_of(self._possible(split, self._shares), self.row_shares[split])
         dataset, batches = self.dataset(split, forms), []
         for name, items in apportioned(forms, len(dataset)).items():
             found = [(name, i, mix("graph", split, i)) for i in items]
@@ -150,7 +163,7 @@ class EmojiGraphData(KeyedData):
         parts = self.fixed_batches(min(self.emoji.items["test"], len(self.emoji.indices["test"])), "graph", "test")
         batches: dict[str, list[Items]] = {}
         for task in self._possible("test", dict.fromkeys(tasks, 1.0)):
-            own = forms_of({task: 1.0}, self.rows)
+            own = forms_of({task: 1.0}, self.row_shares["test"])
             turns = [f"{task.name}, {name}" for name in own]
             forms |= zip(turns, own.values(), strict=True)
             batches[task.name] = [
@@ -166,22 +179,15 @@ class EmojiGraphData(KeyedData):
         needs = {task: self.records.needs(task) for task in shares}
         indices = self.emoji.indices[split]
         bases = {names: len(pool_of(self.records, indices, names).bases) for names in set(needs.values())}
-        possible = {t: share for t, share in shares.items() if bases[needs[t]] >= glyphs_of(t, self.rows[-1])}
+        most = max(self.row_shares[split])
+        possible = {t: share for t, share in shares.items() if bases[needs[t]] >= glyphs_of(t, most)}
         if len(possible) < len(shares) and (self.limit is None or not possible):
             lost = [task.name for task in shares if task not in possible]
             raise ValueError(
-                f"the {split} split of {len(self.emoji.pictures.names)} glyphs has too few for rows={self.rows[-1]} of "
+                f"the {split} split of {len(self.emoji.pictures.names)} glyphs has too few for rows={most} of "
                 f"{listed(lost)}: lower `rows`, leave the task out, or raise or drop `limit`"
             )
         return possible
-
-
-def check_rows(rows: Sequence[int]) -> range:
-    """The legal numbers of example rows. Raises ValueError for what is not two integers in order, from 0."""
-    ends = tuple(rows) if isinstance(rows, list | tuple) else ()
-    if len(ends) != 2 or any(type(end) is not int for end in ends) or not 0 <= ends[0] <= ends[1]:
-        raise ValueError(f"rows={rows!r} must be [least, most], the example rows of a sample, such as [0, 2]")
-    return range(ends[0], ends[1] + 1)
 
 
 def named_tasks(graph: AnnotationGraph, patterns: Sequence[str], where: str) -> tuple[Task, ...]:

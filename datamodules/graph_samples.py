@@ -4,12 +4,12 @@ A sample is rows of one task (VisualCloze, section 3.1): first the examples, who
 this order and each row in the order of the task,
 `example0_condition`, `example0_target`, `example1_condition`, ..., `condition`, `target`;
 where a row has several conditions or targets they are numbered, `condition0`, `condition1`. Slots are not named after
-pictures, because the samples of a batch have different tasks; what they show says the sample's task. Their columns are
-not shuffled: to do so, for all rows of a sample alike, is up to a formatter.
+pictures, because the samples of a batch have different tasks; what they show says the sample's task, and in the order
+of the slots its key ('1f34e/canny+reference>target'), for the conditions may be shuffled (`datamodules.columns`).
 
 A batch has one form (how many examples, conditions and targets), else it would not stack. It is drawn from (seed, batch
 number), and then every sample draws its task among those of that form, so that over many batches each task is drawn as
-often as the graph says, and each number of examples equally often with every task.
+often as the graph says, and each number of examples as often as it is to be, with every task alike.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from datamodules.columns import Columns
 from datamodules.emoji_graph import EmojiGraph, Row
 from datamodules.emoji_names import base_of, caption, subject
 from datamodules.graph_sampling import Task
@@ -54,11 +55,12 @@ class GridForm(NamedTuple):
 Forms = dict[str, GridForm]
 
 
-def forms_of(shares: Mapping[Task, float], rows: Iterable[int]) -> Forms:
-    """By name, the forms that tasks of these shares take with each number of example rows, equally often.
+def forms_of(shares: Mapping[Task, float], rows: Iterable[int] | Mapping[int, float]) -> Forms:
+    """By name, the forms that tasks of these shares take with each number of example rows: equally often, or by shares.
 
     Those with the most examples come first, for grids are drawn from the first batch.
     """
+    rows = rows if isinstance(rows, Mapping) else dict.fromkeys(rows, 1.0)
     shapes: dict[tuple[int, int], list[Task]] = {}
     for task in shares:
         shapes.setdefault((len(task.conditions), len(task.targets)), []).append(task)
@@ -66,7 +68,7 @@ def forms_of(shares: Mapping[Task, float], rows: Iterable[int]) -> Forms:
     for count in sorted(rows, reverse=True):
         for tasks in shapes.values():
             cumulative = tuple(accumulate(shares[task] for task in tasks))
-            form = GridForm(count, tuple(tasks), cumulative, cumulative[-1])
+            form = GridForm(count, tuple(tasks), cumulative, cumulative[-1] * rows[count])
             forms[form.name] = form
     return forms
 
@@ -84,10 +86,18 @@ class GraphDataset(Dataset):
 
     Rows and style references show glyphs of `pool`, the whole split. A glyph that lacks a picture of the task that
     was drawn, a skin tone say, is replaced by one that has it: so the shares of the tasks hold, not those of glyphs.
+    columns: the order of a sample's columns, and its prompt.
     """
 
-    def __init__(self, records: EmojiGraph, indices: Sequence[int], pool: Sequence[int], forms: Forms) -> None:
-        self.records, self.indices, self.forms = records, tuple(indices), forms
+    def __init__(
+        self,
+        records: EmojiGraph,
+        indices: Sequence[int],
+        pool: Sequence[int],
+        forms: Forms,
+        columns: Columns = Columns(),
+    ) -> None:
+        self.records, self.indices, self.forms, self.columns = records, tuple(indices), forms, columns
         self._slots = {name: form.slots(records.pictures.size) for name, form in forms.items()}
         tasks = {task for form in forms.values() for task in form.tasks}
         self._pools = {needs: pool_of(records, pool, needs) for needs in {records.needs(task) for task in tasks}}
@@ -97,15 +107,17 @@ class GraphDataset(Dataset):
         return len(self.indices)
 
     def __getitem__(self, item: tuple[str, int, int]) -> Sample:
-        task, rows = self.plan(item)
+        (task, rows), seed = self.plan(item), item[2]
         slots, names = self._slots[item[0]], self.records.pictures.names
-        pictures = [self.records.picture(name, row) for row in rows for name in task.pictures]
+        shown = self.columns.order(task, seed)
+        pictures = [self.records.picture(name, row) for row in rows for name in shown.pictures]
         images = {
             slot.name: torch.from_numpy(np.array(picture))[None] for slot, picture in zip(slots, pictures, strict=True)
         }
-        told = names[self.records.shown(task.targets[0], rows[-1])]  # of an edit, what it leads to
-        key = f"{names[rows[-1].glyph]}/{task.name}"
-        return Sample(slots, images, caption(told), (subject(told),), task.name, key)
+        told = names[self.records.shown(self.columns.told(task), rows[-1])]  # of an edit, what it leads to
+        prompt = self.columns.prompt(shown, len(rows), caption(told), (subject(told),), seed)
+        key = f"{names[rows[-1].glyph]}/{shown.name}"
+        return Sample(slots, images, prompt, (subject(told),), task.name, key, caption(told))
 
     def plan(self, item: tuple[str, int, int]) -> tuple[Task, tuple[Row, ...]]:
         """The task of a sample, and its rows, the query last; no two glyphs of them have one base."""

@@ -35,7 +35,7 @@ def evaluate(
         outputs.append(pipeline.sample(batch, seed)[name].flatten(0, 1))
         truths.append(batch.images[name].flatten(0, 1))
         ceilings.append(through_codec(pipeline.codec, truths[-1], pipeline.device))
-        prompts += [prompt for prompt in batch.prompts for _ in range(len(truths[-1]) // len(batch))]
+        prompts += [said for said in batch.captions or batch.prompts for _ in range(len(truths[-1]) // len(batch))]
     references = {"truth": torch.cat(truths), "prompt": prompts}
     return bounded(metrics, torch.cat(outputs), torch.cat(ceilings), references)
 
@@ -85,9 +85,12 @@ def protocol(pipeline: Pipeline, metrics: Mapping[str, Metric], config: Mapping[
 def graph_facts(data: Mapping[str, Any]) -> dict[str, Any]:
     """What the test's samples are where the data have in-context rows, an annotation graph, readers of a data set.
 
-    `graph` tells graphs apart, the whole of it is in config.yaml; `test_set` is the reader without its folder.
+    Not how many examples they are given (`test_rows`), which is what an ablation compares, as it does masks. `graph`
+    tells graphs apart, the whole of it is in config.yaml; `test_set` is the reader without its folder.
     """
     found = {key: data[key] for key in ("rows", "test_tasks", "shared_degradations", "ratios") if key in data}
+    if data.get("instruction"):
+        found["instruction"] = data["instruction"]
     if "graph" in data:
         said = json.dumps(data["graph"], sort_keys=True)
         found["held_out_tasks"] = data["graph"].get("held_out", [])

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from hydra.core.default_element import ResultDefault
     from hydra.core.override_parser.types import Override
 
-OVERLAYS = ("exp", "scale", "table", "task")
+OVERLAYS = ("exp", "family", "scale", "table", "task")
 OPEN_TABLES = ("rows", "branches", "timing", "weights", "dropout", "published", "metrics")
 NULLABLE = ("pretrained",)  # null: start from scratch
 

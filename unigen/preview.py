@@ -3,6 +3,7 @@
 Nothing is trained and no weights are read: the model is built on the meta device, pictures come from the training data.
 """
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -221,6 +222,14 @@ def pictures_of(task: str, slots: Slots) -> list[str]:
     names = [name for side in task.split(">") for name in side.split("+")] if ">" in task else []
     rows = list(chain.from_iterable(names for _ in dict.fromkeys(slot.row for slot in slots)))
     return rows if len(rows) == len(slots) else [""] * len(slots)
+
+
+def columns_of(sample: Sample) -> str:
+    """The sample's task with its pictures in the order in which they are shown, with which its key ends if they may
+    have been shuffled ('1f34e/canny+reference>target')."""
+    shown = sample.key.rpartition("/")[2]
+    same = sorted(re.split(r"[+>]", shown)) == sorted(re.split(r"[+>]", sample.task))
+    return shown if same else sample.task
 
 
 def signature(slots: Slots) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unigen.header import sizes
 from unigen.layout import Layout
-from unigen.preview import Bucket, Preview, Prompt, depths, pictures_of, prompt_of, signature
+from unigen.preview import Bucket, Preview, Prompt, columns_of, depths, pictures_of, prompt_of, signature
 from unigen.preview_graph import graph_tables
 from unigen.preview_tables import buckets_table, loss_words, mask_table, place, segments_table, tasks_table
 from unigen.report_html import POLICY, SCRIPT, STYLE, counted, table_html
@@ -139,7 +139,7 @@ def sample_html(preview: Preview, sample: Sample, number: int, pictures: dict[st
 def grid_html(preview: Preview, sample: Sample, bucket: Bucket, pictures: dict[str, str]) -> str:
     """One line a row of the sample; in it, pictures by their place in (t, h, w), or in slot order without a layout."""
     layout = bucket.plan.layout if bucket.plan else None
-    names = dict(zip((slot.name for slot in sample.slots), pictures_of(sample.task, sample.slots), strict=True))
+    names = dict(zip((slot.name for slot in sample.slots), pictures_of(columns_of(sample), sample.slots), strict=True))
     rows: dict[int, list[ImageSlot]] = {}
     for slot in sample.slots if layout is None else sorted(sample.slots, key=lambda s: layout[s.name].origin):
         rows.setdefault(slot.row, []).append(slot)

@@ -32,7 +32,10 @@ class Signature(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One training item. `images` maps a slot's name to uint8 pixels (F, C, H, W), in slot order."""
+    """One training item. `images` maps a slot's name to uint8 pixels (F, C, H, W), in slot order.
+
+    `caption` describes the picture that is asked for, where the prompt says other things too; None: the prompt does.
+    """
 
     slots: tuple[ImageSlot, ...]
     images: dict[str, Tensor]
@@ -40,6 +43,7 @@ class Sample(NamedTuple):
     subjects: tuple[str, ...]
     task: str
     key: str
+    caption: str | None = None
 
 
 @dataclass
@@ -48,6 +52,7 @@ class Batch:
 
     `images` maps a slot's name to uint8 pixels (B, F, C, H, W). `subjects` are the keywords that
     UCE looks up in the prompt (RealGeneral, section 3.2); `key` names the picture for splits and reports.
+    `captions` are what metrics hold pictures against; none: the prompts.
     """
 
     slots: tuple[ImageSlot, ...]
@@ -56,6 +61,7 @@ class Batch:
     subjects: list[tuple[str, ...]]
     tasks: list[str]
     keys: list[str] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -77,4 +83,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
         subjects=[tuple(s.subjects) for s in samples],
         tasks=[s.task for s in samples],
         keys=[s.key for s in samples],
+        captions=[s.prompt if s.caption is None else s.caption for s in samples],
     )

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from datamodules.columns import Columns, Instruction
+from datamodules.example_rows import check_rows, row_shares_of
 from datamodules.graph import CENTRE, AnnotationGraph
-from datamodules.graph_data import apportioned, check_rows, named_tasks, training_shares
+from datamodules.graph_data import apportioned, named_tasks, training_shares
 from datamodules.graph_samples import forms_of
 from datamodules.graph_sampling import Task, listed
 from datamodules.keyed import FormBatchSampler, KeyedBatchSampler, KeyedData
@@ -37,7 +39,8 @@ class SetGraphData(KeyedData):
     tasks: patterns (see `graph_sampling.matching`) for the tasks to train on; null for all that the graph trains on and
         records of `train` can serve. test_tasks: patterns for the tasks of the test; null draws them as in training.
     size, ratios: pictures have about size x size pixels (VisualCloze's resolution), in the aspect ratios of `ratios`
-        that the data has, see `datamodules.sets.sizes`. rows: the least and the most example rows, equally likely.
+        that the data has, see `datamodules.sets.sizes`.
+    rows, row_shares, test_rows, instruction, shuffle_columns: as in `datamodules.graph_data.EmojiGraphData`.
     shared_degradations: whether the rows of a sample share a degradation's kind and strength.
     val_items, test_items: at most this many samples (of every test task); always the same ones.
     window: null, or so many neighbours of one another that training goes through at a time, which a large set in
@@ -62,6 +65,10 @@ class SetGraphData(KeyedData):
         size: int = 384,
         ratios: Sequence[str] = ("1:1",),
         rows: Sequence[int] = (0, 2),
+        row_shares: Sequence[float] | None = None,
+        test_rows: Sequence[int] | None = None,
+        instruction: Instruction | None = None,
+        shuffle_columns: bool = False,
         shared_degradations: bool = True,
         batch_size: int = 1,
         seed: int = 0,
@@ -77,13 +84,18 @@ class SetGraphData(KeyedData):
         named = {"train": train, "val": val, "test": test}
         self.kinds = {split: type(train if source is None else source).__name__ for split, source in named.items()}
         self.items = {"val": val_items, "test": test_items}
-        if min(val_items, test_items) < 0:
-            raise ValueError(f"val_items={val_items}, test_items={test_items} must be at least 0")
-        self.window = window
-        self.buckets, self.rows = buckets_of(ratios, size), check_rows(rows)
+        self.buckets, self.rows, self.window = buckets_of(ratios, size), check_rows(rows), window
+        self.row_shares = row_shares_of(rows, row_shares, test_rows)
+        self.columns = Columns(instruction, shuffle_columns)
         self.shared_degradations, self.bad_share, self.refused = shared_degradations, bad_share, report
         self.training = _trained(graph, train, tasks)
         self.test_tasks = None if test_tasks is None else named_tasks(graph, test_tasks, "test_tasks")
+        self._check()
+
+    def _check(self) -> None:
+        """Raises ValueError for a negative number of items, and for a task that no record of val or test can serve."""
+        if min(self.items.values()) < 0:
+            raise ValueError(f"val_items={self.items['val']}, test_items={self.items['test']} must be at least 0")
         for name in ("val", "test"):
             check_servable(self.sources[name], tuple(self.training), name)
         check_servable(self.sources["test"], self.test_tasks or (), "test_tasks")
@@ -120,12 +132,11 @@ class SetGraphData(KeyedData):
 
     def dataset(self, split: str, forms: dict[str, SizedForm]) -> SetDataset:
         """Samples of these forms. Raises ValueError if the split has fewer records than a sample has rows."""
-        source = self.sources[split]
-        if len(source) <= self.rows[-1]:
-            raise ValueError(
-                f"rows={self.rows[-1]}: {split} has {len(source)} records, too few for so many and a query"
-            )
-        return SetDataset(source, forms, self._refusals(split), self.shared_degradations, self.window)
+        source, most = self.sources[split], max(self.row_shares[split])
+        if len(source) <= most:
+            raise ValueError(f"rows={most}: {split} has {len(source)} records, too few for so many and a query")
+        columns = self.columns._replace(training=split == "train")
+        return SetDataset(source, forms, self._refusals(split), self.shared_degradations, self.window, columns)
 
     def _refusals(self, split: str) -> Refusals:
         return Refusals(f"{split} ({self.kinds[split]})", share=self.bad_share, report=self.refused)
@@ -140,7 +151,7 @@ class SetGraphData(KeyedData):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless keyed batches of this rank."""
         sizes = size_shares(self.sources["train"], self.buckets)
-        dataset = self.dataset("train", sized_forms(forms_of(self.training, self.rows), sizes))
+        dataset = self.dataset("train", sized_forms(forms_of(self.training, self.row_shares["train"]), sizes))
         return self.loader(dataset, FormBatchSampler(self.keyed_batches(len(dataset)), dataset.forms))
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -161,7 +172,10 @@ class SetGraphData(KeyedData):
         sizes, count = size_shares(source, self.buckets), min(self.items[split], len(source))
         forms, batches = {}, []
         for number, shares in enumerate(parts):
-            own = {f"part {number}, {k}": f for k, f in sized_forms(forms_of(shares, self.rows), sizes).items()}
+            own = {
+                f"part {number}, {k}": f
+                for k, f in sized_forms(forms_of(shares, self.row_shares[split]), sizes).items()
+            }
             forms |= own
             for name, items in apportioned(own, count).items():
                 found = [(name, i, mix("set", split, i)) for i in items]

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset
 
+from datamodules.columns import Columns
 from datamodules.graph import CENTRE
 from datamodules.graph_samples import Forms, GridForm
 from datamodules.graph_sampling import Task, listed
@@ -99,6 +100,7 @@ class SetDataset(Dataset):
 
     shared_degradations: see `Draw`. refusals: counts the records that are bad, and puts others in their place.
     window: the other rows of a sample are drawn from so many neighbours of its query, see `datamodules.sets.order`.
+    columns: the order of a sample's columns, and its prompt.
     """
 
     def __init__(
@@ -108,8 +110,9 @@ class SetDataset(Dataset):
         refusals: Refusals,
         shared_degradations: bool = True,
         window: int | None = None,
+        columns: Columns = Columns(),
     ) -> None:
-        self.source, self.forms, self.refusals = source, dict(forms), refusals
+        self.source, self.forms, self.refusals, self.columns = source, dict(forms), refusals, columns
         self.shared, self.window = shared_degradations, window
         self._sizes = list(dict.fromkeys(form.size for form in self.forms.values()))
 
@@ -127,13 +130,13 @@ class SetDataset(Dataset):
         return (task,)
 
     def _sample(self, form: SizedForm, task: Task, index: int, seed: int) -> Sample:
-        rows = self.rows(form, task, index, seed)
-        pictures = [filled(row.read(name), form.size) for row in rows for name in task.pictures]
+        rows, shown = self.rows(form, task, index, seed), self.columns.order(task, seed)
+        pictures = [filled(row.read(name), form.size) for row in rows for name in shown.pictures]
         images = {slot.name: torch.tensor(picture)[None] for slot, picture in zip(form.slots, pictures, strict=True)}
         query = rows[-1]
-        return Sample(
-            form.slots, images, query.caption(task.targets[0]), query.subjects, task.name, f"{query.key}/{task.name}"
-        )
+        caption = query.caption(self.columns.told(task))
+        prompt = self.columns.prompt(shown, len(rows), caption, query.subjects, seed)
+        return Sample(form.slots, images, prompt, query.subjects, task.name, f"{query.key}/{shown.name}", caption)
 
     def rows(self, form: SizedForm, task: Task, index: int, seed: int) -> tuple[SetRecord, ...]:
         """The records of a sample, the query last: that of `index` if it fits, and others of other origins.
