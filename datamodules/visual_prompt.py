@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
+from datamodules.graph_sampling import Task
 from datamodules.reading import read_picture
 from datamodules.rows import fit_rows, reference_sizes, row_sizes
 from unigen.types import CONDITION, EXAMPLE, TARGET, ImageSlot, Sample
@@ -14,13 +15,11 @@ from unigen.types import CONDITION, EXAMPLE, TARGET, ImageSlot, Sample
 Rows = Sequence[Sequence[str | None]]  # picture files; None is what is to be generated
 
 
-def visual_prompt(
-    rows: Rows, resolution: int, prompt: str, instruction: str | None, subjects: tuple[str, ...], task: str
-) -> Sample:
+def visual_prompt(rows: Rows, resolution: int, text: str, subjects: tuple[str, ...], task: str) -> Sample:
     """The rows as the grid takes them: each of about resolution x resolution pixels a picture (see `rows.fit_rows`).
 
     Any pictures of the last row may be those to generate, also the first (reverse generation: VisualCloze, section
-    3.1); zeros stand in for them. Slots are as in `prompt_slots`, the text is `text_of` prompt and instruction.
+    3.1); zeros stand in for them. Slots are as in `prompt_slots`, `text` is all that the model reads with them.
     Raises ValueError for rows that make no grid (see `rows.reference_sizes`), if nothing is to be generated, and for a
     file that cannot be read.
     """
@@ -39,7 +38,7 @@ def visual_prompt(
         slot.name: torch.from_numpy(np.zeros((3, slot.height, slot.width), np.uint8) if p is None else p)[None]
         for slot, p in zip(slots, pictures, strict=True)
     }
-    return Sample(slots, images, text_of(prompt, instruction), subjects, task, "user")
+    return Sample(slots, images, text, subjects, task, "user")
 
 
 def prompt_slots(generated: Sequence[bool], sizes: Sequence[tuple[int, int]]) -> tuple[ImageSlot, ...]:
@@ -61,6 +60,24 @@ def prompt_slots(generated: Sequence[bool], sizes: Sequence[tuple[int, int]]) ->
     )
 
 
-def text_of(prompt: str, instruction: str | None) -> str:
-    """What the model reads with the grid: the instruction, by default the content prompt alone."""
-    return prompt if instruction is None else instruction
+def instructed(
+    rows: Rows,
+    columns: Sequence[str],
+    prompt: str,
+    subject: str,
+    writer: Callable[[Task, int, str, str, int, bool], str],
+) -> str:
+    """The instruction of a visual prompt, as in training, by a run's `data.instruction`.
+
+    columns: what each column shows, by the graph's names. As in training the last one is what the text asks for, or
+    as many as the query leaves out at its end: a condition that is left out does not change it (VisualCloze).
+    Raises ValueError if there are not as many names as columns.
+    """
+    query = rows[-1]
+    if len(columns) != len(query):
+        raise ValueError(f"columns={list(columns)} names {len(columns)} pictures, but a row has {len(query)}")
+    asked = 1
+    while asked < len(query) - 1 and query[-asked - 1] is None and query[-1] is None:
+        asked += 1
+    task = Task(tuple(columns[:-asked]), tuple(columns[-asked:]), "user", "user")
+    return writer(task, len(rows), prompt, subject, 0, False)

@@ -17,7 +17,8 @@ seed=, steps=, guidance=   of the sampling (defaults: 0, and as the run was meas
 with condition=
 prepared=   true if the picture already is the condition, e.g. an edge map (default: false)
 with rows=
-instruction=  the whole text that the model reads with the grid (default: the prompt)
+columns=    what each column shows, such as [canny,target]: the model reads an instruction as in its training
+instruction=  or the whole text that it reads with the grid (default: the prompt)
 upsample=   draw every target again, at about N x N pixels, from the prompt and what was generated (SDEdit)
 strength=   of that, above 0 and at most 1: the noise level it starts at, the higher the freer (default: 0.6)
 """
@@ -31,17 +32,20 @@ sys.path.insert(0, str(ROOT))
 from unigen.arguments import one_of, parse  # noqa: E402
 
 KEYS = ("run", "prompt", "out", "subject", "task", "seed", "steps", "guidance")
-OWN = {"condition": ("prepared",), "rows": ("instruction", "upsample", "strength")}  # what goes with one of them alone
+OWN = {
+    "condition": ("prepared",),
+    "rows": ("columns", "instruction", "upsample", "strength"),
+}  # what goes with one of them alone
 
 
 def sampled(words: list[str]) -> dict[str, Path]:
     """What was written, by what it holds."""
     given = parse(words, legal=(*KEYS, *OWN, *sum(OWN.values(), ())), required=("run",))
     if one_of(given, OWN) == "rows":
-        from datamodules.visual_prompt import visual_prompt
+        from datamodules.visual_prompt import instructed, visual_prompt
         from unigen.visual_prompt import sample_visual_prompt
 
-        return sample_visual_prompt(given, visual_prompt)
+        return sample_visual_prompt(given, visual_prompt, instructed)
     from unigen.sampling import sample_user_picture
 
     return sample_user_picture(given)

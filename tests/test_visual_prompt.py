@@ -82,6 +82,16 @@ def test_an_instruction_takes_the_prompts_place(run, folder, capfd):
         assert np.array_equal(prompted, draw(capfd, run, folder, "[[a,null]]", *words)["target"]) == same
 
 
+def test_named_columns_are_an_instruction_as_in_training(tmp_path, folder, capfd):
+    run = exported(tmp_path / "told", *FILL, "instruction@data.instruction=short", "encoder.text.window=32")
+    told = draw(capfd, run, folder, "[[a,b],[c,null]]", "columns=[canny,target]", "prompt=a cat")["target"]
+    for words, same in ((["instruction=2x2: edges > picture. a cat"], True), (["prompt=a cat"], False)):
+        assert np.array_equal(told, draw(capfd, run, folder, "[[a,b],[c,null]]", *words)["target"]) == same
+    for columns, said in (("[canny]", "names 1 pictures, but a row has 2"), ("canny", "must be a list of names")):
+        words = f"rows={within('[[a,b],[c,null]]', folder)}", f"columns={columns}"
+        assert command("sample.py", f"run={run}", *words) == 1 and said in capfd.readouterr().err
+
+
 def test_any_picture_of_the_query_may_be_wanted(run, folder, capfd):
     """Reverse generation, and a picture in the middle: it is where it was asked for."""
     back = draw(capfd, run, folder, "[[a,b],[null,c]]")
@@ -162,6 +172,8 @@ def test_upsampling_draws_the_targets_again_and_leaves_the_grid(run, folder, cap
         ("[[a,null]]", ["condition={tmp}/a.png"], "say only one of condition=<...> or rows=<...>"),
         ("[[a,null]]", ["prepared=true"], "prepared= goes with condition=, not with rows="),
         ("[[a,null]]", ["strength=0.5"], "strength= goes with upsample="),
+        ("[[a,null]]", ["columns=[canny,target]"], "names pictures for an instruction, but this run had none"),
+        ("[[a,null]]", ["columns=[canny,target]", "instruction=x"], "columns= and instruction= both say what"),
         ("[[a,null]]", ["upsample=64", "strength=0"], "strength=0 must be above 0"),
         ("[[a,null]]", ["upsample=64", "strength=1.5"], "strength=1.5 must be above 0"),
         ("[[a,null]]", ["upsample=16"], "upsample=16 is not a whole number of at least 32"),

@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
+from unigen.build import build
 from unigen.config import ConfigError, sentence
 from unigen.files import write_png
 from unigen.formatters.grid import rows_of
@@ -22,12 +23,14 @@ GRID = "grid"
 EXPECTED = "write rows=[[a.png,b.png],[c.png,null]], the query last, with null for what is wanted"
 
 
-def sample_visual_prompt(given: dict[str, str], read: Callable[..., Sample]) -> dict[str, Path]:
+def sample_visual_prompt(
+    given: dict[str, str], read: Callable[..., Sample], instructed: Callable[..., str]
+) -> dict[str, Path]:
     """Write every target and the whole grid as PNGs; paths by what they hold. `given` are the words of sample.py.
 
-    `read(rows, resolution, prompt, instruction, subjects, task)` makes the sample (`datamodules.visual_prompt`). A
-    single target goes to `out`, several each to a file of its own beside it. In the grid are the known pictures as the
-    model sees them and the targets as it made them, before they are upsampled.
+    `read(rows, resolution, text, subjects, task)` makes the sample, `instructed` its text of named columns (both
+    `datamodules.visual_prompt`). A single target goes to `out`, several each to a file of its own beside it. In the
+    grid are the known pictures as the model sees them and the targets as it made them, before they are upsampled.
     Raises ValueError for an unfinished run or one without in-context rows, bad rows, pictures and numbers.
     """
     rows, prompt = parsed_rows(given["rows"]), given.get("prompt", "")
@@ -36,7 +39,8 @@ def sample_visual_prompt(given: dict[str, str], read: Callable[..., Sample]) -> 
     finer = number(given, "upsample", resolution, lowest=resolution)
     strength = strength_of(given)
     task = given.get("task", getattr(pipeline.embedding, "tasks", ("",))[0])
-    sample = read(rows, resolution, prompt, given.get("instruction"), (given.get("subject", prompt),), task)
+    text = text_of(given, rows, prompt, config, instructed)
+    sample = read(rows, resolution, text, (given.get("subject", prompt),), task)
     out = Path(given.get("out", "sample.png"))
     paths = output_paths(out, sample.slots)
     refuse_overwriting(out, paths.values(), [path for row in rows for path in row if path is not None])
@@ -48,6 +52,26 @@ def sample_visual_prompt(given: dict[str, str], read: Callable[..., Sample]) -> 
     for name, path in paths.items():
         write_png(path, Image.fromarray(shown[name][0].permute(1, 2, 0).numpy()))
     return paths
+
+
+def text_of(
+    given: Mapping[str, str], rows: Rows, prompt: str, config: Mapping[str, Any], instructed: Callable[..., str]
+) -> str:
+    """What the model reads with the rows: `instruction=` as it is, the run's own of `columns=`, else the prompt.
+
+    Raises ValueError for columns= where the run had no instructions, or beside instruction=.
+    """
+    if "columns" not in given:
+        return given.get("instruction", prompt)
+    if "instruction" in given:
+        raise ConfigError("columns= and instruction= both say what the model reads; give one of them")
+    node = config["data"].get("instruction")
+    if node is None:
+        raise ConfigError(f"columns={given['columns']} names pictures for an instruction, but this run had none")
+    columns = yaml.safe_load(given["columns"])
+    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+        raise ConfigError(f"columns={given['columns']} must be a list of names, such as columns=[canny,target]")
+    return instructed(rows, columns, prompt, given.get("subject", ""), build(node))
 
 
 def parsed_rows(words: str) -> Rows:

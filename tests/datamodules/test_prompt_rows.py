@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from datamodules.instructions import ShortInstructions
 from datamodules.rows import fit_rows
-from datamodules.visual_prompt import prompt_slots, visual_prompt
+from datamodules.visual_prompt import instructed, prompt_slots, visual_prompt
 from unigen.types import ImageSlot
 
 
@@ -26,7 +27,7 @@ def read(path: str) -> np.ndarray:
 
 def test_a_sample_has_the_pictures_as_the_rule_sizes_them(files):
     a, b, c = files["a"], files["b"], files["c"]
-    sample = visual_prompt([[b, a], [c, None]], 64, "a cat", None, ("cat",), "canny>target")
+    sample = visual_prompt([[b, a], [c, None]], 64, "a cat", ("cat",), "canny>target")
     assert [slot.name for slot in sample.slots] == ["example0_condition", "example0_target", "condition", "target"]
     (first, second), (third, _) = fit_rows([[read(b), read(a)], [read(c), None]], 64)
     for name, picture in {"example0_condition": first, "example0_target": second, "condition": third}.items():
@@ -36,7 +37,6 @@ def test_a_sample_has_the_pictures_as_the_rule_sizes_them(files):
     for slot in sample.slots:
         assert sample.images[slot.name].shape == (1, 3, slot.height, slot.width)
     assert (sample.prompt, sample.subjects, sample.task, sample.key) == ("a cat", ("cat",), "canny>target", "user")
-    assert visual_prompt([[a, None]], 64, "a cat", "Draw a cat.", (), "").prompt == "Draw a cat."
 
 
 def test_slots_are_the_graphs_for_a_task_of_that_form(files):
@@ -73,4 +73,25 @@ def test_several_wanted_pictures_are_numbered_in_order():
 )
 def test_what_is_wrong_with_the_rows_is_said_before_a_file_is_missed(files, rows, said):
     with pytest.raises(ValueError, match=said):
-        visual_prompt([[files.get(name, name) for name in row] for row in rows], 64, "", None, (), "")
+        visual_prompt([[files.get(name, name) for name in row] for row in rows], 64, "", (), "")
+
+
+@pytest.mark.parametrize(
+    ("query", "columns", "said"),
+    [
+        ("c.", "canny target", "2x2: edges > picture. a red cat"),
+        (".c", "canny target", "2x2: edges > picture. a red cat"),
+        ("a..", "target canny grey", "2x3: picture > edges, grey."),
+        ("a.c", "target canny grey", "2x3: picture, edges > grey."),
+        ("..", "target canny", "2x2: picture > edges."),
+    ],
+)
+def test_a_visual_prompt_is_instructed_as_in_training(query, columns, said):
+    """A condition that is left out does not change the text; several pictures at the end are several targets."""
+    rows = [["x"] * len(query), [None if cell == "." else cell for cell in query]]
+    assert instructed(rows, columns.split(), "a red cat", "cat", ShortInstructions()) == said
+
+
+def test_every_column_is_named():
+    with pytest.raises(ValueError, match=r"columns=\['canny'\] names 1 pictures, but a row has 2"):
+        instructed([["a", None]], ["canny"], "", "", ShortInstructions())
