@@ -302,22 +302,3 @@ def test_missing_weights_name_the_repository_and_the_key(tmp_path, capfd, monkey
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     said = error(capfd, "+exp=fcd_mask_a", "scale=paper", f"run_dir={tmp_path / 'run'}")
     assert "zai-org/CogVideoX1.5-5B" in said and "backbone.pretrained" in said
-
-
-@pytest.mark.parametrize("exp", [exp for exp in choices("exp") if not exp.startswith("cross_")])
-def test_the_paper_setting_is_checked_without_weights(exp, tmp_path, capfd):
-    """891.9 M: LoRA of rank 256 on three SC-AdaLN branches and attention (891.81), and UCE (0.07). 1,390.4 M: on every
-    linear of FLUX.1-Fill, with a bias; dev has 64 inputs instead of 384, which bounds that rank too."""
-    run_dir = tmp_path / "run"
-    assert command("run.py", f"+exp={exp}", "scale=paper", "dry_run=true", f"run_dir={run_dir}") == 0
-    said = capfd.readouterr().out
-    if exp.startswith("visualcloze"):
-        fewer = 256 * (384 + 3072) - 64 * (64 + 3072) if exp == "visualcloze_dev" else 0
-        trained = 1_390_434_368 - fewer
-        assert f"({trained:,} of " in said and "text 512" in said
-    else:
-        trained = {"wo_sc_adaln": "682.7 M", "wo_uce": "891.8 M"}.get(exp, "891.9 M")
-        assert f"parameters: {trained} trained of 11" in said
-        assert "tokens per sample: 2274 (text 226, condition 1024, target 1024)" in said
-    assert said.splitlines()[-1] == f"run folder: {run_dir}"
-    assert files(tmp_path) == {}

@@ -1,6 +1,7 @@
 """`+exp=fcd_mask_a scale=paper` is RealGeneral's setting to the letter (section 4.1), down to the trained weights."""
 
 import pytest
+from small_runs import command, files
 from tiny import choices, composed, trained
 
 from unigen.build import build, build_on_meta
@@ -115,3 +116,22 @@ def test_tokens_are_226_and_1024_for_each_picture():
     config = paper()
     layout = build_on_meta(config).plan(build(config["data"]).slots).layout
     assert [(s.role, s.tokens) for s in layout.segments] == [("text", 226), ("condition", 1024), ("target", 1024)]
+
+
+@pytest.mark.parametrize("exp", [exp for exp in choices("exp") if not exp.startswith("cross_")])
+def test_the_paper_setting_is_checked_without_weights(exp, tmp_path, capfd):
+    """891.9 M: LoRA of rank 256 on three SC-AdaLN branches and attention (891.81), and UCE (0.07). 1,390.4 M: on every
+    linear of FLUX.1-Fill, with a bias; dev has 64 inputs instead of 384, which bounds that rank too."""
+    run_dir = tmp_path / "run"
+    assert command("run.py", f"+exp={exp}", "scale=paper", "dry_run=true", f"run_dir={run_dir}") == 0
+    said = capfd.readouterr().out
+    if exp.startswith("visualcloze"):
+        fewer = 256 * (384 + 3072) - 64 * (64 + 3072) if exp == "visualcloze_dev" else 0
+        trained = 1_390_434_368 - fewer
+        assert f"({trained:,} of " in said and "text 512" in said
+    else:
+        trained = {"wo_sc_adaln": "682.7 M", "wo_uce": "891.8 M"}.get(exp, "891.9 M")
+        assert f"parameters: {trained} trained of 11" in said
+        assert "tokens per sample: 2274 (text 226, condition 1024, target 1024)" in said
+    assert said.splitlines()[-1] == f"run folder: {run_dir}"
+    assert files(tmp_path) == {}
