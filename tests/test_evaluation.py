@@ -7,8 +7,10 @@ import torch
 from tiny import composed, tiny
 
 from unigen.build import build, build_pipeline
-from unigen.evaluation import evaluate, graph_facts, protocol
+from unigen.evaluation import evaluate, graph_facts, measured, metric_cards, protocol
+from unigen.protocols import NOTHING, WHOLE_SET
 from unigen.types import Batch, ImageSlot
+from unigen.weights import Unavailable
 
 TRUTHS, ERRORS = [0, 100, 40], [10, 20, 0]  # grey pictures; the fake pipeline is this much too bright
 
@@ -68,6 +70,63 @@ def test_an_infinite_score_is_none():
     psnr = build(composed()["metric"]["psnr"])
     scores = evaluate(Fake(), batches([0, 0, 7], [3]), {"psnr": psnr}, seed=5)["psnr"]
     assert scores["value"] is None and math.isfinite(scores["low"])
+
+
+class Absent(MeanError):
+    name = "absent"
+
+    @property
+    def protocol(self):
+        raise Unavailable("its weights are not here")
+
+    def __call__(self, output, truth):
+        raise AssertionError("an absent metric looks at no picture")
+
+
+class Spread(MeanError):
+    """A metric of whole sets: the difference of the brightest pixels."""
+
+    name, against = "spread", WHOLE_SET
+
+    def __call__(self, output, truth):
+        assert len(output) == len(truth) == 20, "all of them at once"
+        return (output.double().max() - truth.double().max()).abs()
+
+
+class Brightness(MeanError):
+    name, against = "brightness", NOTHING
+
+    def __call__(self, output, _):
+        return output.double().mean((1, 2, 3))
+
+
+def grey(*values):
+    return torch.tensor(values, dtype=torch.uint8)[:, None, None, None].expand(len(values), 3, 8, 8)
+
+
+def test_an_absent_metric_is_null_with_its_reason_and_harms_no_other():
+    scores = evaluate(Fake(), batches(TRUTHS, [3]), {"absent": Absent(), "mean": MeanError()}, seed=5)
+    absent = {"value": None, "low": None, "high": None, "better": "lower", "items": 0}
+    assert scores["absent"] == absent | {"reason": "its weights are not here"}
+    assert scores["mean"]["value"] == pytest.approx(10) and "reason" not in scores["mean"]
+    assert metric_cards({"absent": Absent(), "mean": MeanError()}) == {"metric.mean": {"of": "pixels"}}
+
+
+def test_a_metric_of_whole_sets_scores_once_and_has_no_low():
+    output, ceiling, truth = grey(*range(20)), grey(*range(5, 25)), grey(*range(2, 22))
+    score = measured(Spread(), output, ceiling, {"truth": truth, "prompt": []})
+    assert (score["value"], score["low"], score["high"], score["each"]) == (2, None, 3, None) and score["items"] == 20
+
+
+def test_a_metric_of_the_picture_alone_has_no_low():
+    score = measured(Brightness(), grey(1, 2), grey(5, 6), {"truth": grey(0, 0), "prompt": []})
+    assert (score["value"], score["low"], score["high"], score["each"]) == (1.5, None, 5.5, [1, 2])
+
+
+def test_the_scores_of_single_pictures_are_kept_in_order():
+    output, truth = grey(*range(40)), grey(*[0] * 40)
+    assert measured(MeanError(), output, output, {"truth": truth})["each"] == list(range(40))
+    assert "each" not in evaluate(Fake(), batches([10, 20], [2]), {"mean": MeanError()}, seed=5)["mean"]
 
 
 def test_the_protocol_names_what_a_number_depends_on():

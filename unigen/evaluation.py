@@ -1,10 +1,8 @@
 """Scores of a pipeline on held-out samples, each between what ignoring the condition gives and what the codec allows.
 
-Shapes: N items, H and W pixels.
+Shapes: N items, H and W pixels. Pictures are uint8 (N, 3, H, W), or whatever gives such a tensor for a slice.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,11 +11,12 @@ import torch
 from torch import Tensor
 
 from unigen import canvas
+from unigen.metrics.pictures import Pictures, chunks
 from unigen.pipeline import Pipeline
-from unigen.protocols import Codec, Metric
+from unigen.protocol_card import digest
+from unigen.protocols import NOTHING, WHOLE_SET, Codec, Metric
 from unigen.types import TARGET, Batch
-
-CHUNK = 16
+from unigen.weights import Unavailable
 
 
 @torch.no_grad()
@@ -41,19 +40,38 @@ def evaluate(
 
 
 def bounded(
-    metrics: Mapping[str, Metric], output: Tensor, ceiling: Tensor, references: Mapping[str, Tensor | list[str]]
+    metrics: Mapping[str, Metric], output: Pictures, ceiling: Pictures, references: Mapping[str, Pictures | list[str]]
 ) -> dict[str, dict[str, Any]]:
-    """Each metric of uint8 (N, 3, H, W) outputs between its bounds, as in `evaluate`."""
-    return {
-        name: {
-            "value": _mean(metric, output, references[metric.against]),
-            "low": _mean(metric, output, _rolled(references[metric.against])) if len(output) > 1 else None,
-            "high": _mean(metric, ceiling, references[metric.against]),
-            "better": metric.better,
-            "items": len(output),
-        }
-        for name, metric in metrics.items()
-    }
+    """Each metric between its bounds, as in `evaluate`, without the scores of single pictures (`measured` has them)."""
+    scores = {name: measured(metric, output, ceiling, references) for name, metric in metrics.items()}
+    return {name: {key: x for key, x in score.items() if key != "each"} for name, score in scores.items()}
+
+
+def measured(
+    metric: Metric, output: Pictures, ceiling: Pictures, references: Mapping[str, Pictures | list[str]]
+) -> dict[str, Any]:
+    """{value, low, high, better, items, each} of one metric; `each` are the scores of the pictures, in order.
+
+    A metric of whole sets has no score of single pictures, so `each` is None and its interval can come from several
+    runs alone; its `low` is None, for the set of other items' truths is the set of truths. So is that of a metric that
+    compares with nothing. A metric whose weights or library are not here is absent: value, low and high are None, and
+    `reason` says what is missing.
+    """
+    try:
+        dict(metric.protocol)  # says so before any picture is looked at
+        reference = references["truth" if metric.against in (WHOLE_SET, NOTHING) else metric.against]
+        if metric.against == WHOLE_SET:
+            each, low, value = None, None, _finite(float(metric(output, reference)))
+            high = _finite(float(metric(ceiling, reference)))
+        else:
+            each = _each(metric, output, reference)
+            has_low = len(output) > 1 and metric.against != NOTHING
+            low = _mean(_each(metric, output, _rolled(reference))) if has_low else None
+            value, high = _mean(each), _mean(_each(metric, ceiling, reference))
+    except Unavailable as error:
+        absent = dict.fromkeys(("value", "low", "high"))
+        return {**absent, "better": metric.better, "items": 0, "each": None, "reason": str(error)}
+    return {"value": value, "low": low, "high": high, "better": metric.better, "items": len(output), "each": each}
 
 
 def through_codec(codec: Codec, pictures_N3HW: Tensor, device: torch.device) -> Tensor:
@@ -78,8 +96,19 @@ def protocol(pipeline: Pipeline, metrics: Mapping[str, Metric], config: Mapping[
         "drop": list(pipeline.solver.drop),
         "noise_seed": config["evaluation"]["seed"],
         "weights": "EMA" if "ema" in config["callback"] else "last",
-        **{f"metric.{name}": dict(metric.protocol) for name, metric in metrics.items()},
+        **metric_cards(metrics),
     }
+
+
+def metric_cards(metrics: Mapping[str, Metric]) -> dict[str, dict[str, Any]]:
+    """{"metric.NAME": what the metric says of itself}; an absent one has nothing to say."""
+    cards = {}
+    for name, metric in metrics.items():
+        try:
+            cards[f"metric.{name}"] = dict(metric.protocol)
+        except Unavailable:  # `measured` gives the reason
+            continue
+    return cards
 
 
 def graph_facts(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,9 +121,8 @@ def graph_facts(data: Mapping[str, Any]) -> dict[str, Any]:
     if data.get("instruction"):
         found["instruction"] = data["instruction"]
     if "graph" in data:
-        said = json.dumps(data["graph"], sort_keys=True)
         found["held_out_tasks"] = data["graph"].get("held_out", [])
-        found["graph"] = hashlib.sha256(said.encode()).hexdigest()[:12]
+        found["graph"] = digest(data["graph"])
     if "train" in data:
         reader = data["test"] or {**data["train"], "held_out": data["held_out"]}
         given = {key: value for key, value in reader.items() if key not in ("_target_", "root", "cache")}
@@ -105,13 +133,22 @@ def graph_facts(data: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _rolled(reference: Tensor | list[str]) -> Tensor | list[str]:
+def _rolled(reference: Pictures | list[str]) -> Pictures | list[str]:
     """Every item's reference moved to the next item."""
-    return reference.roll(1, dims=0) if isinstance(reference, Tensor) else [*reference[-1:], *reference[:-1]]
+    if isinstance(reference, list):
+        return [*reference[-1:], *reference[:-1]]
+    return reference.roll(1, dims=0) if isinstance(reference, Tensor) else reference.rolled()
 
 
-def _mean(metric: Metric, output: Tensor, reference: Tensor | list[str]) -> float | None:
-    """The mean score, taken over a few pictures at a time: some metrics need 100 times a picture's memory."""
-    parts = [slice(i, i + CHUNK) for i in range(0, len(output), CHUNK)]
-    value = float(torch.cat([metric(output[part], reference[part]) for part in parts]).double().mean())
+def _each(metric: Metric, output: Pictures, reference: Pictures | list[str]) -> list[float]:
+    """The scores, taken over a few pictures at a time: some metrics need 100 times a picture's memory."""
+    return [x for part in chunks(output) for x in metric(output[part], reference[part]).double().tolist()]
+
+
+def _mean(each: list[float]) -> float | None:
+    return _finite(math.fsum(each) / len(each)) if all(map(math.isfinite, each)) else None
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
     return value if math.isfinite(value) else None

@@ -2,7 +2,7 @@
 
 Hydra accepts a misspelt key inside an `exp` file, and anything after `+`, without a word.  Here the legal keys and
 types are those of the *reference*: the config of the same group choices without the overlay files (`exp`, `scale`,
-`table`, `task`) and without values from the command line.  Nothing is resolved and nothing is instantiated.
+`table`, `task`, `bench`) and without values from the command line.  Nothing is resolved and nothing is instantiated.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from hydra.core.default_element import ResultDefault
     from hydra.core.override_parser.types import Override
 
-OVERLAYS = ("exp", "family", "scale", "table", "task")
+OVERLAYS = ("exp", "family", "scale", "table", "task", "bench")
 OPEN_TABLES = ("rows", "branches", "timing", "weights", "dropout", "published", "metrics")
 NULLABLE = ("pretrained",)  # null: start from scratch
 

@@ -13,6 +13,8 @@ from unigen.masks import Mask
 from unigen.tokens import Tokens
 from unigen.types import ImageSlot, Signature
 
+WHOLE_SET, NOTHING = "set", "nothing"  # see Metric.against
+
 
 class Formatter(Protocol):
     """Places a sample's images in (t, h, w); a pure function that holds no tensors."""
@@ -172,12 +174,16 @@ class Solver(Protocol):
 class Metric(Protocol):
     """A score for each picture from uint8 (N, 3, H, W) outputs, with its protocol in words.
 
-    `against` says what an output is compared with: "truth" (pictures like the outputs) or "prompt" (N strings).
+    `against` says what an output is compared with: "truth" (pictures like the outputs) or "prompt" (N strings); then a
+    call returns scores (N,). WHOLE_SET: all outputs with all truths together, and a call returns one number; both may
+    be too many to hold, so they come as `unigen.metrics.pictures.Pictures`. NOTHING: a score of the picture alone.
+    `protocol` and a call raise Unavailable if weights or a library that the metric needs are not here.
     """
 
     name: str
     against: str
     better: str
-    protocol: Mapping[str, str]
 
-    def __call__(self, output: Tensor, reference: Any) -> Tensor: ...
+    @property
+    def protocol(self) -> Mapping[str, str]: ...
+    def __call__(self, output: Any, reference: Any) -> Tensor: ...

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from unigen.files import whole_file, write_text
 from unigen.header import device
+from unigen.protocol_card import hashed
 
 WRITTEN = (
     *("samples", "checkpoints", "export", "metrics.jsonl", "metrics.csv", "summary.json", "config.yaml"),
@@ -48,7 +49,7 @@ def write_summary(
         "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         **facts,
         "throughput": dict(speed),
-        **measured,
+        **hashed(measured),
         "published": ({"source": config["paper"]} if config["published"] else {}) | config["published"],
         "samples": sorted(str(p.relative_to(run_dir)) for p in run_dir.glob("samples/*.png")),
     }
@@ -61,18 +62,26 @@ def print_results(summary: Mapping[str, Any], run_dir: Path) -> None:
     console = Console(highlight=False)
     items, seen = summary["protocol"]["items"], summary["samples_seen"]
     console.print(f"{items} held-out samples, task {summary['task']}, after {seen:,} training samples", soft_wrap=True)
-    table = Table()
-    for column in ("metric", summary["bounds"]["low"], "this run", summary["bounds"]["high"], "better"):
-        table.add_column(column, justify="left" if column in ("metric", "better") else "right")
-    for name, s in summary["metrics"].items():
-        numbers = ("-" if s[k] is None else f"{s[k]:.3f}" for k in ("low", "value", "high"))
-        table.add_row(name, *numbers, s["better"])
-    console.print(table)
+    print_metrics(console, summary)
     if "data_report" in summary:
         console.print(f"data: {summary['data_report']}", soft_wrap=True, markup=False)
     for what in WRITTEN:
         if (run_dir / what).exists():
             console.print(f"{what + ':':<15}{run_dir / what}", soft_wrap=True)
+
+
+def print_metrics(console: Console, measured: Mapping[str, Any]) -> None:
+    """The table of {metrics, bounds}, and under it why a metric is absent."""
+    table = Table()
+    for column in ("metric", measured["bounds"]["low"], "this run", measured["bounds"]["high"], "better"):
+        table.add_column(column, justify="left" if column in ("metric", "better") else "right")
+    for name, s in measured["metrics"].items():
+        numbers = ("-" if s[k] is None else f"{s[k]:.3f}" for k in ("low", "value", "high"))
+        table.add_row(name, *(("", "absent", "") if "reason" in s else numbers), s["better"])
+    console.print(table)
+    for name, s in measured["metrics"].items():
+        if "reason" in s:
+            console.print(f"{name} is absent: {s['reason']}", soft_wrap=True, markup=False)
 
 
 def write_csv(log: Path, table: Path) -> None:

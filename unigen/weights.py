@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import cache
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,10 @@ import torch
 from torch import nn
 
 SHIPPED = "shipped:"
+
+
+class Unavailable(ValueError):
+    """What has to be had from elsewhere, weights or a library, is not here: a run goes on, a number is absent."""
 
 
 def shipped_folder(source: str) -> Path:
@@ -23,8 +29,8 @@ def load_pretrained(
 
     `source` is a repository id or a folder, of a whole pipeline (then `subfolder` is read) or of this model alone, or
     "shipped:NAME", a folder of this package. Weights arrive in fp32, in whatever precision they are stored.
-    Raises ValueError naming the source and the config key `key` if the weights are absent, or if they are of another
-    model than `config` says.
+    Raises Unavailable, a ValueError that names the source and the config key `key`, if the weights are absent, and
+    ValueError if they are of another model than `config` says.
     """
     if source is None or torch.empty(0).is_meta:
         return None
@@ -38,7 +44,7 @@ def load_pretrained(
             model = cls.from_pretrained(folder, **({} if alone else {"subfolder": subfolder}))
     except Exception as error:  # the hubs raise a dozen unrelated types for "not there"
         advice = f"This package ships {_shipped_names()}" if shipped else _advice(key)
-        raise ValueError(
+        raise Unavailable(
             f"the weights of {cls.__name__} ('{source}', config key {key}) cannot be loaded: {_reason(error)}. {advice}"
         ) from error
     if config is not None:
@@ -56,6 +62,30 @@ def _check_config(stored: Any, config: Mapping[str, Any], source: str, key: str)
                 f"{key.replace('pretrained', 'config')}.{name} is {value!r}, but the weights of '{source}' have "
                 f"{held!r}; {key}=null builds a model of that config without them"
             )
+
+
+def weights_hash(folder: Path) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 over the names and contents of a folder's weight files.
+
+    Those are *.safetensors, or *.bin and *.pth where there is none. Raises FileNotFoundError for a folder without any.
+    """
+    found = [sorted(folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin", "*.pth")]
+    files = found[0] or [*found[1], *found[2]]
+    if not files:
+        raise FileNotFoundError(f"{folder} has no weight files (*.safetensors, *.bin or *.pth)")
+    return sha256(b"".join(f"{path.name} {file_hash(path)}\n".encode() for path in files)).hexdigest()[:12]
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal, once in a process for each path, time of change and size."""
+    stat = path.stat()
+    return _file_hash(path.resolve(), stat.st_mtime_ns, stat.st_size)
+
+
+@cache
+def _file_hash(path: Path, changed: int, size: int) -> str:
+    with open(path, "rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

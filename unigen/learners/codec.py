@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unigen import canvas, noise
 from unigen.build import build
-from unigen.evaluation import bounded, through_codec
+from unigen.evaluation import bounded, metric_cards, through_codec
 from unigen.learner import Learner, parameters
 from unigen.types import Batch, ImageSlot
 from unigen.weights import round_to_half
@@ -94,7 +94,7 @@ class CodecLearner(Learner):
             "items": max((s["items"] for s in scores.values()), default=0),
             "size": config["data"]["size"],
             "weights": "EMA" if "ema" in config["callback"] else "last",
-            **{f"metric.{name}": dict(metric.protocol) for name, metric in metrics.items()},
+            **metric_cards(metrics),
         }
         return {"metrics": scores, "bounds": {"low": "another picture", "high": "the picture"}, "protocol": protocol}
 

@@ -1,7 +1,27 @@
-"""What every pixel metric asks of its input. Shapes: N items, C = 3 channels, H and W pixels."""
+"""What every metric of pictures asks of its input, and how many it takes at a time.
+
+Shapes: N items, C = 3 channels, H and W pixels.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+CHUNK = 16
+
+
+class Pictures(Protocol):
+    """uint8 pictures, a few at a time: a tensor (N, 3, H, W), or what reads them when it is sliced."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice) -> Tensor: ...
+
+
+def chunks(pictures: Pictures) -> Iterator[slice]:
+    """Slices that cover all pictures in order."""
+    return (slice(start, start + CHUNK) for start in range(0, len(pictures), CHUNK))
 
 
 def require_pictures(output: Tensor, truth: Tensor) -> None:

@@ -16,7 +16,7 @@ class RMSE:
     def __init__(self) -> None:
         self.protocol = {
             "library": "torch",
-            "version": torch.__version__,
+            "version": torch.__version__.split("+")[0],  # the build does not matter
             "parameters": "RGB, range [0, 255], per picture",
         }
 

@@ -1,0 +1,75 @@
+"""The benchmarks: each says its command and source, composes, asks for its folder alone, and has metrics that exist."""
+
+import re
+from functools import cache
+
+import pytest
+import yaml
+from tiny import CONF, choices
+
+from unigen.benchmark import asked, bench_config
+from unigen.build import build
+from unigen.config import ConfigError
+
+NAMES = choices("bench")
+
+
+def command_of(name: str) -> list[str]:
+    """The words of the command in the file's header, with a folder in the place of what is to be filled in."""
+    text = (CONF / "bench" / f"{name}.yaml").read_text()
+    [said] = re.findall(rf"^# python experiments/evaluate.py run=<run folder> bench={name}(.*)$", text, re.M)
+    return [f"{word}=/nowhere" for word in re.findall(r"(\S+)=<[^>]*>", said)]
+
+
+@cache
+def composed(name: str, *words: str) -> dict:
+    return bench_config(CONF, name, [*command_of(name), *words], CONF, 64)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_is_whole(name):
+    config = composed(name)
+    assert config["bench"]["name"] == name and config["data"]["size"] == 64 and config["evaluation"]["items"] >= 128
+    assert config["data"]["test_items"] == config["evaluation"]["items"]
+    metrics = {key: build(node) for key, node in config["metric"].items()}
+    assert metrics and all(metric.name == key for key, metric in metrics.items())
+    data = build(config["data"])
+    assert len(data.tasks) == 1 and asked(config)["data"]["tasks"] == config["data"]["tasks"]
+    rows = int(name[-1]) if name[-1].isdigit() else 0
+    assert max(slot.row for slot in data.slots) == rows
+
+
+@pytest.mark.parametrize("name", ["coco_canny", "coco_depth", "dreambench", "graph200k_deblur_2"])
+def test_a_set_asks_for_its_folder_alone(name):
+    assert command_of(name) == ["data.test.root=/nowhere"]
+    with pytest.raises(ConfigError, match=r"^'data\.test\.root' has no value; give it on the command line"):
+        bench_config(CONF, name, [], CONF, 64)
+    with pytest.raises(ValueError, match="/nowhere"):
+        build(composed(name)["data"]).prepare_data()
+
+
+def test_where_data_lie_is_not_asked_and_what_they_are_is():
+    here, there = (asked(bench_config(CONF, "coco_canny", [f"data.test.root={r}"], CONF, 64)) for r in ("/a", "/b"))
+    assert here == there and here != asked(composed("coco_canny", "data.test.limit=9"))
+    assert here != asked(composed("coco_canny", "solver.steps=9")) and here != asked(
+        composed("coco_canny", "data.size=512")
+    )
+    assert composed("coco_canny", "data.size=512")["data"]["size"] == 512, "the line's, not the run's"
+
+
+def test_the_papers_protocols():
+    """DreamBench: 30 subjects by 25 prompts by 4, ViT-S/16 and ViT-B/32. COCO: all 5,000."""
+    dreambench, coco = composed("dreambench"), composed("coco_canny")
+    assert dreambench["evaluation"] == {"items": 30 * 25, "images": 4, "seed": 0}
+    assert dreambench["metric"]["dino"]["model"] == "facebook/dino-vits16"
+    assert {dreambench["metric"][key]["model"] for key in ("clip_i", "clip_t")} == {"openai/clip-vit-base-patch32"}
+    assert coco["evaluation"]["items"] == 5000 and {"fid", "ssim"} <= set(coco["metric"])  # RealGeneral, Table 2
+
+
+def test_no_metric_downloads_unasked():
+    for path in (CONF / "metric").glob("*.yaml"):
+        assert yaml.safe_load(path.read_text()).get("download", False) is False, path.name
+
+
+def test_those_with_a_folder_are_the_published_sets():
+    assert {name for name in NAMES if not command_of(name)} == {name for name in NAMES if name.startswith("emoji_")}

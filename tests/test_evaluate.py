@@ -1,0 +1,216 @@
+"""A finished run on a benchmark: the numbers of its own test, pictures that are kept, one sentence for bad input."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from small_runs import command, kept_pictures, small, summary, train
+
+from unigen import benchmark
+from unigen.gallery import Gallery, PictureFiles
+from unigen.pipeline import Pipeline
+
+PIXELS = "metric=[canny_f1,ssim,psnr,rmse]"
+WORDS = ("bench=emoji_canny", "evaluation.items=4", "data.limit=200", "solver.steps=2")
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    train(small(folder, "+exp=fcd_mask_a", "trainer.max_steps=1"))
+    return folder
+
+
+def evaluate(run_dir, *words: str) -> int:
+    return command("evaluate.py", f"run={run_dir}", *WORDS, kept_pictures(), *words)
+
+
+def result(folder) -> dict:
+    return json.loads((folder / "evaluation.json").read_text())
+
+
+def lines(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def once(run_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures") / "drawn"
+    assert evaluate(run_dir, PIXELS, f"out={folder}") == 0
+    return folder
+
+
+@pytest.fixture
+def drawn(once, tmp_path):
+    """A folder with the pictures of the benchmark, to be changed."""
+    return shutil.copytree(once, tmp_path / "drawn")
+
+
+@pytest.fixture
+def samples(monkeypatch) -> list[list[str]]:
+    """The keys of every batch that is sampled from here on."""
+    seen, sample = [], Pipeline.sample
+    monkeypatch.setattr(
+        Pipeline, "sample", lambda self, batch, seed: (seen.append(batch.keys), sample(self, batch, seed))[1]
+    )
+    return seen
+
+
+def test_a_benchmark_of_the_runs_own_test_gives_its_numbers(run_dir, drawn, capsys):
+    found, own = result(drawn), summary(run_dir)
+    for name, score in own["metrics"].items():
+        assert found["metrics"][name] == pytest.approx(score), name  # its protocol_hash too
+    assert len({score["protocol_hash"] for score in own["metrics"].values()}) == 4
+    assert found["protocol"] == own["protocol"]
+    assert evaluate(run_dir, PIXELS, f"out={drawn.parent / 'other'}", "evaluation.seed=1") == 0
+    other = result(drawn.parent / "other")["metrics"]["rmse"]
+    assert other["value"] != found["metrics"]["rmse"]["value"], "negative control"
+    assert other["protocol_hash"] != found["metrics"]["rmse"]["protocol_hash"]
+    assert "emoji_canny: 4 pictures of 4 held-out samples, 2 steps, guidance 2" in capsys.readouterr().out
+
+
+def test_what_is_kept_says_what_it_is(drawn):
+    records, scores, found = lines(drawn / "manifest.jsonl"), lines(drawn / "scores.jsonl"), result(drawn)
+    assert [record["item"] for record in records] == [0, 1, 2, 3] and len({record["key"] for record in records}) == 4
+    assert all(record["seed"] == 0 and record["prompt"] and record["task"] == "canny" for record in records)
+    for name in ("output", "truth", "through_codec", "condition"):
+        assert [Image.open(drawn / record["files"][name]).size for record in records] == [(32, 32)] * 4
+    assert sum(score["rmse"] for score in scores) / 4 == pytest.approx(found["metrics"]["rmse"]["value"])
+    assert [score["key"] for score in scores] == [record["key"] for record in records]
+    assert len({record["protocol_hash"] for record in records}) == 1
+
+
+def test_a_killed_benchmark_draws_what_is_missing_alone(run_dir, drawn, samples):
+    before = result(drawn)["metrics"]
+    kept = (drawn / "manifest.jsonl").read_text().splitlines()
+    lost = json.loads(kept[0])["files"]["output"]
+    (drawn / lost).unlink()
+    (drawn / "evaluation.json").unlink()
+    (drawn / "manifest.jsonl").write_text("\n".join([*kept[:3], kept[3][:40]]))  # torn
+    assert evaluate(run_dir, PIXELS, f"out={drawn}") == 0
+    keys = [json.loads(line)["key"] for line in kept]
+    assert samples == [[keys[0], keys[3]]]
+    assert {json.loads(line)["key"] for line in kept} == {record["key"] for record in lines(drawn / "manifest.jsonl")}
+    after = result(drawn)["metrics"]
+    assert after["rmse"]["value"] == pytest.approx(before["rmse"]["value"], rel=1e-3) and after.keys() == before.keys()
+    assert evaluate(run_dir, PIXELS, f"out={drawn}") == 0 and len(samples) == 1, "then there is nothing to draw"
+
+
+def test_metrics_are_taken_anew_without_a_model(run_dir, drawn, monkeypatch):
+    monkeypatch.setattr(benchmark.export, "load", lambda folder: pytest.fail("a model was built"))
+    before = result(drawn)["metrics"]["rmse"]
+    assert evaluate(run_dir, "metric=[rmse]", f"out={drawn}") == 0
+    assert result(drawn)["metrics"] == {"rmse": before}
+    some = (drawn / "manifest.jsonl").read_text().splitlines()[:2]
+    (drawn / "manifest.jsonl").write_text("\n".join(some))
+    assert evaluate(run_dir, "metric=[rmse]", f"out={drawn}", "metrics_only=true") == 0
+    fewer = result(drawn)
+    assert (fewer["pictures"], fewer["protocol"]["items"], fewer["metrics"]["rmse"]["items"]) == (2, 2, 2)
+    assert fewer["metrics"]["rmse"]["protocol_hash"] != before["protocol_hash"], "fewer pictures do not compare"
+
+
+def test_several_pictures_of_a_sample_have_seeds_of_their_own(run_dir, tmp_path):
+    words = (f"out={tmp_path}", "evaluation.images=2", "evaluation.items=2", "metric=[rmse]")
+    assert evaluate(run_dir, *words) == 0
+    records = lines(tmp_path / "manifest.jsonl")
+    assert sorted((r["item"], r["image"], r["seed"]) for r in records) == [(0, 0, 0), (0, 1, 1), (1, 0, 0), (1, 1, 1)]
+    outputs = {r["image"]: (tmp_path / r["files"]["output"]).read_bytes() for r in records if r["item"] == 0}
+    assert outputs[0] != outputs[1]
+    found = result(tmp_path)
+    assert (found["pictures"], found["protocol"]["items"], found["protocol"]["images"]) == (4, 2, 2)
+
+
+def test_an_absent_metric_is_said_and_the_others_are_there(run_dir, drawn, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(drawn))
+    assert evaluate(run_dir, "metric=[dino,rmse,mini_kid]", f"out={drawn}") == 0
+    found, said = result(drawn)["metrics"], capsys.readouterr().out
+    assert found["dino"]["value"] is None and "protocol_hash" not in found["dino"] and found["rmse"]["value"] > 0
+    assert found["dino"]["reason"].startswith("'facebook/dino-vits16' is no folder")
+    assert f"dino is absent: {found['dino']['reason']}" in said and "mini_kid is absent: there are 4 pictures" in said
+    assert "dino" not in lines(drawn / "scores.jsonl")[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["bench=emoji_cany"],
+            "unknown choice 'emoji_cany' for group 'bench' on the command line; did you mean 'emoji_canny'",
+        ),
+        (["data.sise=3"], "unknown key 'data.sise' on the command line; did you mean 'data.size'"),
+        (["backbone=flux_mini"], "backbone"),
+        (["metric=[dinno]"], "did you mean 'dino'"),
+        (["metrics_only=yes"], "metrics_only=yes is neither true nor false"),
+        (["metrics_only=true"], "holds no pictures to measure"),
+        (["run={tmp}/none"], "run={tmp}/none is no folder"),
+        (["run={tmp}"], "{tmp} is not a run folder"),
+        (["bench=coco_canny"], "'data.test.root' has no value; give it on the command line: data.test.root=<folder>"),
+        (["bench=coco_canny", "data.test.root={tmp}/none"], "there is no file '{tmp}/none/annotations/"),
+        (["bench=dreambench", "data.test.root={tmp}/none"], "there is no file '{tmp}/none/prompts_and_classes.txt'"),
+        (["solver.steps=0"], "steps=0 is not a whole number of at least 1"),
+        (["evaluation.images=0"], "evaluation.images=0 must be at least 1"),
+        (["bench=emoji_subject"], "task 'subject' has no bias in conditioning.embedding.tasks; it knows canny"),
+    ],
+)
+def test_bad_input_is_one_sentence(words, said, run_dir, tmp_path, capfd):
+    words = [word.format(tmp=tmp_path) for word in words]
+    keys = {word.partition("=")[0] for word in words}
+    other = any("bench=" in word and "emoji" not in word for word in words)  # has no such keys
+    usual = [f"run={run_dir}", *WORDS, kept_pictures(), f"out={tmp_path / 'out'}"]
+    usual = [w for w in usual if w.partition("=")[0] not in keys and not (other and w.startswith(("data.l", "data.c")))]
+    capfd.readouterr()
+    assert command("evaluate.py", *usual, *words) == 1
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and said.format(tmp=tmp_path) in error
+
+
+def test_a_folder_of_other_pictures_is_left_alone(run_dir, drawn, tmp_path, capfd):
+    before = (drawn / "manifest.jsonl").read_text()
+    for word, said in (
+        ("solver.steps=1", "solver.steps was 2 and is 1"),
+        ("evaluation.seed=7", "evaluation.seed was 0"),
+    ):
+        words = [w for w in WORDS if not w.startswith(word.partition("=")[0])]
+        assert command("evaluate.py", f"run={run_dir}", *words, kept_pictures(), word, f"out={drawn}") == 1
+        assert said in capfd.readouterr().err
+    retrained = shutil.copytree(run_dir, tmp_path / "retrained")
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(retrained / "export" / "unigen_modules.safetensors")
+    save_file(
+        {k: x + 1 if x.is_floating_point() else x for k, x in weights.items()},
+        retrained / "export" / "unigen_modules.safetensors",
+    )
+    assert evaluate(retrained, PIXELS, f"out={drawn}") == 1
+    assert "holds pictures of other weights; use out=<a new folder>" in capfd.readouterr().err
+    assert (drawn / "manifest.jsonl").read_text() == before
+
+
+def test_an_unfinished_run_says_so(run_dir, tmp_path, capfd):
+    unfinished = shutil.copytree(run_dir, tmp_path / "u", ignore=shutil.ignore_patterns("summary.json"))
+    assert evaluate(unfinished) == 1
+    assert f"{unfinished} is not finished: it has no summary.json" in capfd.readouterr().err
+
+
+def test_help_lists_the_benchmarks(capfd):
+    assert command("evaluate.py", "--help") == 0
+    assert "bench: coco_canny, coco_depth, dreambench, emoji_canny" in capfd.readouterr().out
+
+
+def test_pictures_in_files_are_the_pictures(tmp_path):
+    held = torch.randint(0, 256, (5, 3, 4, 6), dtype=torch.uint8)
+    gallery = Gallery(tmp_path)
+    gallery.begin({"asked": {}, "protocol": {}, "protocol_hash": "x", "weights": None, "pictures": 5})
+    for i in (3, 1, 0, 4, 2):
+        gallery.add({"item": i, "image": 0}, {"output": held[i]})
+    files = Gallery(tmp_path).pictures("output")
+    assert torch.equal(files[0:5], held) and torch.equal(files[2:4], held[2:4]) and len(files) == 5
+    assert torch.equal(files.rolled()[0:5], held.roll(1, 0)) and not torch.equal(files.rolled()[0:5], held)
+    Image.new("RGB", (8, 8)).save(tmp_path / "wide.png")
+    with pytest.raises(ValueError, match=r"wide\.png is 8 x 8 and others are 6 x 4"):
+        PictureFiles([*files.paths, tmp_path / "wide.png"])[0:6]
+    (tmp_path / "wide.png").write_text("none")
+    with pytest.raises(ValueError, match=r"wide\.png cannot be read"):
+        PictureFiles([tmp_path / "wide.png"])[0:1]

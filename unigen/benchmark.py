@@ -1,0 +1,193 @@
+"""A finished run on a benchmark: the pictures that it lacks are drawn, then the metrics are taken over all of them."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unigen import export
+from unigen.build import build
+from unigen.config import ConfigError, plain, read_config
+from unigen.evaluation import measured, metric_cards, protocol, through_codec
+from unigen.files import write_text
+from unigen.gallery import CEILING, OUTPUT, TRUTH, Gallery, leaves
+from unigen.learners.denoising import BOUNDS
+from unigen.pipeline import Pipeline
+from unigen.preflight import preflight
+from unigen.protocol_card import common, digest, hashed
+from unigen.results import print_metrics
+from unigen.sampling import number
+from unigen.types import CONDITION, TARGET, Batch
+from unigen.weights import weights_hash
+
+# What may differ between two commands that ask for the same pictures: where data lie, and how they are read.
+PLACES = ("root", "cache", "report", "num_workers", "batch_size", "seed", "val_items", "window", "bad_share")
+
+
+def measure_run(given: Mapping[str, str], words: Sequence[str], config_dir: Path) -> dict[str, Any]:
+    """Draw what is missing, measure, write evaluation.json and scores.jsonl, print the table; returns the former.
+
+    `given`: run, bench, out and metrics_only of the command line; `words` are its other words, for the benchmark.
+    Raises ValueError or OSError, one sentence each, for an unknown benchmark, an unfinished run, data that are not
+    there, and a folder that holds other pictures.
+    """
+    run_dir, only = Path(given["run"]), given.get("metrics_only", "false")
+    if only not in ("true", "false"):
+        raise ConfigError(f"metrics_only={only} is neither true nor false")
+    if not run_dir.is_dir():
+        raise ConfigError(f"run={run_dir} is no folder; give a finished run folder")
+    out = Path(given.get("out", run_dir / "evaluation" / given["bench"]))
+    run_config = read_config(run_dir)
+    config = bench_config(config_dir, given["bench"], words, out, run_config["data"].get("size"))
+    if only == "false" and not (run_dir / "summary.json").is_file():
+        raise ConfigError(f"{run_dir} is not finished: it has no summary.json; run_dir={run_dir} of run.py goes on")
+    gallery, metrics = Gallery(out), {name: build(node) for name, node in config["metric"].items()}
+    export_dir = run_dir / "export"
+    request = {"asked": asked(config), "weights": weights_hash(export_dir) if export_dir.is_dir() else None}
+    gallery.check(request)
+    said = None
+    if only == "false" and not gallery.complete:
+        said = draw(export_dir, config, gallery, request)
+    if not gallery.records:
+        raise ConfigError(f"{out} holds no pictures to measure; leave metrics_only out")
+    result = results(gallery, metrics, run_config, config) | ({"data_report": said} if said else {})
+    write_text(out / "evaluation.json", json.dumps(result, indent=1))
+    show(result, out)
+    return result
+
+
+def bench_config(config_dir: Path, name: str, words: Sequence[str], out: Path, size: int | None) -> dict[str, Any]:
+    """The benchmark `name` with the changes of `words`; pictures have the run's `size` unless they say otherwise.
+
+    Raises ConfigError for an unknown benchmark or key, and for a folder that has to be given.
+    """
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    sized = any(word.partition("=")[0].lstrip("+") == "data.size" for word in words)
+    line = [f"+bench={name}", *words, *([] if sized or size is None else [f"data.size={size}"])]
+    preflight(config_dir, line, "evaluate")
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir.resolve())):
+        config = compose("evaluate", overrides=line)
+    config.run_dir = str(out)
+    for key, value in leaves(OmegaConf.to_container(config, resolve=False)).items():
+        if value == "???":  # said here, before what refers to it is
+            raise ConfigError(f"'{key}' has no value; give it on the command line: {key}=<folder>")
+    return plain(config)
+
+
+def asked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a benchmark's configuration that decides its pictures, wherever the data lie."""
+
+    def clean(node: Any) -> Any:
+        if not isinstance(node, Mapping):
+            return node
+        return {key: clean(value) for key, value in node.items() if key not in PLACES}
+
+    return {"data": clean(config["data"]), **{key: dict(config[key]) for key in ("evaluation", "solver")}}
+
+
+def draw(export_dir: Path, config: Mapping[str, Any], gallery: Gallery, request: Mapping[str, Any]) -> str | None:
+    """Draw all pictures that the gallery lacks; returns what the data have to say at the end, if anything."""
+    pipeline, run_config = export.load(export_dir)
+    for module in pipeline.modules:
+        module.to("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = {key: str(value) for key, value in config["solver"].items() if value is not None}
+    pipeline.solver.steps = number(chosen, "steps", pipeline.solver.steps, lowest=1)
+    pipeline.solver.guidance = number(chosen, "guidance", float(pipeline.solver.guidance), lowest=0.0)
+    images, data = config["evaluation"]["images"], build(config["data"])
+    if images < 1:
+        raise ConfigError(f"evaluation.images={images} must be at least 1")
+    data.prepare_data()
+    loader = data.test_dataloader()
+    items = sum(len(batch) for batch in loader.batch_sampler)
+    said = common(protocol(pipeline, {}, {**run_config, **{key: config[key] for key in ("data", "evaluation")}}))
+    said |= {"items": items} | ({"images": images} if images > 1 else {})
+    gallery.begin({**request, "protocol": said, "protocol_hash": digest(said), "pictures": items * images})
+    fill(gallery, pipeline, loader, items, config["evaluation"])
+    return data.report() if hasattr(data, "report") else None
+
+
+def fill(
+    gallery: Gallery, pipeline: Pipeline, batches: Iterable[Batch], items: int, evaluation: Mapping[str, int]
+) -> None:
+    """Draw the pictures that are missing, with a progress bar."""
+    images, first = evaluation["images"], 0
+    columns = (TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=items * images, completed=len(gallery.records))
+        for batch in batches:
+            for image in range(images):
+                missing = [i for i in range(len(batch)) if (first + i, image) not in gallery.records]
+                if missing:
+                    _draw_some(gallery, pipeline, batch, missing, first, image, evaluation["seed"] + image)
+                    bar.update(task, advance=len(missing))
+            first += len(batch)
+
+
+def _draw_some(
+    gallery: Gallery, pipeline: Pipeline, batch: Batch, rows: list[int], first: int, image: int, seed: int
+) -> None:
+    """The pictures of some samples of a batch; noise is keyed by sample, so the others need not be there."""
+    part = _rows(batch, rows)
+    name = next(slot.name for slot in part.slots if slot.role == TARGET)
+    if part.images[name].shape[1] != 1:
+        raise ConfigError(f"benchmarks take stills, and '{name}' of the data is a clip")
+    truth = part.images[name][:, 0]
+    shown = {OUTPUT: pipeline.sample(part, seed)[name][:, 0], TRUTH: truth}
+    shown |= {CEILING: through_codec(pipeline.codec, truth, pipeline.device)}
+    shown |= {slot.name: part.images[slot.name][:, -1] for slot in part.slots if slot.role == CONDITION}
+    for i, row in enumerate(rows):
+        said = {"key": part.keys[i], "task": part.tasks[i], "prompt": part.prompts[i], "subjects": part.subjects[i]}
+        gallery.add({"item": first + row, "image": image, "seed": seed, **said}, {n: x[i] for n, x in shown.items()})
+
+
+def _rows(batch: Batch, rows: list[int]) -> Batch:
+    lists = {key: [getattr(batch, key)[i] for i in rows] for key in ("prompts", "subjects", "tasks", "keys")}
+    return replace(batch, images={name: x[rows] for name, x in batch.images.items()}, **lists)
+
+
+@torch.no_grad()
+def results(
+    gallery: Gallery, metrics: Mapping[str, Any], run_config: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The numbers of a gallery with their protocol and its hashes; writes the scores of single pictures."""
+    records = gallery.ordered()
+    references = {"truth": gallery.pictures(TRUTH), "prompt": [record["prompt"] for record in records]}
+    output, ceiling = gallery.pictures(OUTPUT), gallery.pictures(CEILING)
+    found = {name: measured(metric, output, ceiling, references) for name, metric in metrics.items()}
+    each = {name: score.pop("each") for name, score in found.items()}
+    lines = [{key: record[key] for key in ("item", "image", "key", "seed")} for record in records]
+    for name, scores in each.items():
+        for line, score in zip(lines, scores or (), strict=bool(scores)):
+            line[name] = score if math.isfinite(score) else None
+    write_text(gallery.folder / "scores.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    said = {**gallery.state["protocol"], "items": len({record["item"] for record in records}), **metric_cards(metrics)}
+    return {
+        "bench": config["bench"],
+        **{key: run_config[key] for key in ("name", "seed", "paper")},
+        "scale": run_config["scale"]["name"],
+        "weights": gallery.state["weights"],
+        "pictures": len(records),
+        **hashed({"metrics": found, "bounds": BOUNDS, "protocol": said}),
+    }
+
+
+def show(result: Mapping[str, Any], out: Path) -> None:
+    """The table, and what was written where."""
+    console, said = Console(highlight=False), result["protocol"]
+    drawn = f"{result['pictures']} pictures of {said['items']} held-out samples"
+    console.print(
+        f"{result['bench']['name']}: {drawn}, {said['steps']} steps, guidance {said['guidance']:g}", soft_wrap=True
+    )
+    print_metrics(console, result)
+    if "data_report" in result:
+        console.print(f"data: {result['data_report']}", soft_wrap=True, markup=False)
+    for what in ("pictures", "manifest.jsonl", "scores.jsonl", "evaluation.json"):
+        console.print(f"{what + ':':<17}{out / what}", soft_wrap=True)

@@ -1,0 +1,145 @@
+"""The pictures that a benchmark drew, in a folder with a manifest, so that metrics can be taken without a model.
+
+`manifest.jsonl` has a line for each picture; `pictures/` holds what it names, lossless; `protocol.json` says what was
+asked for, under which protocol, by which weights. A line is written when its files are whole, so what a killed process
+leaves behind is a shorter gallery. Shapes: N pictures, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unigen.config import ConfigError
+from unigen.files import write_png, write_text
+
+OUTPUT, TRUTH, CEILING = "output", "truth", "through_codec"  # a record's own names of files; others are conditions'
+
+
+class PictureFiles:
+    """Pictures of one size in files, read when they are sliced: `unigen.metrics.pictures.Pictures`."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        """uint8 (N, 3, H, W). Raises ValueError, naming a file, if one cannot be read or has another size."""
+        found = [_read(path) for path in self.paths[part]]
+        for path, picture in zip(self.paths[part], found, strict=True):
+            if picture.shape != found[0].shape:
+                raise ValueError(f"{path} is {_size(picture)} and others are {_size(found[0])}: use one of data.ratios")
+        return torch.from_numpy(np.stack(found))
+
+    def rolled(self) -> PictureFiles:
+        """Every picture moved to the next place."""
+        return PictureFiles([*self.paths[-1:], *self.paths[:-1]])
+
+
+class Gallery:
+    """The pictures in `folder`: one for each (item, image) of `records`, in that order."""
+
+    def __init__(self, folder: Path) -> None:
+        """What is there, if anything. Raises ConfigError for a `protocol.json` that cannot be read."""
+        self.folder = folder
+        self.manifest, self._state = folder / "manifest.jsonl", folder / "protocol.json"
+        self.state = self._read_state()
+        self.records: dict[tuple[int, int], dict[str, Any]] = {}
+        for record in self._lines():
+            self.records[record["item"], record["image"]] = record
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.records) and len(self.records) == self.state.get("pictures")
+
+    def begin(self, state: Mapping[str, Any]) -> None:
+        """Say what will be drawn: {asked, protocol, protocol_hash, weights, pictures}; checks what is there already.
+
+        Raises ConfigError if the folder holds pictures of another request or other weights.
+        """
+        self.check(state)
+        self.state = dict(state)
+        write_text(self._state, json.dumps(self.state, indent=1))
+        lines = [json.dumps(record) + "\n" for record in self.records.values()]
+        write_text(self.manifest, "".join(lines))  # without a torn last line, and what lost its files
+
+    def check(self, state: Mapping[str, Any]) -> None:
+        """Raises ConfigError, naming the key, if pictures are there and were asked for, or drawn, in another way."""
+        if not self.records:
+            return
+        was, now = leaves(self.state.get("asked", {})), leaves(state["asked"])
+        for key in sorted(was.keys() | now.keys()):
+            if was.get(key) != now.get(key):
+                change = f"{key} was {json.dumps(was.get(key))} and is {json.dumps(now.get(key))}"
+                raise ConfigError(f"{self.folder} holds pictures of another request ({change}); use out=<a new folder>")
+        if state["weights"] not in (None, self.state.get("weights")):
+            raise ConfigError(f"{self.folder} holds pictures of other weights; use out=<a new folder>")
+
+    def add(self, record: Mapping[str, Any], pictures: Mapping[str, Tensor]) -> None:
+        """Write pictures, uint8 (3, H, W) by name, and their line: item, image, key, task, prompt, seed."""
+        item, image, files = record["item"], record["image"], {}
+        for name, picture in pictures.items():
+            own = f"_{image}" if name == OUTPUT else ""  # all else is the same for each image of an item
+            files[name] = f"pictures/{item:06d}{own}_{name}.png"
+            if name == OUTPUT or not (self.folder / files[name]).is_file():
+                array = picture.cpu().permute(1, 2, 0).numpy()
+                write_png(self.folder / files[name], Image.fromarray(np.ascontiguousarray(array)))
+        whole = {**record, "protocol_hash": self.state["protocol_hash"], "files": files}
+        with open(self.manifest, "a", encoding="utf-8") as lines:
+            lines.write(json.dumps(whole) + "\n")
+        self.records[item, image] = whole
+
+    def ordered(self) -> list[dict[str, Any]]:
+        """The records, item by item."""
+        return [self.records[place] for place in sorted(self.records)]
+
+    def pictures(self, name: str) -> PictureFiles:
+        """The pictures of one name, in the order of `ordered`."""
+        return PictureFiles([self.folder / record["files"][name] for record in self.ordered()])
+
+    def _read_state(self) -> dict[str, Any]:
+        try:
+            state = json.loads(self._state.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise ConfigError(f"{self._state} cannot be read ({error}); use out=<a new folder>") from error
+        return state if isinstance(state, dict) else {}
+
+    def _lines(self) -> Iterable[dict[str, Any]]:
+        """Records whose files are all there; a torn line is none."""
+        for line in self.manifest.read_text(encoding="utf-8").splitlines() if self.manifest.is_file() else ():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if all((self.folder / name).is_file() for name in record["files"].values()):
+                yield record
+
+
+def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key to value of nested mappings; a list is a value."""
+    if not isinstance(node, Mapping):
+        return {prefix: node}
+    return {k: v for key, value in node.items() for k, v in leaves(value, f"{prefix}.{key}".lstrip(".")).items()}
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error}): remove it, and the same command draws it anew") from error
+
+
+def _size(picture_3HW: np.ndarray) -> str:
+    return f"{picture_3HW.shape[2]} x {picture_3HW.shape[1]}"

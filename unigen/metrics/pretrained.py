@@ -1,0 +1,171 @@
+"""What the metrics by a pretrained model share: finding its weights, showing it pictures, naming it in a protocol.
+
+Weights are those of a folder or of the local Hugging Face cache; they are downloaded only where `download` says so.
+Shapes: N items, D width of an embedding, C = 3 channels, H and W pixels.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unigen.metrics.pictures import require_pictures
+from unigen.weights import Unavailable, weights_hash, without_bars
+
+FILES = ("*.json", "*.txt", "*.safetensors", "*.bin")  # of a repository: configuration, tokenizer, weights
+
+
+class Pretrained:
+    """A metric that asks a model of transformers; a subclass says of which `architecture`.
+
+    model: a repository id or a folder. download: whether a repository that is not in the cache may be fetched.
+    """
+
+    name: str
+    architecture: str
+    options: Mapping[str, Any] = {}  # of loading it
+    better = "higher"
+    against = "truth"
+
+    def __init__(self, model: str, download: bool) -> None:
+        self.source, self.download = model, download
+
+    @property
+    def protocol(self) -> Mapping[str, str]:
+        """Names the model by its class and its weights, wherever they lie. Raises Unavailable if they are absent."""
+        import transformers
+
+        return {
+            "library": "transformers",
+            "version": transformers.__version__,
+            "parameters": self.parameters,
+            "model": f"{self.architecture}, SHA-256 {weights_hash(self.folder)}",
+        }
+
+    @property
+    def parameters(self) -> str:
+        """In words, what is computed."""
+        raise NotImplementedError
+
+    @property
+    def folder(self) -> Path:
+        """Where the model is. Raises Unavailable, naming it, its config key and what to do, if it is not here."""
+        folder = model_folder(self.source, f"metric.{self.name}", self.download)
+        try:
+            weights_hash(folder)
+        except FileNotFoundError as error:
+            raise Unavailable(f"{error}, which metric.{self.name}.model names") from None
+        return folder
+
+    @property
+    def model(self) -> Any:
+        """In fp32, ready to judge, once in a process for each folder. Raises Unavailable as `folder`."""
+        return load(self.architecture, self.folder, **self.options)
+
+
+class Likeness(Pretrained):
+    """cos(f(output), f(truth)), f the model's embedding of a picture; a subclass says what that is.
+
+    Pictures are prepared as in the evaluation of CLIP and DINO: the shorter side scaled to `resize` (PIL, bicubic with
+    antialias), the centre `crop` x `crop` cut out, and normalised.
+    """
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # ImageNet's
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    embedding: str
+
+    def __init__(self, model: str, resize: int, crop: int, download: bool) -> None:
+        if not 1 <= crop <= resize:
+            raise ValueError(f"metric.{self.name}: crop={crop} must be at least 1 and at most resize={resize}")
+        super().__init__(model, download)
+        self.resize, self.crop = resize, crop
+
+    @property
+    def parameters(self) -> str:
+        return f"cosine of output and truth, {self.embedding}; {self.preparation}"
+
+    @property
+    def preparation(self) -> str:
+        """In words, what is done to a picture first."""
+        return f"shorter side {self.resize}, centre {self.crop}, PIL bicubic, mean {self.mean}, std {self.std}"
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """(N, D) of prepared pictures."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def embed_pictures(self, pictures_N3HW: Tensor) -> Tensor:
+        """Unit vectors (N, D) of uint8 pictures, on the CPU."""
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+        processor = CLIPImageProcessorPil(
+            size={"shortest_edge": self.resize},
+            crop_size={"height": self.crop, "width": self.crop},
+            image_mean=list(self.mean),
+            image_std=list(self.std),
+        )
+        pictures = [picture.permute(1, 2, 0).numpy() for picture in pictures_N3HW.cpu()]
+        pixels = processor(images=pictures, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
+        return F.normalize(self.embed(pixels.to(self.model.device)).float().cpu(), dim=-1)
+
+    def __call__(self, output: Tensor, truth: Tensor) -> Tensor:
+        """Scores (N,)."""
+        require_pictures(output, truth)
+        return (self.embed_pictures(output) * self.embed_pictures(truth)).sum(-1)
+
+
+def model_folder(source: str, key: str, download: bool) -> Path:
+    """The folder of a model: `source` itself, or the snapshot of the repository `source` in the Hugging Face cache.
+
+    Raises Unavailable at once, naming the config key, if it is neither; no network is asked unless `download`.
+    """
+    from huggingface_hub import snapshot_download
+
+    if Path(source).expanduser().is_dir():
+        return Path(source).expanduser()
+    try:
+        with without_bars():
+            return Path(snapshot_download(source, local_files_only=not download, allow_patterns=FILES))
+    except Exception as error:  # the hub raises a dozen unrelated types for "not there"
+        tried = f" and cannot be downloaded ({str(error).splitlines()[0]})" if download else ""
+        raise Unavailable(
+            f"'{source}' is no folder and not in the Hugging Face cache{tried}; "
+            f"download it with {key}.download=true, or set {key}.model=<folder>"
+        ) from error
+
+
+@lru_cache(maxsize=8)
+def load(architecture: str, folder: Path, **options: Any) -> nn.Module:
+    """A model of transformers by the name of its class, in fp32, on the accelerator if there is one.
+
+    Raises Unavailable if the folder does not hold all of its weights: transformers would draw the others at random.
+    """
+    import transformers
+
+    shown = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        with without_bars():
+            model, told = getattr(transformers, architecture).from_pretrained(
+                folder, local_files_only=True, output_loading_info=True, **options
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise Unavailable(f"{folder} holds no {architecture}: {str(error).splitlines()[0]}") from error
+    finally:
+        transformers.logging.set_verbosity(shown)
+    if missing := sorted(told["missing_keys"]):
+        raise Unavailable(
+            f"{folder} holds no whole {architecture}: {len(missing)} weights are missing, e.g. {missing[0]}"
+        )
+    return model.float().eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def require_prompts(output: Tensor, prompts: Sequence[str]) -> None:
+    """Refuse what would be compared by accident: a lone string, another number of prompts than of pictures."""
+    require_pictures(output, output)
+    if isinstance(prompts, str) or len(prompts) != len(output):
+        raise ValueError(f"{len(output)} outputs need as many prompts, got {prompts!r:.80}")
