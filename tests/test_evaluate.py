@@ -214,3 +214,15 @@ def test_pictures_in_files_are_the_pictures(tmp_path):
     (tmp_path / "wide.png").write_text("none")
     with pytest.raises(ValueError, match=r"wide\.png cannot be read"):
         PictureFiles([tmp_path / "wide.png"])[0:1]
+
+
+def test_a_run_is_told_what_to_do_in_the_words_of_its_training(tmp_path):
+    flux = ("backbone.config.num_single_layers=1", "backbone.config.axes_dims_rope=[4,6,6]")
+    train(small(tmp_path / "run", "+exp=visualcloze_fill", *flux, "trainer.max_steps=1"))
+    for words, told in (([], True), (["instruction@data.instruction=full"], False)):
+        out = tmp_path / f"told{told}"
+        more = ("bench=emoji_deblur", "evaluation.items=2", "data.limit=200", "solver.steps=1", kept_pictures(), *words)
+        assert command("evaluate.py", f"run={tmp_path / 'run'}", PIXELS, f"out={out}", *more) == 0
+        for record in lines(out / "manifest.jsonl"):
+            assert record["prompt"].startswith("1x2: ") == told and record["prompt"].endswith(record["caption"])
+            assert record["prompt"] != record["caption"] and not record["caption"].startswith("1x2: ")

@@ -45,6 +45,8 @@ def measure_run(given: Mapping[str, str], words: Sequence[str], config_dir: Path
     out = Path(given.get("out", run_dir / "evaluation" / given["bench"]))
     run_config = read_config(run_dir)
     config = bench_config(config_dir, given["bench"], words, out, run_config["data"].get("size"))
+    if config["data"].get("instruction", ...) is None:  # a model is told what to do in the words of its training
+        config["data"]["instruction"] = run_config["data"].get("instruction")
     if only == "false" and not (run_dir / "summary.json").is_file():
         raise ConfigError(f"{run_dir} is not finished: it has no summary.json; run_dir={run_dir} of run.py goes on")
     gallery, metrics = Gallery(out), {name: build(node) for name, node in config["metric"].items()}
@@ -145,11 +147,13 @@ def _draw_some(
     shown |= {slot.name: part.images[slot.name][:, -1] for slot in part.slots if slot.role == CONDITION}
     for i, row in enumerate(rows):
         said = {"key": part.keys[i], "task": part.tasks[i], "prompt": part.prompts[i], "subjects": part.subjects[i]}
+        said |= {"caption": part.captions[i]} if part.captions else {}  # of what has an instruction for its prompt
         gallery.add({"item": first + row, "image": image, "seed": seed, **said}, {n: x[i] for n, x in shown.items()})
 
 
 def _rows(batch: Batch, rows: list[int]) -> Batch:
-    lists = {key: [getattr(batch, key)[i] for i in rows] for key in ("prompts", "subjects", "tasks", "keys")}
+    lists = {key: getattr(batch, key) for key in ("prompts", "subjects", "tasks", "keys", "captions")}
+    lists = {key: [values[i] for i in rows] if values else values for key, values in lists.items()}
     return replace(batch, images={name: x[rows] for name, x in batch.images.items()}, **lists)
 
 
@@ -159,7 +163,7 @@ def results(
 ) -> dict[str, Any]:
     """The numbers of a gallery with their protocol and its hashes; writes the scores of single pictures."""
     records = gallery.ordered()
-    references = {"truth": gallery.pictures(TRUTH), "prompt": [record["prompt"] for record in records]}
+    references = {"truth": gallery.pictures(TRUTH), "prompt": [record.get("caption", record["prompt"]) for record in records]}
     output, ceiling = gallery.pictures(OUTPUT), gallery.pictures(CEILING)
     found = {name: measured(metric, output, ceiling, references) for name, metric in metrics.items()}
     each = {name: score.pop("each") for name, score in found.items()}
