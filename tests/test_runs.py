@@ -41,8 +41,8 @@ def disturb(pipeline) -> None:
 def test_every_experiment_leaves_a_whole_run_folder(exp, tmp_path):
     config = small(tmp_path, f"+exp={exp}", *BESIDE.get(("exp", exp), []))
     pipeline = train(config)
-    expected = {"config.yaml", "metrics.jsonl", "metrics.csv", "samples", "checkpoints", "export", "summary.json"}
-    assert {p.name for p in tmp_path.iterdir()} == expected
+    expected = {"config.yaml", "metrics.jsonl", "metrics.csv", "samples", "checkpoints", "export"}
+    assert {p.name for p in tmp_path.iterdir()} == expected | {"summary.json", "scores.jsonl"}
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
     for step in (1, 2):  # 2 samples side by side: prompt, then condition, output, truth at 3 times 32 pixels
         with Image.open(tmp_path / "samples" / f"step_{step:06d}.png") as grid:

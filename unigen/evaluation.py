@@ -24,10 +24,11 @@ CHUNK = 16
 def evaluate(
     pipeline: Pipeline, batches: Iterable[Batch], metrics: Mapping[str, Metric], seed: int
 ) -> dict[str, dict[str, Any]]:
-    """{metric: {value, low, high, better, items}} over the first target slot of every sample.
+    """{metric: {value, low, high, better, items, each}} over the first target slot of every sample.
 
     `low` is the no-condition bound: each output scored against another item's truth (or prompt), as a model that
     ignores its condition would score (None for a single sample). `high` is the truth after one pass through the codec.
+    `each` are the scores of the single items, in order.
     """
     outputs, truths, ceilings, prompts = [], [], [], []
     for batch in batches:
@@ -44,16 +45,19 @@ def bounded(
     metrics: Mapping[str, Metric], output: Tensor, ceiling: Tensor, references: Mapping[str, Tensor | list[str]]
 ) -> dict[str, dict[str, Any]]:
     """Each metric of uint8 (N, 3, H, W) outputs between its bounds, as in `evaluate`."""
-    return {
-        name: {
-            "value": _mean(metric, output, references[metric.against]),
-            "low": _mean(metric, output, _rolled(references[metric.against])) if len(output) > 1 else None,
-            "high": _mean(metric, ceiling, references[metric.against]),
+    found = {}
+    for name, metric in metrics.items():
+        reference = references[metric.against]
+        each = _each(metric, output, reference)
+        found[name] = {
+            "value": _mean(each),
+            "low": _mean(_each(metric, output, _rolled(reference))) if len(output) > 1 else None,
+            "high": _mean(_each(metric, ceiling, reference)),
             "better": metric.better,
             "items": len(output),
+            "each": each,
         }
-        for name, metric in metrics.items()
-    }
+    return found
 
 
 def through_codec(codec: Codec, pictures_N3HW: Tensor, device: torch.device) -> Tensor:
@@ -104,8 +108,12 @@ def _rolled(reference: Tensor | list[str]) -> Tensor | list[str]:
     return reference.roll(1, dims=0) if isinstance(reference, Tensor) else [*reference[-1:], *reference[:-1]]
 
 
-def _mean(metric: Metric, output: Tensor, reference: Tensor | list[str]) -> float | None:
-    """The mean score, taken over a few pictures at a time: some metrics need 100 times a picture's memory."""
+def _each(metric: Metric, output: Tensor, reference: Tensor | list[str]) -> list[float]:
+    """The scores, taken over a few pictures at a time: some metrics need 100 times a picture's memory."""
     parts = [slice(i, i + CHUNK) for i in range(0, len(output), CHUNK)]
-    value = float(torch.cat([metric(output[part], reference[part]) for part in parts]).double().mean())
-    return value if math.isfinite(value) else None
+    return [x for part in parts for x in metric(output[part], reference[part]).double().tolist()]
+
+
+def _mean(each: list[float]) -> float | None:
+    """None if a score is not finite: JSON has no infinity."""
+    return math.fsum(each) / len(each) if all(map(math.isfinite, each)) else None
