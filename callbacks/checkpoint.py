@@ -1,5 +1,6 @@
-"""last.ckpt: the state to go on from, at a fixed rhythm and at the end."""
+"""last.ckpt: the state to go on from, at a fixed rhythm and at the end; best.ckpt: that of the best validation."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,16 @@ import lightning as L
 class LastCheckpoint(L.Callback):
     """Saves `folder`/last.ckpt every `every` optimiser steps, and after the last one.
 
+    With `monitor`, the name of anything that is logged by the end of a validation (val/loss, val/loss_target), also
+    `folder`/best.ckpt whenever it is better than ever before; `mode` says whether "min" or "max" is better.
     Lightning's ModelCheckpoint leaves nothing behind for a run that is shorter than its rhythm.
     """
 
-    def __init__(self, folder: str, every: int) -> None:
-        self.path, self.every = Path(folder) / "last.ckpt", every
+    def __init__(self, folder: str, every: int, monitor: str | None = None, mode: str = "min") -> None:
+        if mode not in ("min", "max"):
+            raise ValueError(f"callback.checkpoint.mode is '{mode}'; legal are min, max")
+        self.folder, self.every, self.monitor, self.mode = Path(folder), every, monitor, mode
+        self.best: float | None = None
         self._saved = -1
 
     def on_train_batch_end(
@@ -22,10 +28,30 @@ class LastCheckpoint(L.Callback):
         if trainer.global_step and trainer.global_step % self.every == 0:
             self._save(trainer)
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.monitor is None or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        logged = trainer.callback_metrics
+        if self.monitor not in logged:
+            raise ValueError(
+                f"callback.checkpoint.monitor is '{self.monitor}', which is not logged; there are: "
+                f"{', '.join(sorted(logged))}"
+            )
+        value, sign = float(logged[self.monitor]), 1 if self.mode == "max" else -1
+        if math.isfinite(value) and (self.best is None or sign * value > sign * self.best):
+            self.best = value
+            trainer.save_checkpoint(self.folder / "best.ckpt")
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
 
     def _save(self, trainer: L.Trainer) -> None:
         if self._saved != trainer.global_step:
             self._saved = trainer.global_step
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.folder / "last.ckpt")

@@ -1,7 +1,12 @@
-"""Turn run folders into one table: `python experiments/report.py runs=<folder> [out=<folder>]`.
+"""Turn run folders into one report: `python experiments/report.py runs=<folder>` or `... table=<name>`.
 
-runs=  a run folder, a folder with runs at any depth, or a comma-separated list of either
-out=   where report.md and report.html go (default: the folder of `runs` if it is one, else the current one)
+runs=       a run folder, a folder with runs at any depth, or a comma-separated list of either
+table=      a published table (experiments/conf/table): its numbers beside ours; runs= defaults to ./runs, of which it
+            takes what belongs to the table
+reference=  the arm that differences are taken to (default: the last row of the table that has runs, or the first arm)
+out=        where report.md, report.tex, report.html and wandb_report.json go (default: the folder of `runs` if it is
+            one, else the current one; without runs=: runs/reports/<table>)
+publish=    true: publish the W&B report as well, where you are logged in
 """
 
 import sys
@@ -9,28 +14,25 @@ from pathlib import Path
 
 from unigen.arguments import parse
 
+TABLES = Path(__file__).resolve().parent / "conf" / "table"
+
 
 def main(words: list[str]) -> int:
     if {"-h", "--help"} & set(words):
         print(__doc__.strip())
         return 0
     try:
-        given = parse(words, legal=("runs", "out"), required=("runs",))
-        from unigen.files import write_text
-        from unigen.report import build_report, to_markdown
-        from unigen.report_html import to_html
+        given = parse(words, legal=("runs", "table", "reference", "out", "publish"), required=())
+        from unigen.report_commands import make_report
 
-        report = build_report(given["runs"])
-        out = Path(given.get("out") or (given["runs"] if Path(given["runs"]).is_dir() else "."))
-        write_text(out / "report.md", to_markdown(report, out))
-        write_text(out / "report.html", to_html(report))
+        report, lines = make_report(given, TABLES)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    from unigen.report import print_tables
+    from unigen.report_print import print_tables
 
     print_tables(report)
-    print(f"markdown: {out / 'report.md'}\nreport: {out / 'report.html'}")
+    print("\n".join(lines))
     return 0
 
 

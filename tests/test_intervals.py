@@ -3,10 +3,26 @@
 import math
 import random
 
+import numpy as np
 import pytest
 
-from unigen.intervals import Interval, Spread, critical, mean_interval, pooled, residual, resolution, resolvable
+from unigen.intervals import (
+    Interval,
+    Spread,
+    compare,
+    critical,
+    mean_interval,
+    pooled,
+    residual,
+    resolution,
+    resolvable,
+)
 from unigen.intervals import student_t as t
+
+
+def rows(*arms: list[float]) -> list[dict[int, float]]:
+    """Arms as {seed: number}, seeds counted from 0."""
+    return [dict(enumerate(arm)) for arm in arms]
 
 
 @pytest.mark.parametrize(
@@ -69,13 +85,45 @@ def test_the_pooled_spread_is_within_arms():
 
 
 def test_what_seeds_have_in_common_leaves_the_paired_spread():
-    additive = [[arm + seed for seed in (0.0, 5.0, 9.0)] for arm in (1.0, 2.0, 4.0)]
-    assert residual(additive) == Spread(pytest.approx(0, abs=1e-12), 4) and pooled(additive).sd > 4
+    additive = rows(*([arm + seed for seed in (0.0, 5.0, 9.0)] for arm in (1.0, 2.0, 4.0)))
+    assert residual(additive) == Spread(pytest.approx(0, abs=1e-12), 4)
+    assert pooled([list(arm.values()) for arm in additive]).sd > 4
     # by hand: means of rows 2 and 3, of columns 1.5 and 3.5; residuals ±0.5, so s² = 4 · 0.25 / 1
-    assert residual([[1.5, 2.5], [1.5, 4.5]]) == Spread(pytest.approx(1.0), 1)
-    assert residual([[1.0, 2.0]]) is None and residual([[1.0], [2.0]]) is None
-    with pytest.raises(ValueError):
-        residual([[1.0, 2.0], [1.0]])
+    assert residual(rows([1.5, 2.5], [1.5, 4.5])) == Spread(pytest.approx(1.0), 1)
+    assert residual(rows([1.0, 2.0])) is None and residual(rows([1.0], [2.0])) is None
+
+
+def test_an_arm_that_lacks_a_seed_is_fitted_by_least_squares():
+    """Against numpy's solution of the same model, which shares no code; and the formula of a whole table is another."""
+    table = rows([0.1, 0.9, 0.4], [0.3, 0.8, 0.7], [0.2, 1.4, 0.1])
+    del table[0][2], table[2][0]
+    cells = [(a, s, x) for a, arm in enumerate(table) for s, x in arm.items()]
+    design = np.array([[a == i for i in range(3)] + [s == j for j in range(3)] for a, s, _ in cells], dtype=float)
+    values = np.array([x for *_, x in cells])
+    left = values - design @ np.linalg.lstsq(design, values)[0]
+    found = residual(table)
+    assert found == Spread(
+        pytest.approx(math.sqrt(left @ left / found.df)), len(values) - np.linalg.matrix_rank(design)
+    )
+    assert found.df == 2
+    assert residual([{0: 1.0, 1: 2.0}, {0: 3.0, 1: 5.0}, {7: 1.0, 8: 2.0}]).df == 1, "another group adds nothing"
+    assert residual([{0: 1.0, 1: 2.0}, {1: 3.0, 2: 5.0}]) is None, "one shared seed fits anything"
+
+
+def test_two_arms_are_compared_over_the_seeds_that_both_have():
+    whole = [{0: 0.1, 1: 0.5, 2: 0.9}, {0: 0.2, 1: 0.7, 2: 1.0}, {0: 0.0, 1: 0.4, 2: 0.9}]
+    found = compare(whole[0], whole[1], resolution(whole))
+    assert (found.shared, found.difference) == (3, pytest.approx(-0.4 / 3)) and found.means == pytest.approx(-0.4 / 3)
+    assert found.paired_limit == pytest.approx(resolvable(residual(whole), 3, 3)) and found.resolved
+    short = [whole[0], {0: 0.2, 1: 0.7}, whole[2]]
+    found, other = compare(short[0], short[1], resolution(short)), compare(short[0], short[2], resolution(short))
+    assert (found.shared, found.difference) == (2, pytest.approx(-0.15)) and found.means == pytest.approx(0.05)
+    assert other.shared == 3 and found.limit == pytest.approx(resolvable(residual(short), 2, 2))
+    assert found.limit > other.limit
+    apart = [whole[0], {2: 0.9, 3: 0.2}]
+    found = compare(*apart, resolution(apart))
+    assert (found.shared, found.paired, found.paired_limit) == (1, None, None) and found.difference == found.means
+    assert compare({0: 1.0}, {0: 2.0}, resolution([{0: 1.0}, {0: 2.0}])).resolved is None
 
 
 def test_two_arms_paired_are_the_paired_t_test():
@@ -83,8 +131,8 @@ def test_two_arms_paired_are_the_paired_t_test():
     a, b = [0.1, 0.5, 0.9], [0.2, 0.55, 1.05]
     differences = [y - x for x, y in zip(a, b, strict=True)]
     half = mean_interval(differences).half
-    assert resolvable(residual([a, b]), 3, 3) == pytest.approx(half)
-    assert resolvable(residual([a, [b[1], b[0], b[2]]]), 3, 3) != pytest.approx(half, rel=0.1)
+    assert resolvable(residual(rows(a, b)), 3, 3) == pytest.approx(half)
+    assert resolvable(residual(rows(a, [b[1], b[0], b[2]])), 3, 3) != pytest.approx(half, rel=0.1)
 
 
 def test_pairing_needs_the_same_seeds():

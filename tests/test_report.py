@@ -13,11 +13,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unigen import report as module
 from unigen import report_tables
 from unigen.files import write_text as write_atomically
-from unigen.report import Report, Table, build_report, print_tables, to_markdown
-from unigen.report_html import read_curves, smoothed, ticks, to_html
+from unigen.report import Report, build_report
+from unigen.report_curves import read_curves, smoothed, ticks
+from unigen.report_html import to_html
+from unigen.report_latex import to_latex
+from unigen.report_print import print_tables, to_markdown
+from unigen.report_runs import find_runs
+from unigen.report_tables import Table
+from unigen.report_wandb import available
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -116,6 +121,9 @@ def test_an_arm_that_lacks_a_seed_or_a_number_says_so(tmp_path):
     make_run(tmp_path / "2", name="b", metrics={})
     report = build_report(str(tmp_path))
     assert column(report, "canny_f1 ↑") == ["0.300 (n=1)", "–"]
+    root = tmp_path.name
+    assert f"canny_f1 is absent: the run says NaN and no reason ({root}/1)." in notes(report)
+    assert f"no metrics at all ({root}/2)." in notes(report) and f"({root}/0" not in notes(report)
     assert [row[2].text for row in table(report, "Runs").rows] == ["0.3", "NaN", "–"]
 
 
@@ -256,12 +264,12 @@ def test_folders_inside_a_run_are_not_runs_and_lists_do_not_count_twice(tmp_path
     (run / "other" / "config.yaml").write_text("a: 1")
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb" / "config.yaml").write_text("a: 1")
-    assert len(module.find_runs(f"{tmp_path}, {run}")) == 1
+    assert len(find_runs(f"{tmp_path}, {run}")) == 1
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "config.yaml").write_text("a: 1")
-    assert len(module.find_runs(str(tmp_path))) == 2
+    assert len(find_runs(str(tmp_path))) == 2
     comma = make_run(tmp_path / "exp=a,seed=0")  # as Hydra names the folders of a sweep
-    assert module.find_runs(str(comma)) == [comma.resolve()]
+    assert find_runs(str(comma)) == [comma.resolve()]
 
 
 EVIL = '<script>alert("1")</script>|`x`\n\x1b[31m & *b* [l](http://e)'
@@ -322,15 +330,17 @@ def test_grids_show_one_seed_and_the_newest_picture(tmp_path):
     make_run(tmp_path / "c2", "c", 2)
     make_run(tmp_path / "d1", "d", 1, grids=())
     report = build_report(str(tmp_path))
-    assert [caption for caption, _ in report.grids] == [
+    assert [(grids.seed, grids.without) for grids in report.grids] == [(1, ["c", "d"]), (2, ["a", "b", "d"])]
+    pictures = [picture for grids in report.grids for picture in grids.pictures]
+    assert [caption for caption, _ in pictures] == [
         *("a · seed 1 · step 1,000", "b · seed 1 · step 10", "c · seed 2 · step 3,000")
     ]
     html, markdown = to_html(report), to_markdown(report, tmp_path / "elsewhere")
-    for _, path in report.grids:
+    for _, path in pictures:
         assert base64.b64encode(path.read_bytes()).decode() in html
         assert f"(../{path.relative_to(tmp_path)})" in markdown
     assert base64.b64encode(PNG + b"step_000500").decode() not in html
-    report.grids[0][1].write_bytes(b"half a pict")
+    pictures[0][1].write_bytes(b"half a pict")
     html = to_html(report)
     assert "step_001000.png is not a readable PNG" in html and html.count("<img") == 2
 
@@ -350,13 +360,13 @@ def test_curves_take_the_last_line_of_a_step_and_survive_half_lines(tmp_path):
     lines += ['{"step": 20, "train/loss": 4, "val/loss": NaN}', '{"step": 30, "train/loss": 3']
     (run / "metrics.jsonl").write_text("\n".join(lines))
     report = build_report(str(tmp_path))
-    assert read_curves(report.arms[0].runs[0]) == {"train/loss": [(10, 9.0), (20, 4.0)], "val/loss": []}
+    assert read_curves(report.arms[0].runs[0]) == {"train/loss": [(10, 9.0), (20, 4.0)]}
     page = to_html(report)
     assert page.count('<path class="arm0"') == 1 and page.count('<circle class="arm0"') == 0
     (run / "metrics.jsonl").write_text('{"step": 20, "val/loss": 4}')
     assert to_html(build_report(str(tmp_path))).count('<circle class="arm0"') == 1, "one point has no line to draw"
     (run / "metrics.jsonl").unlink()
-    assert "Loss curves" not in to_html(build_report(str(tmp_path)))
+    assert "<h2>Curves" not in to_html(build_report(str(tmp_path)))
 
 
 def test_smoothing_is_a_centred_mean_and_a_share_of_nought_is_none():
@@ -397,9 +407,9 @@ def entry():
     [
         (["run=x"], "unknown key 'run' (did you mean 'runs'?)"),
         (["ouput=x"], "unknown key 'ouput' (did you mean 'out'?)"),
-        (["zzz=x"], "unknown key 'zzz' (known keys: runs, out)"),
+        (["zzz=x"], "unknown key 'zzz' (known keys: runs, table, reference, out, publish)"),
         (["folder"], "'folder' is not key=value"),
-        ([], "say runs=<...>"),
+        ([], "say runs=<folder> or table=<name>"),
         (["runs={tmp}/nowhere"], "there is no folder"),
         (["runs={tmp}"], "no run in"),
         (["runs={tmp}/sweep", "out={tmp}/file"], "file"),
@@ -415,7 +425,10 @@ def test_bad_input_is_one_sentence_and_exit_code_1(tmp_path, entry, capsys, word
     assert sentence in printed.err
 
 
-def test_the_command_writes_both_forms_and_ends_with_the_path(tmp_path, entry, capsys, monkeypatch):
+FORMS = ["report.html", "report.md", "report.tex"] + ["wandb_report.json"] * available()
+
+
+def test_the_command_writes_every_form_and_ends_with_the_path(tmp_path, entry, capsys, monkeypatch):
     run = make_run(tmp_path / "sweep" / "0")
     assert entry([f"runs={tmp_path / 'sweep'}"]) == 0
     out = capsys.readouterr().out
@@ -424,7 +437,7 @@ def test_the_command_writes_both_forms_and_ends_with_the_path(tmp_path, entry, c
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert entry([f"runs={run},{tmp_path / 'sweep'}"]) == 0
-    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == ["report.html", "report.md"]
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == FORMS
     assert entry([f"runs={run}", f"out={tmp_path / 'made' / 'on demand'}"]) == 0
     assert (tmp_path / "made" / "on demand" / "report.html").exists() and not (run / "report.html").exists()
 
@@ -433,7 +446,7 @@ def test_help_is_quick_and_reading_needs_no_torch():
     start = time.perf_counter()
     result = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, check=True)
     assert "runs=<folder>" in result.stdout and time.perf_counter() - start < 1.0
-    code = "import sys, unigen.report, unigen.report_html; print([m for m in ('torch', 'json') if m in sys.modules])"
+    code = "import sys, unigen.report_commands; print([m for m in ('torch', 'json') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "['json']"
 
 
@@ -448,5 +461,5 @@ def test_a_thousand_runs_are_one_report(tmp_path):
         (folder / "summary.json").write_text(json.dumps(summary | {"seed": i % 2}))
         (folder / "metrics.jsonl").write_text(log)
     report = build_report(str(tmp_path / "sweep"))
-    pages = to_markdown(report, tmp_path), to_html(report)
+    pages = to_markdown(report, tmp_path), to_html(report), to_latex(report)
     assert len(report.arms) == 500 and all("a (width=499)" in page.replace("\\", "") for page in pages)

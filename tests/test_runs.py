@@ -51,8 +51,8 @@ def test_every_experiment_leaves_a_whole_run_folder(exp, tmp_path):
     flux = "axes_dims_rope" in composed(f"+exp={exp}")["backbone"]["config"]
     config = small(tmp_path, f"+exp={exp}", *(FLUX if flux else []))
     pipeline = train(config)
-    expected = {"config.yaml", "metrics.jsonl", "metrics.csv", "samples", "checkpoints", "export", "summary.json"}
-    assert {p.name for p in tmp_path.iterdir()} == expected
+    expected = {"config.yaml", "metrics.jsonl", "metrics.csv", "samples", "checkpoints", "export"}
+    assert {p.name for p in tmp_path.iterdir()} == expected | {"summary.json", "scores.jsonl"}
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
     for step in (1, 2):  # 2 samples side by side
         with Image.open(tmp_path / "samples" / f"step_{step:06d}.png") as grid:

@@ -163,7 +163,10 @@ def results(
 ) -> dict[str, Any]:
     """The numbers of a gallery with their protocol and its hashes; writes the scores of single pictures."""
     records = gallery.ordered()
-    references = {"truth": gallery.pictures(TRUTH), "prompt": [record.get("caption", record["prompt"]) for record in records]}
+    references = {
+        "truth": gallery.pictures(TRUTH),
+        "prompt": [record.get("caption", record["prompt"]) for record in records],
+    }
     output, ceiling = gallery.pictures(OUTPUT), gallery.pictures(CEILING)
     found = {name: measured(metric, output, ceiling, references) for name, metric in metrics.items()}
     each = {name: score.pop("each") for name, score in found.items()}

@@ -23,10 +23,11 @@ from unigen.weights import Unavailable
 def evaluate(
     pipeline: Pipeline, batches: Iterable[Batch], metrics: Mapping[str, Metric], seed: int
 ) -> dict[str, dict[str, Any]]:
-    """{metric: {value, low, high, better, items}} over the first target slot of every sample.
+    """{metric: {value, low, high, better, items, each}} over the first target slot of every sample.
 
     `low` is the no-condition bound: each output scored against another item's truth (or prompt), as a model that
     ignores its condition would score (None for a single sample). `high` is the truth after one pass through the codec.
+    `each` are the scores of the single items, in order.
     """
     outputs, truths, ceilings, prompts = [], [], [], []
     for batch in batches:
@@ -42,9 +43,8 @@ def evaluate(
 def bounded(
     metrics: Mapping[str, Metric], output: Pictures, ceiling: Pictures, references: Mapping[str, Pictures | list[str]]
 ) -> dict[str, dict[str, Any]]:
-    """Each metric between its bounds, as in `evaluate`, without the scores of single pictures (`measured` has them)."""
-    scores = {name: measured(metric, output, ceiling, references) for name, metric in metrics.items()}
-    return {name: {key: x for key, x in score.items() if key != "each"} for name, score in scores.items()}
+    """Each metric between its bounds, as in `evaluate`."""
+    return {name: measured(metric, output, ceiling, references) for name, metric in metrics.items()}
 
 
 def measured(

@@ -12,6 +12,7 @@ from functools import cache
 from typing import NamedTuple
 
 LEVEL = 0.95
+SWEEPS = 1000  # of the fit that takes arms and seeds out of an incomplete table
 
 
 class Interval(NamedTuple):
@@ -30,14 +31,14 @@ class Spread(NamedTuple):
 
 
 class Resolution(NamedTuple):
-    """The spreads that differences between arms are measured against; `paired` only if all arms have the same seeds."""
+    """The spreads that differences between arms are measured against; `paired` only if arms share seeds."""
 
     unpaired: Spread | None
     paired: Spread | None
 
     @property
     def spread(self) -> Spread | None:
-        """The one that decides, by the design and not by the outcome: paired wherever it exists."""
+        """The one that decides for arms that share seeds, by the design and not by the outcome."""
         return self.paired or self.unpaired
 
 
@@ -95,29 +96,89 @@ def pooled(samples: Sequence[Sequence[float]]) -> Spread | None:
     return Spread(math.sqrt(squares / df), df) if df else None
 
 
-def residual(rows: Sequence[Sequence[float]]) -> Spread | None:
-    """s² = Σ_as (x_as - x_a. - x_.s + x_..)² / df, df = (arms - 1)(seeds - 1): what arm and seed do not explain.
+def residual(samples: Sequence[Mapping[int, float]]) -> Spread | None:
+    """What arm and seed do not explain, of arms as {seed: number}; an arm may lack a seed.
 
-    One row an arm, one column a seed. None without a degree of freedom.
-
-    Raises:
-        ValueError: rows of different lengths.
+    s² = Σ (x_as - m_as)² / df, where m_as = a_a + b_s is fitted by least squares. df = numbers - arms - seeds + groups;
+    a group is the arms that are joined by shared seeds. Where all arms have all seeds, m_as = x_a. + x_.s - x_.. and
+    df = (arms - 1)(seeds - 1). None without a degree of freedom.
     """
-    arms, seeds = [statistics.fmean(row) for row in rows], [statistics.fmean(x) for x in zip(*rows, strict=True)]
-    df = (len(arms) - 1) * (len(seeds) - 1)
+    left = [dict(arm) for arm in samples if arm]
+    seeds = sorted({seed for arm in left for seed in arm})
+    df = sum(map(len, left)) - len(left) - len(seeds) + groups(left)
     if df < 1:
         return None
-    whole = statistics.fmean(arms)
-    squares = sum((x - arms[a] - seeds[s] + whole) ** 2 for a, row in enumerate(rows) for s, x in enumerate(row))
-    return Spread(math.sqrt(squares / df), df)
+    scale = max(abs(x) for arm in left for x in arm.values())
+    cells = [[(arm, seed) for seed in arm] for arm in left]
+    cells += [[(arm, seed) for arm in left if seed in arm] for seed in seeds]
+    for _ in range(SWEEPS):  # alternating projections; the first sweep is exact where nothing is missing
+        if max(map(_centre, cells)) <= 1e-13 * scale:
+            break
+    return Spread(math.sqrt(sum(x * x for arm in left for x in arm.values()) / df), df)
+
+
+def groups(samples: Sequence[Mapping[int, float]]) -> int:
+    """How many sets of arms there are that share no seed with one another, directly or through others."""
+    found: list[set[int]] = []
+    for arm in samples:
+        apart = [group for group in found if group.isdisjoint(arm)]
+        found = [*apart, set(arm).union(*(group for group in found if group not in apart))]
+    return len(found)
+
+
+def _centre(cells: Sequence[tuple[dict[int, float], int]]) -> float:
+    """Takes the mean of some numbers off each of them; returns how much it was."""
+    mean = statistics.fmean(arm[seed] for arm, seed in cells)
+    for arm, seed in cells:
+        arm[seed] -= mean
+    return abs(mean)
 
 
 def resolution(samples: Sequence[Mapping[int, float]]) -> Resolution:
     """The spreads of arms given as {seed: number}. Arms without a number do not count."""
     arms = [arm for arm in samples if arm]
-    same = len({frozenset(arm) for arm in arms}) == 1
-    paired = residual([[arm[seed] for seed in sorted(arm)] for arm in arms]) if same else None
-    return Resolution(pooled([list(arm.values()) for arm in arms]), paired)
+    return Resolution(pooled([list(arm.values()) for arm in arms]), residual(arms))
+
+
+class Comparison(NamedTuple):
+    """Two arms, first minus second: the means' difference and its limit; the same over the `shared` seeds of both.
+
+    `paired` is None where the two share fewer than two seeds, each limit where there is no spread to measure with.
+    """
+
+    means: float
+    unpaired: float | None
+    paired: float | None
+    paired_limit: float | None
+    shared: int
+
+    @property
+    def difference(self) -> float:
+        """By the design and not by the outcome: over the shared seeds wherever those can be compared."""
+        return self.means if self.paired_limit is None else self.paired
+
+    @property
+    def limit(self) -> float | None:
+        return self.unpaired if self.paired_limit is None else self.paired_limit
+
+    @property
+    def resolved(self) -> bool | None:
+        """Whether the difference is beyond its limit; None where one seed does not tell."""
+        return None if self.limit is None else abs(self.difference) > self.limit
+
+
+def compare(first: Mapping[int, float], second: Mapping[int, float], spreads: Resolution) -> Comparison:
+    """Two arms as {seed: number}, each with one seed or more, measured against the spreads of all arms."""
+    shared = sorted(set(first) & set(second))
+    paired = statistics.fmean(first[s] - second[s] for s in shared) if len(shared) > 1 else None
+    able = paired is not None and spreads.paired is not None
+    return Comparison(
+        statistics.fmean(first.values()) - statistics.fmean(second.values()),
+        resolvable(spreads.unpaired, len(first), len(second)) if spreads.unpaired else None,
+        paired,
+        resolvable(spreads.paired, len(shared), len(shared)) if able else None,
+        len(shared),
+    )
 
 
 def resolvable(spread: Spread, n: int, m: int) -> float:

@@ -85,6 +85,25 @@ def sweeper_params(hydra: object) -> dict:
     return hydra if isinstance(hydra, dict) else {}
 
 
+def one_table(files: Sequence[ResultDefault], words: Sequence[Override]) -> None:
+    """Passes if a line runs no published table, or one table with experiments to run.
+
+    Raises:
+        ConfigError: the second of two tables would replace the first one's arms; or a table of published numbers alone.
+    """
+    tables = [default.config_path for default in files if default.config_path.startswith("table/")]
+    names = [path.removeprefix("table/") for path in tables]
+    if len(tables) > 1:
+        raise ConfigError(
+            f"+table=[{','.join(names)}] would run the arms of {names[-1]} alone; run one table at a time"
+        )
+    if tables and all(word.key_or_group != "exp" for word in words):
+        raise ConfigError(
+            f"{tables[0]}.yaml holds published numbers and names no experiment to run; see them with "
+            f"experiments/report.py table={names[0]}, or choose experiments with +exp=..."
+        )
+
+
 def combinations(tree: Tree, choices: Sequence[Override], places: Places) -> list[list[str]]:
     """Every combination of group choices; beyond MOST_JOBS every choice once, beside the first of the others."""
     columns = []

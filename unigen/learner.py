@@ -45,7 +45,8 @@ class Learner(L.LightningModule):
     def measure(self, data: Any, config: Mapping[str, Any]) -> dict[str, Any]:
         """{"metrics": {name: {value, low, high, better, items}}, "bounds": {...}, "protocol": {...}} on the test split.
 
-        `bounds` says in a word or two what `low` and `high` are.
+        `bounds` says in a word or two what `low` and `high` are. A metric may hold `each`, the scores of the single
+        items in order, which go into scores.jsonl.
         """
         raise NotImplementedError
 

@@ -13,7 +13,8 @@ from unigen.preview import DRAWS, Preview, preview, signature
 from unigen.preview_graph import choices_table, graph_tables
 from unigen.preview_html import graph_page, page
 from unigen.preview_tables import buckets_table, tasks_table
-from unigen.report import Report, print_tables
+from unigen.report import Report
+from unigen.report_print import print_tables
 from unigen.report_tables import Table
 from unigen.training import quiet
 

@@ -1,65 +1,58 @@
-"""The ablation report: run folders in, one `Report` of plain tables out; Markdown, HTML and terminal all print that."""
+"""The ablation report: run folders in, one `Report` of plain tables out; every form of it prints that."""
 
 import os
-import re
 import statistics
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
-import rich.box
-import rich.table
-from rich.console import Console
-from rich.text import Text
-
-from unigen.intervals import resolution, resolvable
-from unigen.report_published import published
-from unigen.report_runs import (
+from unigen.intervals import compare, resolution
+from unigen.report_arms import (
     Arm,
-    Get,
+    Grids,
+    apart_by_card,
     by_seed,
-    cleaned,
     differing,
-    find_runs,
     group_arms,
     incomparable,
-    last_step,
     metric_directions,
-    number,
     over_seeds,
     pick_grids,
+    reasons,
+)
+from unigen.report_bootstrap import bootstrap_table, reference_arm
+from unigen.report_costs import FACTS
+from unigen.report_published import published
+from unigen.report_runs import (
+    PaperTable,
+    Run,
+    cleaned,
+    find_runs,
+    last_step,
+    number,
     read_run,
     shown,
+    table_name,
 )
 from unigen.report_tables import ARROWS, Cell, Table, footnotes
 
 
 class Report(NamedTuple):
-    """Everything that a form prints: tables in order (results first), arms for the curves, (caption, PNG) grids."""
+    """Everything that a form prints: tables in order (results first), arms for the curves, and sample grids."""
 
     title: str
     tables: list[Table]
     arms: list[Arm]
-    grids: list[tuple[str, Path]]
+    grids: list[Grids]
 
 
 # tables --------------------------------------------------------------------------------------------------------------
 
-Show = Callable[[float], str]
 BOUNDS = {"low": "no-condition bound", "high": "truth through the codec"}
-FACTS: tuple[tuple[str, Get, Show], ...] = (
-    ("steps", lambda s: s["steps"], "{:,.0f}".format),
-    ("samples seen", lambda s: s.get("samples_seen"), "{:,.0f}".format),
-    ("trained", lambda s: s["parameters"].get("trained"), lambda value: f"{value / 1e6:,.2f} M"),
-    ("minutes", lambda s: s.get("seconds"), lambda value: f"{value / 60:,.1f}"),
-    ("samples/s", lambda s: s["throughput"].get("samples_per_s"), "{:,.1f}".format),
-)
 
 
 def clear_best(samples: dict[int, dict[int, float]], better: str) -> int | None:
-    """Of arms as {seed: number}, the one that leads every other by more than can be chance (`intervals.resolvable`).
+    """Of arms as {seed: number}, the one that leads every other by more than can be chance (`intervals.compare`).
 
     None if there is none, or if any arm has only one seed.
     """
@@ -67,9 +60,9 @@ def clear_best(samples: dict[int, dict[int, float]], better: str) -> int | None:
         return None
     means = {i: statistics.fmean(sample.values()) for i, sample in samples.items()}
     best, *others = sorted(means, key=means.get, reverse=better == "higher")
-    spread = resolution(list(samples.values())).spread
-    limits = {i: resolvable(spread, len(samples[best]), len(samples[i])) for i in others}
-    return best if all(abs(means[best] - means[i]) > limits[i] for i in others) else None
+    spreads, sign = resolution(list(samples.values())), 1 if better == "higher" else -1
+    found = [compare(samples[best], samples[i], spreads) for i in others]
+    return best if all(pair.resolved and sign * pair.difference > 0 for pair in found) else None
 
 
 def metric_column(name: str, better: str, arms: list[Arm], flagged: dict[int, str]) -> list[Cell]:
@@ -108,12 +101,13 @@ def result_table(arms: list[Arm]) -> Table:
         columns.append(metric_column(name, better, arms, flagged))
     for title, get, show in FACTS:
         stats = [over_seeds(arm, get) for arm in arms]
-        header.append(title)
-        columns.append([*(Cell(show(s.mean), s.mean) if s else Cell("–") for s in stats), Cell(""), Cell("")])
+        if any(stats):
+            header.append(title)
+            columns.append([*(Cell(show(s.mean), s.mean) if s else Cell("–") for s in stats), Cell(""), Cell("")])
     rows = [list(row) for row in zip(*columns, strict=True)]
     foot = [row for row in rows[len(arms) :] if any(cell.sort is not None for cell in row)]
     marked = any(cell.bold for row in rows for cell in row)
-    notes += reading_notes(arms, marked) + protocols(arms)
+    notes += reading_notes(arms, marked) + reasons(arms) + protocols(arms)
     return Table("Results", header, rows[: len(arms)], foot, notes, terminal=True)
 
 
@@ -126,8 +120,8 @@ def reading_notes(arms: list[Arm], marked: bool) -> list[str]:
     elif marked:
         notes.append(
             "Bold: the best of the comparable arms, where it leads each other by more than t(0.975, df) · s · √(1/n + "
-            "1/m); s pooled within arms, or the residual of arm + seed where all arms have the same seeds. 95 % each, "
-            "not corrected for their number."
+            "1/m); s pooled within arms, or, over the seeds that both have where those are two or more, the residual "
+            "of arm + seed. 95 % each, not corrected for their number."
         )
     elif len(arms) > 1:
         notes.append("Nothing is marked as best: no lead is larger than the spread over seeds explains (95 %).")
@@ -171,79 +165,69 @@ def run_table(arms: list[Arm]) -> Table:
     return Table("Runs", ["arm", "seed", *metrics, "folder"], rows, [], [])
 
 
-def build_report(runs: str) -> Report:
-    """Read every run under `runs` (a folder or a comma-separated list). Raises ValueError if there is none."""
-    paths = find_runs(runs)
-    root = Path(os.path.commonpath(paths))
-    finished, skipped = [], []
+# all of it -----------------------------------------------------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """What lies under the folders of a report: finished runs, rows for those that are not, and names left out."""
+
+    runs: list[Run]
+    missing: list[list[Cell]]
+    others: Counter[str]
+
+
+def read_all(paths: list[Path], table: PaperTable | None) -> Found:
+    """Read every run; under a `table`, runs that are none of its arms only count."""
+    found = Found([], [], Counter())
+    root = Path(os.path.commonpath(paths)) if paths else Path()
     for path in paths:
         folder = cleaned(os.path.relpath(path, root.parent))
         try:
-            finished.append(read_run(path, folder))
+            run = read_run(path, folder)
+            name, own = run.summary["name"], run.table.name if run.table else ""
         except ValueError as error:
-            skipped.append([Cell(folder), Cell(str(error)), Cell(last_step(path / "metrics.jsonl"))])
-    arms = group_arms(finished)
-    missing = Table("Not in the table", ["run", "reason", "last step"], skipped, [], [], terminal=True)
-    tables = [result_table(arms), missing, *published(arms), config_table(arms), run_table(arms)]
-    return Report(cleaned(root.name), [table for table in tables if table.rows], arms, pick_grids(arms))
+            run, reason = None, str(error)
+            name, own = table_name(path)
+        if table is not None and name and own != table.name and name not in table.order:
+            found.others[name] += 1
+        elif run is None:
+            found.missing.append([Cell(folder), Cell(reason), Cell(last_step(path / "metrics.jsonl"))])
+        else:
+            found.runs.append(run._replace(table=table or run.table))
+    return found
 
 
-# printing ------------------------------------------------------------------------------------------------------------
+def build_report(runs: str | None, table: PaperTable | None = None, reference: str | None = None) -> Report:
+    """Read every run under `runs` (a folder or a comma-separated list; None for none).
+
+    Under a published `table` the runs are those of its arms, and there may be none. `reference` names the arm that
+    differences are taken to (`report_bootstrap.reference_arm`).
+
+    Raises:
+        ValueError: no run and no table, a folder that does not exist, or a reference that is no arm.
+    """
+    paths = find_runs(runs) if runs is not None else []
+    found = read_all(paths, table)
+    several, cards = apart_by_card(found.runs)
+    arms = group_arms(several)
+    compared = reference_arm(arms, table.order if table else own_order(arms), reference)
+    results = result_table(arms)
+    results.notes[:0] = cards
+    intervals = bootstrap_table(arms, compared)
+    if arms and not intervals.rows:
+        results.notes.append("No intervals over items: no run here has a usable scores.jsonl.")
+    missing = Table("Not in the table", ["run", "reason", "last step"], found.missing, [], [], terminal=True)
+    tables = [results, missing, intervals, *published(arms, table)]
+    tables += [config_table(arms), run_table(arms)]
+    shown_tables = [each for each in tables if each.rows]
+    if found.others and shown_tables:
+        names = ", ".join(f"{name} ({count})" for name, count in found.others.items())
+        shown_tables[0].notes.append(f"Runs here that are no arms of this table: {names}.")
+    title = table.title if table else cleaned(Path(os.path.commonpath(paths)).name)
+    return Report(title, shown_tables, arms, pick_grids(arms))
 
 
-def markdown_text(text: str) -> str:
-    """`text` with everything escaped that Markdown or its HTML would interpret."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*\[\]|~]|\b_|_\b)", r"\\\1", text)
-
-
-def to_markdown(report: Report, out: Path) -> str:
-    """The tables, and the grids as links relative to the folder `out`."""
-    lines = [f"# Ablation report: {markdown_text(report.title)}", ""]
-
-    def add(cells: list[str]) -> None:
-        lines.append(f"| {' | '.join(cells)} |")
-
-    for table in report.tables:
-        lines += [f"## {markdown_text(table.title)}", ""]
-        add([markdown_text(text) for text in table.header])
-        add(["---", *["---" if table.words else "---:"] * (len(table.header) - 1)])
-        for row in table.rows + table.foot:
-            add([f"**{markdown_text(cell.text)}**" if cell.bold else markdown_text(cell.text) for cell in row])
-        lines += ["", *(f"- {markdown_text(note)}" for note in table.notes), ""]
-    if report.grids:
-        lines += ["## Samples", ""]
-    for start in range(0, len(report.grids), 4):
-        four = [(markdown_text(caption), path) for caption, path in report.grids[start : start + 4]]
-        add([caption for caption, _ in four])
-        add(["---"] * len(four))
-        add([f"![{text}]({quote(os.fsencode(os.path.relpath(path, out.resolve())))})" for text, path in four])
-        lines.append("")
-    return "\n".join(lines)
-
-
-def print_tables(report: Report) -> None:
-    """What matters most, in the terminal. A narrow one loses columns from the right, and says so; a pipe gets lines as
-    long as the table needs."""
-    console = Console() if Console().is_terminal else Console(width=10_000)
-    endless = console.options.update(max_width=10_000)
-    for table in report.tables:
-        if table.terminal:
-            counts = [len(table.header)] if table.words else range(1, len(table.header) + 1)
-            widths = {n: console.measure(terminal_table(table, n), options=endless).maximum for n in counts}
-            columns = max((n for n, width in widths.items() if width <= console.width), default=min(widths))
-            console.print(terminal_table(table, columns))
-            hidden = table.header[columns:]
-            for note in table.notes + ([f"Too narrow for {', '.join(hidden)}: see the report."] if hidden else []):
-                console.print(Text(note))
-            console.print()
-
-
-def terminal_table(table: Table, columns: int) -> rich.table.Table:
-    """The first `columns` columns; those of a table of numbers are never folded."""
-    grid = rich.table.Table(title=table.title, title_justify="left", box=rich.box.SIMPLE_HEAD)
-    for i, text in enumerate(table.header[:columns]):
-        grid.add_column(Text(text), justify="right" if i and not table.words else "left", no_wrap=not table.words)
-    for row in table.rows + table.foot:
-        grid.add_row(*(Text(cell.text, style="bold" if cell.bold else "") for cell in row[:columns]))
-    return grid
+def own_order(arms: list[Arm]) -> list[str]:
+    """The rows of the published table that all runs belong to, if there is one."""
+    tables = {run.table.name: run.table.order for arm in arms for run in arm.runs if run.table}
+    return next(iter(tables.values())) if len(tables) == 1 else []

@@ -1,14 +1,10 @@
-"""Run folders in, arms out: what the ablation report reads. Nothing found in a run folder is fatal.
+"""Run folders in, runs out: what the ablation report reads. Nothing found in a run folder is fatal."""
 
-An *arm* is the runs of one name and configuration that differ in nothing but the seed.
-"""
-
+import difflib
 import json
 import math
 import os
 import re
-import statistics
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,12 +23,18 @@ Get = Callable[[dict[str, Any]], object]  # from a summary
 
 
 class PaperTable(NamedTuple):
-    """The published table that a run belongs to: arms as the paper lists them, {published column: our metric}."""
+    """A published table: its rows as the paper lists them, {published column: our metric}, {row: {column: number}}.
+
+    A row that runs here bears the name of its experiment. A column that nothing of ours answers to has null for its
+    metric, here "". Runs from before tables held numbers bring their own: then `published` is empty.
+    """
 
     name: str
     title: str
     order: list[str]
     metrics: dict[str, str]
+    source: str = ""
+    published: dict[str, dict[str, Any]] = {}
 
 
 class Run(NamedTuple):
@@ -43,11 +45,6 @@ class Run(NamedTuple):
     summary: dict[str, Any]
     config: dict[str, str]
     table: PaperTable | None = None
-
-
-class Arm(NamedTuple):
-    label: str
-    runs: list[Run]
 
 
 def number(value: object) -> float | None:
@@ -138,10 +135,41 @@ def read_run(path: Path, folder: str) -> Run:
 def paper_table(node: object) -> PaperTable | None:
     """`table` of a config; None for a run outside of every table, or if it is not usable."""
     node = node if isinstance(node, dict) else {}
-    name, title, order, metrics = (node.get(key) for key in PaperTable._fields)
+    name, title, order, metrics, source, published = (node.get(key) for key in PaperTable._fields)
     if not (isinstance(name, str) and isinstance(order, list) and isinstance(metrics, dict)):
         return None
-    return PaperTable(name, shown(title or name), [*map(shown, order)], {k: shown(v) for k, v in metrics.items()})
+    told = published if isinstance(published, dict) else {}
+    return PaperTable(
+        name,
+        shown(title or name),
+        [*map(shown, order)],
+        {column: shown(ours or "") for column, ours in metrics.items()},
+        shown(source or ""),
+        {row: numbers for row, numbers in told.items() if isinstance(numbers, dict)},
+    )
+
+
+def read_table(folder: Path, name: str) -> PaperTable:
+    """The published table in `folder`/NAME.yaml. Raises ValueError if there is none or it is unusable."""
+    path, legal = folder / f"{name}.yaml", sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in legal:
+        near = difflib.get_close_matches(name, legal, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(legal)}"
+        raise ValueError(f"unknown table '{name}' ({hint})")
+    table = paper_table(read_tree(path, lambda text: yaml.load(text, Loader=YAML)).get("table"))
+    if table is None:
+        raise ValueError(f"{path}: 'table' has no usable name, order or metrics")
+    return table
+
+
+def table_name(path: Path) -> tuple[str, str]:
+    """(name, table) that a run folder's config.yaml tells, "" where it does not."""
+    try:
+        config = read_tree(path / "config.yaml", lambda text: yaml.load(text, Loader=YAML))
+    except ValueError:
+        return "", ""
+    table = config.get("table")
+    return shown(config.get("name") or ""), shown((table.get("name") if isinstance(table, dict) else "") or "")
 
 
 def last_step(path: Path) -> str:
@@ -155,115 +183,3 @@ def last_step(path: Path) -> str:
     except OSError:
         pass
     return "none"
-
-
-# arms ----------------------------------------------------------------------------------------------------------------
-
-
-def group_arms(runs: list[Run]) -> list[Arm]:
-    """Arms in the order of their first run. Namesakes are told apart by their settings, or else by their folder."""
-    by_config: dict[Any, list[Run]] = {}
-    for run in runs:
-        by_config.setdefault((run.summary["name"], *sorted(run.config.items())), []).append(run)
-    by_name: dict[str, list[list[Run]]] = {}
-    for group in by_config.values():
-        by_name.setdefault(group[0].summary["name"], []).extend(without_repeats(group))
-    arms = []
-    for name, groups in by_name.items():
-        keys = differing([group[0].config for group in groups])[:3]
-        texts = [", ".join(f"{k.split('.')[-1]}={group[0].config.get(k, 'absent')}" for k in keys) for group in groups]
-        for text, group in zip(texts, groups, strict=True):
-            folder = os.path.commonpath([run.folder for run in group]) if texts.count(text) > 1 else ""
-            detail = "; ".join(filter(None, (text, folder)))
-            arms.append(Arm(f"{name} ({detail})" if detail else name, group))
-    order = {id(run): i for i, run in enumerate(runs)}
-    return sorted(arms, key=lambda arm: order[id(arm.runs[0])])
-
-
-def without_repeats(runs: list[Run]) -> list[list[Run]]:
-    """The runs cut by parent folder, or else one by one, until no part holds a seed twice: a repeat is no new seed."""
-    if len({run.summary["seed"] for run in runs}) == len(runs):
-        return [runs]
-    parents: dict[Path, list[Run]] = {}
-    for run in runs:
-        parents.setdefault(run.path.parent, []).append(run)
-    return [[r] for r in runs] if len(parents) == 1 else [p for g in parents.values() for p in without_repeats(g)]
-
-
-def differing(configs: list[dict[str, str]]) -> list[str]:
-    """Keys that do not have one value in all configs."""
-    keys = dict.fromkeys(key for config in configs for key in config)
-    return [key for key in keys if len({config.get(key) for config in configs}) > 1]
-
-
-def incomparable(arms: list[Arm]) -> dict[int, str]:
-    """Index of an arm -> why its numbers cannot stand beside the others': another task, step count or protocol."""
-    own_seed = all(r.summary["protocol"].get("seed") == r.summary["seed"] for arm in arms for r in arm.runs)
-    facts: list[dict[str, str]] = []
-    for arm in arms:
-        seen: dict[str, set[str]] = {}
-        for summary in (run.summary for run in arm.runs):
-            protocol = {f"protocol '{k}'": v for k, v in summary["protocol"].items() if k != "seed" or not own_seed}
-            for key, value in {"task": summary.get("task"), "training steps": summary["steps"], **protocol}.items():
-                seen.setdefault(key, set()).add(shown(value))
-        facts.append({key: " / ".join(sorted(values)) for key, values in seen.items()})
-    reasons: dict[int, list[str]] = {}
-    for key in dict.fromkeys(key for fact in facts for key in fact):
-        values = [fact.get(key, "absent") for fact in facts]
-        usual, count = Counter(values).most_common(1)[0]
-        for i, value in enumerate(values):
-            if 2 * count <= len(values) or " / " in value:
-                reasons.setdefault(i, []).append(f"{key} {value} (arms or seeds differ)")
-            elif value != usual:
-                reasons.setdefault(i, []).append(f"{key} {value}, {usual} in most arms")
-    return {i: "; ".join(texts) for i, texts in reasons.items()}
-
-
-class Stat(NamedTuple):
-    """Mean over seeds, sample standard deviation (0 for one seed) and the number of seeds."""
-
-    mean: float
-    std: float
-    seeds: int
-
-
-def over_seeds(arm: Arm, get: Get) -> Stat | None:
-    """Mean and spread of a number over the runs that have it."""
-    values = [value for run in arm.runs if (value := number(get(run.summary))) is not None]
-    if not values:
-        return None
-    return Stat(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
-
-
-def by_seed(arm: Arm, metric: str) -> dict[int, float]:
-    """The value of a metric by the seed of the run, for the runs that have it."""
-    values = {run.summary["seed"]: number(run.summary["metrics"].get(metric, {}).get("value")) for run in arm.runs}
-    return {seed: value for seed, value in values.items() if value is not None}
-
-
-def metric_directions(arms: list[Arm]) -> dict[str, str]:
-    """Metric names in the order of the summaries, each with "higher", "lower" or ""."""
-    directions: dict[str, str] = {}
-    for arm in arms:
-        for run in arm.runs:
-            for name, metric in run.summary["metrics"].items():
-                directions.setdefault(name, shown(metric.get("better") or ""))
-    return directions
-
-
-def pick_grids(arms: list[Arm]) -> list[tuple[str, Path]]:
-    """(caption, newest PNG) of each arm that has one, of the seed that most arms share so that they can be compared."""
-    found: list[dict[int, tuple[str, Path]]] = []
-    for arm in arms:
-        grids = {}
-        for run in arm.runs:
-            steps = {p: int((re.findall(r"\d+", p.stem) or [-1])[-1]) for p in (run.path / "samples").glob("*.png")}
-            if steps:
-                newest = max(steps, key=lambda p: (p.stem == "final", steps[p], p.name))
-                step = f"step {run.summary['steps'] if newest.stem == 'final' else steps[newest]:,}"
-                seed = run.summary["seed"]
-                grids[seed] = (f"{arm.label} · seed {seed} · {step}", newest)
-        found.append(grids)
-    counts = Counter(seed for grids in found for seed in grids)
-    order = sorted(counts, key=lambda seed: (-counts[seed], seed))
-    return [grids[next(seed for seed in order if seed in grids)] for grids in found if grids]

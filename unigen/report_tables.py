@@ -49,7 +49,8 @@ def places(values: Sequence[object]) -> int:
 def printed(values: Sequence[object]) -> list[Cell]:
     """A published column with the decimals of its longest number, as papers print them (0.650, not 0.65)."""
     numbers, texts = map(number, values), ("–" if value is None else shown(value) for value in values)
-    return [Cell(t if x is None else f"{x:.{places(values)}f}", x) for t, x in zip(texts, numbers, strict=True)]
+    count = places(values)
+    return [Cell(t if x is None else f"{x:.{count}f}", x) for t, x in zip(texts, numbers, strict=True)]
 
 
 def decimals(unit: float) -> int:

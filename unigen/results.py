@@ -16,7 +16,7 @@ from unigen.protocol_card import hashed
 
 WRITTEN = (
     *("samples", "checkpoints", "export", "metrics.jsonl", "metrics.csv", "summary.json", "config.yaml"),
-    *("refused", "wandb"),
+    *("scores.jsonl", "refused", "wandb"),
 )
 
 
@@ -46,6 +46,8 @@ def write_summary(
         "samples_seen": steps * batch * ranks,
         "seconds": round(speed.get("seconds", 0.0), 1),
         "device": device(),
+        "ranks": ranks,
+        **gpu_memory(),
         "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         **facts,
         "throughput": dict(speed),
@@ -55,6 +57,14 @@ def write_summary(
     }
     write_text(run_dir / "summary.json", json.dumps(summary, indent=1))
     return summary
+
+
+def gpu_memory() -> dict[str, float]:
+    """The most that this process has held on a GPU, in GiB; empty without one."""
+    import torch
+
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    return {"peak_gpu_memory_gib": round(peak / 2**30, 2)} if peak else {}
 
 
 def print_results(summary: Mapping[str, Any], run_dir: Path) -> None:

@@ -15,6 +15,9 @@ from unigen.build import build, build_learner
 from unigen.card import write_card
 from unigen.learner import Learner
 from unigen.results import print_results, write_csv, write_summary
+from unigen.scores import split, write_scores
+
+UNNAMED = {"bounds": {"low": "low", "high": "high"}}  # of summaries from before the bounds had names
 
 
 def quiet() -> None:
@@ -41,7 +44,7 @@ def run(config: dict[str, Any], run_dir: Path) -> None:
     done = run_dir / "summary.json"
     if done.is_file():
         Console().print("this run is finished; its results:")
-        print_results(json.loads(done.read_text()), run_dir)
+        print_results(UNNAMED | json.loads(done.read_text()), run_dir)
         return
     torch.manual_seed(config["seed"])
     learner, data = build_learner(config), build(config["data"])
@@ -95,7 +98,7 @@ def finish(
     learner.to(trainer.strategy.root_device).eval()  # Lightning moves it to the CPU when a fit ends
     learner.place_frozen()
     learner.settle(data)
-    measured = learner.measure(data, config)
+    measured, each = split(learner.measure(data, config))
     values = {f"test/{name}": s["value"] for name, s in measured["metrics"].items() if s["value"] is not None}
     for logger in trainer.loggers:
         logger.log_metrics(values, trainer.global_step)
@@ -104,6 +107,7 @@ def finish(
     log = run_dir / "metrics.jsonl"
     if log.is_file():
         write_csv(log, run_dir / "metrics.csv")
+    write_scores(run_dir, each)
     speed = callbacks["throughput"].rates() if "throughput" in callbacks else {}
     facts = learner.facts(data.slots) | reported(data)
     summary = write_summary(run_dir, config, facts, trainer.global_step, speed, measured)

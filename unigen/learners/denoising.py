@@ -81,13 +81,15 @@ class Denoising(Learner):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The loss at evenly spread times on fixed noise: low variance, and equal for every arm."""
+        """The loss, and by segment, at evenly spread times on fixed noise: low variance, and equal for every arm."""
         p = self.pipeline
         plan, size = p.plan(batch.slots), len(batch)
         t_B = (torch.arange(size, device=self.device) + 0.5) / size
         noises = p.draw_noise(plan, batch.slots, [noise.generator("validation", key) for key in batch.keys])
-        loss, _ = p.denoising_loss(plan.layout, p.encode(batch, {}), noises, t_B)
+        loss, parts = p.denoising_loss(plan.layout, p.encode(batch, {}), noises, t_B)
         self.log("val/loss", loss, batch_size=size, sync_dist=True)
+        for name, value in parts.items():
+            self.log(f"val/loss_{name}", value, batch_size=size, sync_dist=True)
         self.log("step", float(self.trainer.global_step), batch_size=size, sync_dist=True)
 
     def on_fit_end(self) -> None:

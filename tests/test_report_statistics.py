@@ -1,0 +1,271 @@
+"""Intervals over items and seeds, protocol cards, missing seeds, a table's runs: all on made-up run folders."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_report import SCRIPT, column, make_run, notes, table
+from test_report_published import KEY, VALUES, make, texts, views
+from test_report_published import notes as said
+
+from unigen.report import build_report
+from unigen.report_bootstrap import RESAMPLES, difference, mean, reference_arm, shares
+from unigen.report_costs import hours
+from unigen.report_runs import PaperTable, read_table
+from unigen.scores import write_scores
+
+ITEMS = 64
+
+
+def scores(seed: int, shift: float = 0.0, spread: float = 0.01) -> np.ndarray:
+    """(N,) of one run: items differ far more than arms do."""
+    hard = np.random.default_rng(0).normal(0.5, 0.2, ITEMS)
+    return hard + shift + np.random.default_rng([seed, round(10_000 * (shift + 1))]).normal(0, spread, ITEMS)
+
+
+def measured_run(folder: Path, name: str, seed: int, each: np.ndarray, **changes) -> Path:
+    metric = {"value": float(each.mean()), "low": 0.1, "high": 0.9, "better": "higher", "items": len(each)}
+    run = make_run(folder, name, seed, metrics={"f1": metric | changes.pop("metric", {})}, config={"mask": name})
+    write_scores(run, {"f1": each.tolist()})
+    return run
+
+
+def measured_sweep(root: Path, shifts: dict[str, float], seeds=(0, 1, 2)) -> Path:
+    for name, shift in shifts.items():
+        for seed in seeds:
+            measured_run(root / f"{name}{seed}", name, seed, scores(seed, shift))
+    return root
+
+
+def intervals(root: Path, **given) -> tuple[list[str], dict[str, dict[str, str]], str]:
+    """Header, the rows by arm, and the notes of the bootstrap's table."""
+    found = table(build_report(str(root), **given), "Bootstrap over items and seeds")
+    rows = {row[1].text: [cell.text for cell in row] for row in found.rows}
+    return found.header, rows, "\n".join(found.notes)
+
+
+# the bootstrap --------------------------------------------------------------------------------------------------------
+
+
+def test_one_seed_is_the_bootstrap_over_items_and_its_width_is_known():
+    """The deviation of a mean of N resampled items is s / √N, which is no code of ours."""
+    x = scores(0)
+    found = mean({7: x})
+    assert found.value == pytest.approx(x.mean())
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * x.std() / ITEMS**0.5, rel=0.06)
+    assert mean({7: 2 * x}).high - mean({7: 2 * x}).low == pytest.approx(2 * (found.high - found.low))
+    assert shares(3, 1).shape == (RESAMPLES, 3) and np.allclose(shares(3, 1).sum(axis=1), 1)
+    assert not np.array_equal(shares(ITEMS, 0), shares(ITEMS, 1)), "seeds and items are drawn apart"
+
+
+def test_seeds_that_differ_widen_it_and_pairing_narrows_a_difference():
+    same, apart = {s: scores(s) for s in range(3)}, {s: scores(s) + 0.3 * s for s in range(3)}
+    assert mean(apart).high - mean(apart).low > 2 * (mean(same).high - mean(same).low)
+    gap, shared = difference({s: x + 0.02 for s, x in apart.items()}, apart)
+    assert shared == 3 and gap.low == pytest.approx(0.02) == gap.high, "what is alike on both sides goes"
+    loose, shared = difference({s + 9: x + 0.02 for s, x in apart.items()}, apart)
+    assert shared == 0 and loose.high - loose.low > 0.3 and loose.value == pytest.approx(0.02)
+    few, shared = difference({0: apart[0] + 0.5, 1: apart[1] + 0.1, 5: apart[0]}, apart)
+    assert shared == 2 and few.value == pytest.approx(0.3)
+
+
+def test_the_table_tells_arms_apart_only_outside_of_the_interval(tmp_path):
+    root = measured_sweep(tmp_path, {"a": 0.0, "b": 0.05, "c": 0.0005, "d": -0.05})
+    header, rows, notes_ = intervals(root, reference="a")
+    assert header[4] == "minus a" and {name: row[-1] for name, row in rows.items()} == {
+        "a": "reference",
+        "b": "better",
+        "c": "≈",
+        "d": "worse",
+    }
+    assert rows["b"][6:9] == ["3", "3", str(ITEMS)] and float(rows["b"][4]) == pytest.approx(0.05, abs=0.005)
+    low, high = json.loads(rows["c"][5].replace("+", ""))
+    assert low < 0 < high and "covers the truth in 67 %" in notes_ and "One seed" not in notes_
+    assert intervals(root)[0][4] == "minus a", "the first arm, where no table says another"
+    alone = intervals(measured_sweep(tmp_path / "one", {"a": 0.0, "b": 0.05}, seeds=(3,)))
+    assert "One seed" in alone[2] and "67 %" not in alone[2]
+
+
+def test_lower_is_better_where_the_metric_says_so(tmp_path):
+    for name, shift in {"a": 0.0, "b": 0.05}.items():
+        measured_run(tmp_path / name, name, 0, scores(0, shift), metric={"better": "lower"})
+    assert intervals(tmp_path)[1]["b"][-1] == "worse"
+
+
+def test_scores_that_do_not_fit_are_left_out_and_named(tmp_path):
+    root = measured_sweep(tmp_path, {"a": 0.0, "b": 0.05, "c": 0.1, "d": 0.2, "e": 0.3}, seeds=(0,))
+    (root / "b0" / "scores.jsonl").unlink()
+    (root / "c0" / "scores.jsonl").write_text('{"item": 0, "f1"')
+    write_scores(root / "d0", {"f1": [0.5, 0.5]})
+    _, rows, notes_ = intervals(root)
+    assert list(rows) == ["a", "e"] and rows["e"][-1] == "better"
+    where = tmp_path.name
+    assert f"Not in this table, no scores.jsonl: {where}/b0." in notes_
+    assert f"Not in this table, scores.jsonl, line 1, is no item's scores (is the file whole?): {where}/c0." in notes_
+    assert f"Not in this table, scores.jsonl and summary.json disagree on f1: {where}/d0." in notes_
+    make_run(tmp_path / "old" / "0")
+    assert "No intervals over items: no run here has a usable scores.jsonl." in notes(build_report(str(root / "old")))
+
+
+def test_another_protocol_is_not_compared(tmp_path):
+    root = measured_sweep(tmp_path, {"a": 0.0, "b": 0.05, "c": 0.1}, seeds=(0,))
+    summary = json.loads((root / "c0" / "summary.json").read_text())
+    (root / "c0" / "summary.json").write_text(json.dumps(summary | {"steps": 7}))
+    _, rows, notes_ = intervals(root)
+    assert rows["c"][4] == "–" == rows["c"][-1] and rows["b"][-1] == "better" and "not compared: c" in notes_
+
+
+def test_the_reference_is_the_one_named_or_the_tables_last_row_with_runs(tmp_path):
+    arms = build_report(str(measured_sweep(tmp_path, {"a": 0.0, "b": 0.05}))).arms
+    assert [reference_arm(arms, order, None) for order in ([], ["b", "a"], ["a", "b", "z"])] == [0, 0, 1]
+    assert reference_arm(arms, ["b", "a"], "b") == 1
+    with pytest.raises(ValueError, match=r"reference=c is no arm of this report; its arms are a, b"):
+        reference_arm(arms, [], "c")
+
+
+# seeds and cards ------------------------------------------------------------------------------------------------------
+
+
+def test_an_arm_that_lacks_a_seed_takes_no_pairing_from_the_others(tmp_path):
+    make(tmp_path, VALUES | {"c": VALUES["c"][:2]})
+    found = views(tmp_path)
+    rows = {row[1]: row for row in texts(found["differences between arms"])}
+    assert {name: row[4] for name, row in rows.items()} == {"c − b": "2", "c − a": "2", "b − a": "3"}
+    assert rows["b − a"][-1] == rows["c − a"][-1] == "resolved, as published"
+    assert float(rows["c − a"][3]) == pytest.approx(((0.45 - 0.50) + (0.48 - 0.55)) / 2, abs=1e-3)
+    assert "Some arms lack seeds that others have" in said(found["differences between arms"])
+    assert "Some arms lack seeds" in said(found["smallest resolvable difference"])
+    whole = views(make(tmp_path / "whole"))
+    assert not any("lack seeds" in said(each) for each in whole.values())
+
+
+def test_numbers_of_two_cards_are_not_put_in_one_column(tmp_path):
+    def hashed(value: float, card: str | None) -> dict:
+        return {"f1": {"value": value, "better": "higher"} | ({"protocol_hash": card} if card else {})}
+
+    for name, card in {"a": "1234567890ab", "b": "1234567890ab", "c": "fedcba098765", "d": None}.items():
+        make_run(tmp_path / name, name, metrics=hashed(0.5, card))
+    report, root = build_report(str(tmp_path)), tmp_path.name
+    assert column(report, "f1 @12345678 ↑") == ["0.500", "0.500", "–", "–"]
+    assert column(report, "f1 @fedcba09 ↑") == ["–", "–", "0.500", "–"]
+    assert column(report, "f1 @no card ↑") == ["–", "–", "–", "0.500"]
+    assert (
+        f"f1 was taken under 3 protocol cards, which are not put in one column (12345678: {root}/a, {root}/b; "
+        f"fedcba09: {root}/c; no card: {root}/d)."
+    ) in notes(report)
+    one = build_report(f"{tmp_path / 'a'},{tmp_path / 'b'}")
+    assert column(one, "f1 ↑") == ["0.500", "0.500"] and "protocol cards" not in notes(one)
+
+
+def test_cards_are_apart_beside_published_numbers_too(tmp_path):
+    make(tmp_path)
+    path = tmp_path / "a0" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["metrics"]["ours_i"]["protocol_hash"] = "abcdefabcdef"
+    path.write_text(json.dumps(summary))
+    found = views(tmp_path)[""]
+    assert found.header[2:] == ["clip_i (published)", "ours_i @no card (ours) ↑", "ours_i @abcdefab (ours) ↑"]
+    assert [row[4] for row in texts(found)] == ["–", "–", "0.500 (n=1)"]
+
+
+def test_an_absent_metric_gives_its_reason_and_does_not_make_its_arm_incomparable(tmp_path):
+    protocol = {"split": "test", "metric.f1": {"library": "x"}}
+    told = {"f1": {"value": 0.5, "better": "higher", "protocol_hash": "1"}}
+    lost = {"f1": {"value": None, "better": "higher", "reason": "weights of <clip> are not here"}}
+    make_run(tmp_path / "a", "a", metrics=told | {"g": {"value": 1.0, "protocol_hash": "2"}}, protocol=protocol)
+    lost["g"] = {"value": 1.0, "protocol_hash": "2"}
+    make_run(tmp_path / "b", "b", metrics=lost, protocol={"split": "test"})
+    report = build_report(str(tmp_path))
+    assert column(report, "arm") == ["a", "b"] and column(report, "f1 ↑") == ["0.500", "–"]
+    assert f"f1 is absent: weights of <clip> are not here ({tmp_path.name}/b)." in notes(report)
+
+
+@pytest.mark.parametrize(
+    ("summary", "gpu", "cpu"),
+    [
+        ({"device": "CPU, 4 threads", "seconds": 1800.0}, None, 2.0),
+        ({"device": "NVIDIA H100, 16 threads", "seconds": 1800.0, "ranks": 8}, 4.0, None),
+        ({"device": "CPU, 4 threads"}, None, None),
+        ({"seconds": 1800.0}, None, None),
+    ],
+)
+def test_hours_are_times_what_computes(summary, gpu, cpu):
+    assert (hours(summary, "GPU"), hours(summary, "CPU")) == (gpu, cpu)
+
+
+def test_costs_are_columns_where_runs_tell_them(tmp_path):
+    throughput = {"samples_per_s": 4.0, "model_tflops": 0.5, "seconds": 20.0}
+    make_run(tmp_path / "a", device="CPU, 2 threads", tokens=42, peak_memory_gib=1.5, throughput=throughput)
+    report = build_report(str(tmp_path))
+    cells = {name: column(report, name)[0] for name in ("tokens a sample", "CPU-hours", "TFLOP", "host GiB")}
+    assert cells == {"tokens a sample": "42", "CPU-hours": "0.1", "TFLOP": "10", "host GiB": "1.50"}
+    assert not {"GPU-hours", "GPU GiB", "s a picture"} & set(table(report, "Results").header)
+
+
+# a table's runs -------------------------------------------------------------------------------------------------------
+
+PAPER = PaperTable("t", "Paper, Table 9", ["x", "b", "a"], {"clip_i": "ours_i", "fid": ""}, "Someone, Table 9")
+PAPER = PAPER._replace(published={"x": {"clip_i": 0.7, "fid": 9.5}, "b": {"clip_i": 0.8}, "a": {"clip_i": 0.95}})
+
+
+def test_a_table_without_runs_shows_what_is_published(tmp_path):
+    report = build_report(None, PAPER)
+    [found] = report.tables
+    assert report.title == found.title == "Paper, Table 9" and found.header[2:] == [
+        *("clip_i (published)", "fid (published)")
+    ]
+    assert texts(found) == [["x", "0", "0.70", "9.5"], ["b", "0", "0.80", "–"], ["a", "0", "0.95", "–"]]
+    assert "Published numbers: Someone, Table 9" in said(found) and "No finished run here: all rows." in said(found)
+
+
+def test_a_table_takes_its_own_runs_and_names_the_others(tmp_path):
+    make(tmp_path, {"a": VALUES["a"], "b": VALUES["b"]}, key=None, published={})
+    make_run(tmp_path / "other", "else")
+    (make_run(tmp_path / "b9", "b", 9) / "summary.json").unlink()
+    (make_run(tmp_path / "else9", "else", 9) / "summary.json").unlink()
+    report = build_report(str(tmp_path), PAPER)
+    [found] = [each for each in report.tables if each.title == "Paper, Table 9, task canny"]
+    assert [row[:3] for row in texts(found)] == [["x", "0", "0.70"], ["b", "3", "0.80"], ["a", "3", "0.95"]]
+    assert [row[0].text for row in table(report, "Not in the table").rows] == [f"{tmp_path.name}/b9"]
+    assert "Runs here that are no arms of this table: else (2)." in notes(report)
+    assert column(report, "arm") == ["a", "b"] and "else" in column(build_report(str(tmp_path)), "arm")
+
+
+@pytest.fixture(scope="module")
+def entry():
+    spec = importlib.util.spec_from_file_location("report_entry", SCRIPT)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded.main
+
+
+def test_the_command_takes_a_tables_runs_from_the_folder_runs(tmp_path, entry, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    key = KEY | {"name": "realgeneral_masks", "metrics": {"clip_i": "ours_i"}}
+    make(Path("runs"), {"fcd_mask_a": (0.5, 0.6)}, key=key, published={})
+    make_run(Path("runs") / "other", "else")
+    assert entry(["table=realgeneral_masks"]) == 0
+    folder = Path("runs") / "reports" / "realgeneral_masks"
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {folder / 'report.html'}"
+    markdown = (folder / "report.md").read_text()
+    assert (
+        "| fcd\\_mask\\_a | 2 | 0.849 |" in markdown.replace("fcd_mask_a", "fcd\\_mask\\_a") and "else (1)" in markdown
+    )
+    assert entry(["table=realgeneral_masks", "reference=nobody"]) == 1
+    assert "reference=nobody is no arm of this report" in capsys.readouterr().err
+    assert entry(["table=realgeneral_mask"]) == 1
+    assert "unknown table 'realgeneral_mask' (did you mean 'realgeneral_masks'?)" in capsys.readouterr().err
+    assert entry(["table=realgeneral_masks", "publish=yes"]) == 1
+    assert "publish=yes is neither true nor false" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path / "runs" / "other")
+    assert entry(["table=visualcloze_style", "out=here"]) == 0 and Path("here/report.tex").exists()
+
+
+def test_a_table_file_that_is_none_is_refused(tmp_path):
+    (tmp_path / "t.yaml").write_text("table: {name: t}")
+    with pytest.raises(ValueError, match=r"t.yaml: 'table' has no usable name, order or metrics"):
+        read_table(tmp_path, "t")
+    (tmp_path / "t.yaml").write_text("table: {name: t, order: [a], metrics: {f: null}}")
+    assert read_table(tmp_path, "t").metrics == {"f": ""}

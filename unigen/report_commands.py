@@ -1,0 +1,74 @@
+"""What `experiments/report.py` does: one report in four forms, written beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from unigen import report_wandb
+from unigen.files import write_text
+from unigen.report import Report, build_report
+from unigen.report_html import to_html
+from unigen.report_latex import to_latex
+from unigen.report_print import to_markdown
+from unigen.report_runs import read_table
+
+RUNS = Path("runs")  # where run.py writes
+
+
+def make_report(given: Mapping[str, str], tables: Path) -> tuple[Report, list[str]]:
+    """Write every form; the report, and a line for each of them. `given` are the words of report.py.
+
+    Args:
+        tables: the folder of published tables.
+
+    Raises:
+        ValueError: bad input, one sentence.
+        OSError: a form cannot be written.
+    """
+    if given.get("publish", "false") not in ("true", "false"):
+        raise ValueError(f"publish={given['publish']} is neither true nor false")
+    if "runs" not in given and "table" not in given:
+        raise ValueError("say runs=<folder> or table=<name>; --help tells what they are")
+    table = read_table(tables, given["table"]) if "table" in given else None
+    runs = given.get("runs") or (str(RUNS) if has_runs(RUNS) else None)
+    report = build_report(runs, table, given.get("reference"))
+    out = output_folder(given)
+    forms: dict[str, tuple[str, Callable[[], str]]] = {
+        "markdown": ("report.md", lambda: to_markdown(report, out)),
+        "latex": ("report.tex", lambda: to_latex(report)),
+        "report": ("report.html", lambda: to_html(report)),
+    }
+    lines = [w_and_b(report, out, given.get("publish") == "true")]
+    for name, (file, form) in forms.items():
+        write_text(out / file, form())
+        lines.append(f"{name}: {out / file}")
+    return report, lines
+
+
+def has_runs(folder: Path) -> bool:
+    """Whether anything lies in a folder, so that it is worth a search for runs."""
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def output_folder(given: Mapping[str, str]) -> Path:
+    """`out`, else the folder of `runs` if it is one, else of the table."""
+    if "out" in given:
+        return Path(given["out"])
+    if "runs" in given:
+        return Path(given["runs"]) if Path(given["runs"]).is_dir() else Path()
+    return RUNS / "reports" / given["table"]
+
+
+def w_and_b(report: Report, out: Path, publish: bool) -> str:
+    """Write wandb_report.json, and publish it where that is asked for and possible; what came of it."""
+    if not report_wandb.available():
+        return f"wandb: not written, {report_wandb.ABSENT}"
+    path = out / "wandb_report.json"
+    write_text(path, report_wandb.to_wandb(report))
+    if not publish:
+        return f"wandb: {path}"
+    owner = report_wandb.entity()
+    if owner is None:
+        return f"wandb: {path}; not published, {report_wandb.LOGGED_OUT}"
+    return f"wandb: {path}; published at {report_wandb.publish(report, owner)}"

@@ -1,0 +1,47 @@
+"""What a run cost, as columns of the report: name, where a summary says it, how it is printed."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from unigen.report_runs import Get, number
+
+Show = Callable[[float], str]
+
+
+def times(*factors: object) -> float | None:
+    """The product; None if one is no number."""
+    product = 1.0
+    for factor in map(number, factors):
+        if factor is None:
+            return None
+        product *= factor
+    return product
+
+
+def hours(summary: dict[str, Any], processor: str) -> float | None:
+    """Hours of training times GPUs, or times CPU threads; None on the other kind, or if the run does not tell.
+
+    Runs from before summaries held `ranks` count as one process.
+    """
+    device = str(summary.get("device", ""))
+    threads = re.fullmatch(r"CPU, (\d+) threads", device)
+    if not device or (processor == "CPU") != bool(threads):
+        return None
+    return times(summary.get("seconds"), 1 / 3600, summary.get("ranks", 1), int(threads[1]) if threads else 1)
+
+
+FACTS: tuple[tuple[str, Get, Show], ...] = (
+    ("steps", lambda s: s["steps"], "{:,.0f}".format),
+    ("samples seen", lambda s: s.get("samples_seen"), "{:,.0f}".format),
+    ("trained", lambda s: s["parameters"].get("trained"), lambda value: f"{value / 1e6:,.2f} M"),
+    ("tokens a sample", lambda s: s.get("tokens"), "{:,.0f}".format),
+    ("minutes", lambda s: s.get("seconds"), lambda value: f"{value / 60:,.1f}"),
+    ("GPU-hours", lambda s: hours(s, "GPU"), "{:,.3g}".format),
+    ("CPU-hours", lambda s: hours(s, "CPU"), "{:,.3g}".format),
+    ("TFLOP", lambda s: times(s["throughput"].get("model_tflops"), s["throughput"].get("seconds")), "{:,.3g}".format),
+    ("host GiB", lambda s: s.get("peak_memory_gib"), "{:,.2f}".format),
+    ("GPU GiB", lambda s: s.get("peak_gpu_memory_gib"), "{:,.2f}".format),
+    ("samples/s", lambda s: s["throughput"].get("samples_per_s"), "{:,.1f}".format),
+    ("s a picture", lambda s: s.get("seconds_per_picture"), "{:,.3g}".format),
+)
