@@ -45,6 +45,22 @@ def test_masks_in_words(name, rows, lines):
     assert influence(LAYOUT, mask) == lines
 
 
+def test_segments_of_one_role_share_a_row():
+    """A grid of three rows has a dozen: by themselves they would fill the terminal with one word."""
+    conditions = (
+        Segment(f"condition{i}", "condition", "visual", (1, 2, 2), (i, 0, 0), (1, 1, 1), 0.0) for i in range(3)
+    )
+    layout = Layout((LAYOUT["text"], *conditions, LAYOUT["target"]))
+    for name, cell, line in (("fcd_a_apart", "itself", True), ("fcd_a", "yes", False)):
+        mask = build(composed(f"mask={name}")["mask"])
+        table = mask_table(layout, mask)
+        assert [column.header for column in table.columns[1:]] == ["text (3)", "condition (3 × 4)", "target (5)"]
+        assert list(table.columns[2].cells)[1] == cell
+        said = influence(layout, mask)
+        assert (DETOUR.format("condition -> another condition") in said) == line and set(BOTH_WAYS) <= set(said)
+        assert len(said) == 2 + line
+
+
 def test_pooled_text_is_named_where_a_backbone_has_it():
     assert unmasked(build_pipeline(tiny())) == []
     [line] = unmasked(build_pipeline(tiny("backbone=flux_mini", "mask=fcd_b")))
