@@ -85,7 +85,7 @@ def sweeper_params(hydra: object) -> dict:
     return hydra if isinstance(hydra, dict) else {}
 
 
-def one_table(files: Sequence[ResultDefault], words: Sequence[Override]) -> None:
+def one_table(tree: Tree, files: Sequence[ResultDefault], words: Sequence[Override]) -> None:
     """Passes if a line runs no published table, or one table with experiments to run.
 
     Raises:
@@ -97,7 +97,8 @@ def one_table(files: Sequence[ResultDefault], words: Sequence[Override]) -> None
         raise ConfigError(
             f"+table=[{','.join(names)}] would run the arms of {names[-1]} alone; run one table at a time"
         )
-    if tables and all(word.key_or_group != "exp" for word in words):
+    own = tree.raw(tables[0]).get("table") if tables else None
+    if isinstance(own, dict) and "published" in own and all(word.key_or_group != "exp" for word in words):
         raise ConfigError(
             f"{tables[0]}.yaml holds published numbers and names no experiment to run; see them with "
             f"experiments/report.py table={names[0]}, or choose experiments with +exp=..."

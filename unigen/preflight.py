@@ -91,7 +91,7 @@ def _check_line(tree: Tree, line: Sequence[str], multirun: bool) -> None:
     elif said.lines:
         where = next(iter(said.places.values()))
         raise ConfigError(f"hydra.sweeper.params {where} would be ignored, because this is a single run; add -m")
-    one_table(files, words)
+    one_table(tree, files, words)
     choices, values = [], []
     for word in words:
         if word.is_sweep_override() and not multirun:
