@@ -1,0 +1,200 @@
+"""What a training step allocates and computes, found by running it on the meta device, where tensors have no data.
+
+Nothing is modelled: the very same modules run, forward and backward, checkpointing included. What the meta device lacks
+is stood in for: CUDA's autocast, and the attention kernel that keeps no scores.
+Shapes: B batch, H heads, L tokens, D head width.
+"""
+
+import weakref
+from collections.abc import Iterable
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import flop_registry
+
+from unigen import canvas
+from unigen.layout import TEXT_STREAM
+from unigen.pipeline import Pipeline
+from unigen.tokens import Tokens
+from unigen.types import ImageSlot
+
+# What CUDA's autocast runs in the low precision and in fp32 (torch's documentation of autocast), of what blocks call.
+LOW = {F.linear, torch.matmul, Tensor.matmul, torch.bmm, torch.baddbmm, F.conv2d, F.conv3d}
+FULL = {F.layer_norm, F.softmax, torch.softmax, Tensor.softmax}
+
+
+class Trace(NamedTuple):
+    """Of one micro-batch.
+
+    Bytes `kept` for the backward when the forward ends, the `peak` of all bytes beyond weights, inputs and gradients,
+    and executed FLOPs (a multiply-add is 2), recomputation included.
+    """
+
+    kept: int
+    peak: int
+    flops: int
+
+
+class Recorder(TorchDispatchMode):
+    """Bytes alive now and at most, of what is made under it, and the FLOPs of every product. `given` is not counted."""
+
+    def __init__(self, given: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = self.flops = 0
+        self._known: dict[int, Any] = {}
+        for tensor in given:
+            self._meet(tensor, 0)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=out)
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._meet(tensor, tensor.untyped_storage().nbytes())
+        return out
+
+    def _meet(self, tensor: Tensor, size: int) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._known:
+            self._known[key] = weakref.ref(storage, partial(self._drop, key, size))
+            self.now += size
+            self.peak = max(self.peak, self.now)
+
+    def _drop(self, key: int, size: int, _: Any) -> None:
+        del self._known[key]
+        self.now -= size
+
+
+class Fused(torch.autograd.Function):
+    """softmax(q k^T) v as flash kernels do it: kept are q, k, v, the output and one fp32 number a query and head.
+
+    The backward makes the scores again: 5 products where the forward has 2, as torch's counter says.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, recorder: Recorder) -> Tensor:
+        out, lse = torch.empty_like(q), q.new_empty(q.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.recorder, ctx.product = recorder, 2 * q.numel() * k.shape[-2]
+        recorder.flops += 2 * ctx.product
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, _, _ = ctx.saved_tensors
+        ctx.recorder.flops += 5 * ctx.product
+        return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), None
+
+
+class Kernels(TorchFunctionMode):
+    """CUDA's autocast to `low` (None: off) and the fused attention.
+
+    Autocast keeps its casts of trained weights for as long as it lasts, a forward or the recomputation of a block.
+    """
+
+    def __init__(self, low: torch.dtype | None, recorder: Recorder) -> None:
+        super().__init__()
+        self.low, self.recorder = low, recorder
+        self.cached: dict[int, Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            q, k, v = (self._cast(x, self.low) for x in args[:3])
+            return Fused.apply(q, k, v, self.recorder)
+        if self.low is not None and (func in LOW or func in FULL):
+            wanted = self.low if func in LOW else torch.float32
+            args = [self._cast(x, wanted) for x in args]
+            kwargs = {name: self._cast(x, wanted) for name, x in kwargs.items()}
+        return func(*args, **kwargs)
+
+    def _cast(self, x: Any, to: torch.dtype | None) -> Any:
+        if to is None or not isinstance(x, Tensor) or not x.is_floating_point() or x.dtype == to:
+            return x
+        if not (x.is_leaf and x.requires_grad):
+            return x.to(to)
+        if id(x) not in self.cached:
+            self.cached[id(x)] = x.to(to)
+        return self.cached[id(x)]
+
+
+def trace_step(pipeline: Pipeline, slots: tuple[ImageSlot, ...], size: int, low: torch.dtype | None) -> Trace:
+    """Forward and backward of a meta pipeline's backbone on `size` samples; `low` is autocast's precision or None.
+
+    Gradients of weights are dropped as they are made: they are counted elsewhere, with what they are kept in.
+    """
+    tokens = inputs(pipeline, slots, size)
+    backbone = pipeline.backbone.train()
+    trained = [p for p in backbone.parameters() if p.requires_grad]
+    hooks = [p.register_post_accumulate_grad_hook(_drop_gradient) for p in trained]
+    given = [*backbone.parameters(), *backbone.buffers(), *tokens.features.values(), *(tokens.context or {}).values()]
+    recorder, checkpointed = Recorder(given), backbone.model.gradient_checkpointing
+    if checkpointed:  # a backward calls no function mode: recomputation brings its own, with a cache of its own
+        again = partial(checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), Kernels(low, recorder)))
+        backbone.model.enable_gradient_checkpointing(again)
+    times = pipeline.times(tokens.layout, torch.empty(size, device="meta"))
+    try:
+        with Kernels(low, recorder) as kernels, recorder:
+            outputs = backbone(tokens, times, pipeline.mask)
+            loss = sum(x.float().square().mean() for x in outputs.values())
+            kept, kernels.cached = recorder.now, {}
+        with recorder:
+            loss.backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+        if checkpointed:
+            backbone.model.enable_gradient_checkpointing()
+    return Trace(kept, recorder.peak, recorder.flops)
+
+
+def _drop_gradient(p: nn.Parameter) -> None:
+    p.grad = None
+
+
+def inputs(pipeline: Pipeline, slots: tuple[ImageSlot, ...], size: int) -> Tokens:
+    """Meta tokens of `size` samples in fp32. What a trained part makes (text, UCE) has gradients."""
+    backbone, layout = pipeline.backbone, pipeline.plan(slots).layout
+    pt, ph, pw = backbone.patch
+    widths = {True: backbone.text_width, False: backbone.latent_channels * pt * ph * pw}
+    learns = {True: pipeline.text.trained, False: any(p.requires_grad for p in pipeline.embedding.parameters())}
+    features = {
+        s.name: torch.empty(
+            size, s.tokens, widths[text], device="meta", requires_grad=learns[text] and (text or s.cap < 1)
+        )
+        for s in layout.segments
+        for text in [s.stream == TEXT_STREAM]
+    }
+    pooled = None if backbone.pooled_width is None else torch.empty(size, backbone.pooled_width, device="meta")
+    width = backbone.context_width
+    context = {s.name: torch.empty(size, s.tokens, width, device="meta") for s in layout.visual} if width else None
+    return Tokens(layout, features, pooled=pooled, context=context)
+
+
+def trace_encoding(pipeline: Pipeline, slots: tuple[ImageSlot, ...], size: int) -> Trace:
+    """The frozen codec over the canvases of `size` samples; nothing is kept for a backward.
+
+    A backbone that reads a masked picture has each canvas encoded twice (`Pipeline.encode`).
+    """
+    images = {
+        s.name: torch.empty(size, s.frames, 3, s.height, s.width, dtype=torch.uint8, device="meta") for s in slots
+    }
+    pages, codec = canvas.stitch(images, pipeline.plan(slots), slots), pipeline.codec
+    recorder = Recorder([*codec.parameters(), *codec.buffers(), *pages])
+    # the codecs switch autocast off, and torch.autocast does not know the meta device
+    with patch.object(torch, "autocast", lambda *_, **__: nullcontext()), recorder, torch.no_grad():
+        for page in pages:
+            codec.moments(canvas.to_unit(page.flatten(0, 1)))
+    return Trace(0, recorder.peak, recorder.flops * (2 if pipeline.backbone.context_width else 1))
