@@ -36,6 +36,9 @@ class CogVideoXVAE(nn.Module):
         super().__init__()
         load = load_pretrained(AutoencoderKLCogVideoX, pretrained, "encoder.codec.pretrained", "vae", config)
         self.vae = (load or AutoencoderKLCogVideoX(**config)).requires_grad_(False).eval()
+        # One picture after the other: beyond 2^30 elements (ten pictures of 512²) diffusers splits a convolution along
+        # time, of which a still does not have enough; and it takes a tenth of the memory.
+        self.vae.enable_slicing()
 
     @property
     def channels(self) -> int:
