@@ -79,6 +79,12 @@ def test_every_choice_runs(group, choice, tmp_path):
     assert summary(tmp_path)["steps"] == 1
 
 
+@pytest.mark.parametrize("words", [["+exp=fcd_mask_a"], ["+exp=visualcloze_fill", *FLUX]], ids=["cogvideox", "flux"])
+def test_weights_may_be_bf16_themselves(words, tmp_path):
+    pipeline = train(small(tmp_path, *words, "trainer.precision=bf16-true", "trainer.max_steps=1"))
+    assert {p.dtype for p in pipeline.backbone.parameters()} == {torch.bfloat16} and summary(tmp_path)["steps"] == 1
+
+
 def test_a_condition_in_the_cache_gives_what_the_whole_forward_gives(tmp_path, monkeypatch):
     """Mask B with the condition's own time: sampling remembers the condition, at the end of a run too."""
     own = "conditioning.modulation.timing.condition=own"

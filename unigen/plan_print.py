@@ -89,10 +89,14 @@ def verdict(made: Plan, others: Iterable[Plan]) -> list[str]:
         changed = {k: v for k, v in other.switches.items() if v != made.switches[k]}
         words = " ".join(f"{key}={str(value).lower()}" for key, value in changed.items())
         fate = "fits" if other.over <= 0 else f"{_gib(other.over)} too many"
-        lines.append(f"  {words}: {_gib(other.peak)} GiB, {fate}; {other.seconds:.4g} s a step")
+        lines.append(f"  {words}: {_gib(other.peak)} GiB, {fate}; {other.seconds:.4g} s a step{_untried(words)}")
     if ", fits;" not in lines[-1]:
         lines.append("none of these switches makes it fit: take more devices, a smaller model or a larger profile")
     return lines
+
+
+def _untried(words: str) -> str:
+    return " (by formulas alone: this project has not run DeepSpeed yet)" if "deepspeed" in words else ""
 
 
 def sweep_table(plans: list[Plan]) -> Table:

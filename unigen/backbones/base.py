@@ -123,8 +123,9 @@ class JointTransformer(nn.Module):
         assert all(s.stream == TEXT_STREAM for s in layout.segments[: len(layout.segments) - len(visual)])
         text = [tokens.features[s.name] for s in layout.segments if s.stream == TEXT_STREAM]
         embed_picture, embed_text = self._embedders()
-        x = embed_picture(torch.cat(visual, dim=1)) if visual else None
-        c = embed_text(torch.cat(text, dim=1)) if text else x[:, :0]
+        dtype = self.model.proj_out.weight.dtype  # bf16 where the weights themselves are (trainer.precision=bf16-true)
+        x = embed_picture(torch.cat(visual, dim=1).to(dtype)) if visual else None
+        c = embed_text(torch.cat(text, dim=1).to(dtype)) if text else x[:, :0]
         x = c[:, :0] if x is None else x
         modulation = self._modulation(tokens, times)
         view = View(layout, mask, _valid_keys(tokens, memory), record=None if record is None else record.blocks)

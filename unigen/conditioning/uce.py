@@ -44,7 +44,7 @@ class UCE(nn.Module):
         """
         weight_BT1 = keyword_BT.to(text_BTD.dtype)[..., None]
         instance_BD = (text_BTD * weight_BT1).sum(1) / weight_BT1.sum(1).clamp(min=1)
-        shift_BC = self.subject(instance_BD) + self.bias[self._numbers(tasks)]
+        shift_BC = self.subject(instance_BD.to(self.bias.dtype)) + self.bias[self._numbers(tasks)]
         shift = shift_BC[:, None, :, None, None]
         return {s.name: latents[s.name] + shift if s.role == CONDITION else latents[s.name] for s in slots}
 
