@@ -61,18 +61,10 @@ def draw_grid(batch: Batch, outputs: dict[str, Tensor], columns: int = 2, scale:
     `outputs` are uint8 (B, F, C, H, W) by target slot; a clip's frames are shown side by side, one sample a line.
     """
     columns = 1 if max(slot.frames for slot in batch.slots) > 1 else columns
-    headings, rows = [], []
-    for slot in batch.slots:
-        headings += ["output", "truth"] if slot.role == TARGET else [slot.name]
-    for i in range(len(batch)):
-        pictures = []
-        for slot in batch.slots:
-            shown = [outputs[slot.name][i]] if slot.role == TARGET else []
-            pictures += [*shown, batch.images[slot.name][i]]
-        rows.append([_picture(p) for p in pictures])
+    rows = [_pictures(batch, outputs, i) for i in range(len(batch))]
     scale = scale or max(1, 96 // rows[0][0].height)
     cell = max(p.width for p in rows[0]) * scale + MARGIN
-    width = LABEL + cell * len(headings) + MARGIN
+    width = LABEL + cell * len(rows[0]) + MARGIN
     lines = -(-len(rows) // columns)
     high = max(p.height for p in rows[0]) * scale + MARGIN
     page = Image.new("RGB", (width * min(columns, len(rows)), HEADING + lines * high + MARGIN), "white")
@@ -81,20 +73,29 @@ def draw_grid(batch: Batch, outputs: dict[str, Tensor], columns: int = 2, scale:
         left, top = (i % columns) * width + MARGIN, HEADING + (i // columns) * high
         draw.multiline_text((left, top + 4), _label(batch, i), fill="black", font=font, spacing=3)
         for k, picture in enumerate(pictures):
+            x = left + LABEL - MARGIN + k * cell
             if i < columns:
-                draw.text((left + LABEL - MARGIN + k * cell, 4), headings[k], fill="#555555", font=font)
+                name, role = _headings(batch)[k]  # the name, where it is not wider than the picture
+                draw.text((x, 4), name if font.getlength(name) < cell else role, fill="#555555", font=font)
             big = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-            page.paste(big, (left + LABEL - MARGIN + k * cell, top))
-            draw.rectangle(
-                (
-                    left + LABEL - MARGIN + k * cell - 1,
-                    top - 1,
-                    left + LABEL - MARGIN + k * cell + big.width,
-                    top + big.height,
-                ),
-                outline="#cccccc",
-            )
+            page.paste(big, (x, top))
+            draw.rectangle((x - 1, top - 1, x + big.width, top + big.height), outline="#cccccc")
     return page
+
+
+def _pictures(batch: Batch, outputs: dict[str, Tensor], i: int) -> list[Image.Image]:
+    """Those of one sample, in the order of its slots, a target's output before its truth."""
+    shown = []
+    for slot in batch.slots:
+        shown += [outputs[slot.name][i]] if slot.role == TARGET else []
+        shown.append(batch.images[slot.name][i])
+    return [_picture(x) for x in shown]
+
+
+def _headings(batch: Batch) -> list[tuple[str, str]]:
+    """(name, role) over each of these pictures."""
+    pairs = [[("output",) * 2, ("truth",) * 2] if s.role == TARGET else [(s.name, s.role)] for s in batch.slots]
+    return [pair for found in pairs for pair in found]
 
 
 def _picture(x_FCHW: Tensor) -> Image.Image:
