@@ -100,7 +100,8 @@ def test_a_scale_changes_the_models_and_not_the_method(exp, scale):
         assert small["conditioning"][key] == large["conditioning"][key]
     differing = {key for key in small["data"] if small["data"][key] != large["data"][key]}
     assert differing == {"size", "batch_size", "instruction"}
-    assert small["backbone"]["pretrained"] is None, "until the bases are shipped"
+    base = "shipped:plain_base" if exp == "visualcloze_dev" else "shipped:infill_base"
+    assert small["backbone"]["pretrained"] == (base if scale == "mini" else None)
 
 
 def test_other_experiments_keep_their_family():

@@ -33,6 +33,7 @@ BESIDE = {
         ("backbone", name): ["encoder/text=flux_text", "process=rectified_flow"]
         for name in ("flux_dev", "flux_fill_dev")
     },
+    **{("backbone", name): ["process=rectified_flow"] for name in ("flux_mini", "flux_fill_mini")},
     **{("process", f"rectified_flow{way}"): ["backbone.pretrained=null"] for way in ("", "_shifted")},
 }
 FILES = sorted(CONF.rglob("*.yaml"))

@@ -88,6 +88,8 @@ def test_a_shipped_model_has_a_card_with_data_licence_recipe_and_figures(name):
         ("encoder/codec", "autoencoder_mini", "codec"),
         ("encoder/text", "byt5_mini", "text_encoder"),
         ("backbone", "cogvideox_mini", "video_base"),
+        ("backbone", "flux_fill_mini", "infill_base"),
+        ("backbone", "flux_mini", "plain_base"),
     ],
 )
 def test_a_config_that_builds_shapes_alone_says_what_the_weights_say(group, name, part):
