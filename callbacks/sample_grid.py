@@ -61,7 +61,7 @@ def draw_grid(batch: Batch, outputs: dict[str, Tensor], columns: int = 2, scale:
     `outputs` are uint8 (B, F, C, H, W) by target slot; a clip's frames are shown side by side, one sample a line.
     """
     columns = 1 if max(slot.frames for slot in batch.slots) > 1 else columns
-    rows = [_pictures(batch, outputs, i) for i in range(len(batch))]
+    headings, rows = _headings(batch), [_pictures(batch, outputs, i) for i in range(len(batch))]
     scale = scale or max(1, 96 // rows[0][0].height)
     cell = max(p.width for p in rows[0]) * scale + MARGIN
     width = LABEL + cell * len(rows[0]) + MARGIN
@@ -75,7 +75,7 @@ def draw_grid(batch: Batch, outputs: dict[str, Tensor], columns: int = 2, scale:
         for k, picture in enumerate(pictures):
             x = left + LABEL - MARGIN + k * cell
             if i < columns:
-                name, role = _headings(batch)[k]  # the name, where it is not wider than the picture
+                name, role = headings[k]  # the name, where it is not wider than the picture
                 draw.text((x, 4), name if font.getlength(name) < cell else role, fill="#555555", font=font)
             big = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
             page.paste(big, (x, top))

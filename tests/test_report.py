@@ -1,7 +1,6 @@
 """The report on made-up run folders: what it computes, what it refuses to claim, and what it survives."""
 
 import base64
-import importlib.util
 import json
 import os
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from small_runs import command
 
 from unigen import report_tables
 from unigen.files import write_text as write_atomically
@@ -394,14 +394,6 @@ def test_a_failed_write_keeps_the_old_report(tmp_path, monkeypatch):
     assert path.read_text() == "new"
 
 
-@pytest.fixture(scope="module")
-def entry():
-    spec = importlib.util.spec_from_file_location("report_entry", SCRIPT)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded.main
-
-
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -415,11 +407,11 @@ def entry():
         (["runs={tmp}/sweep", "out={tmp}/file"], "file"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_1(tmp_path, entry, capsys, words, sentence):
+def test_bad_input_is_one_sentence_and_exit_code_1(tmp_path, capsys, words, sentence):
     (tmp_path / "file").write_text("in the way")
     if "sweep" in "".join(words):
         make_run(tmp_path / "sweep" / "0")
-    assert entry([word.format(tmp=tmp_path) for word in words]) == 1
+    assert command("report.py", *(word.format(tmp=tmp_path) for word in words)) == 1
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.startswith("error: ") and printed.err.count("\n") == 1
     assert sentence in printed.err
@@ -428,17 +420,17 @@ def test_bad_input_is_one_sentence_and_exit_code_1(tmp_path, entry, capsys, word
 FORMS = ["report.html", "report.md", "report.tex"] + ["wandb_report.json"] * available()
 
 
-def test_the_command_writes_every_form_and_ends_with_the_path(tmp_path, entry, capsys, monkeypatch):
+def test_the_command_writes_every_form_and_ends_with_the_path(tmp_path, capsys, monkeypatch):
     run = make_run(tmp_path / "sweep" / "0")
-    assert entry([f"runs={tmp_path / 'sweep'}"]) == 0
+    assert command("report.py", f"runs={tmp_path / 'sweep'}") == 0
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == f"report: {tmp_path / 'sweep' / 'report.html'}" and "canny_f1" in out
     assert "canny" in (tmp_path / "sweep" / "report.md").read_text()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert entry([f"runs={run},{tmp_path / 'sweep'}"]) == 0
+    assert command("report.py", f"runs={run},{tmp_path / 'sweep'}") == 0
     assert sorted(path.name for path in (tmp_path / "here").iterdir()) == FORMS
-    assert entry([f"runs={run}", f"out={tmp_path / 'made' / 'on demand'}"]) == 0
+    assert command("report.py", f"runs={run}", f"out={tmp_path / 'made' / 'on demand'}") == 0
     assert (tmp_path / "made" / "on demand" / "report.html").exists() and not (run / "report.html").exists()
 
 

@@ -1,12 +1,12 @@
 """Intervals over items and seeds, protocol cards, missing seeds, a table's runs: all on made-up run folders."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_report import SCRIPT, column, make_run, notes, table
+from small_runs import command
+from test_report import column, make_run, notes, table
 from test_report_published import KEY, VALUES, make, texts, views
 from test_report_published import notes as said
 
@@ -82,10 +82,10 @@ def test_the_table_tells_arms_apart_only_outside_of_the_interval(tmp_path):
     }
     assert rows["b"][6:9] == ["3", "3", str(ITEMS)] and float(rows["b"][4]) == pytest.approx(0.05, abs=0.005)
     low, high = json.loads(rows["c"][5].replace("+", ""))
-    assert low < 0 < high and "covers the truth in 67 %" in notes_ and "One seed" not in notes_
+    assert low < 0 < high and "has (n - 1) / n of their variance" in notes_ and "One seed" not in notes_
     assert intervals(root)[0][4] == "minus a", "the first arm, where no table says another"
     alone = intervals(measured_sweep(tmp_path / "one", {"a": 0.0, "b": 0.05}, seeds=(3,)))
-    assert "One seed" in alone[2] and "67 %" not in alone[2]
+    assert "One seed" in alone[2] and "(n - 1) / n" not in alone[2]
 
 
 def test_lower_is_better_where_the_metric_says_so(tmp_path):
@@ -233,34 +233,26 @@ def test_a_table_takes_its_own_runs_and_names_the_others(tmp_path):
     assert column(report, "arm") == ["a", "b"] and "else" in column(build_report(str(tmp_path)), "arm")
 
 
-@pytest.fixture(scope="module")
-def entry():
-    spec = importlib.util.spec_from_file_location("report_entry", SCRIPT)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded.main
-
-
-def test_the_command_takes_a_tables_runs_from_the_folder_runs(tmp_path, entry, capsys, monkeypatch):
+def test_the_command_takes_a_tables_runs_from_the_folder_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     key = KEY | {"name": "realgeneral_masks", "metrics": {"clip_i": "ours_i"}}
     make(Path("runs"), {"fcd_mask_a": (0.5, 0.6)}, key=key, published={})
     make_run(Path("runs") / "other", "else")
-    assert entry(["table=realgeneral_masks"]) == 0
+    assert command("report.py", "table=realgeneral_masks") == 0
     folder = Path("runs") / "reports" / "realgeneral_masks"
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {folder / 'report.html'}"
     markdown = (folder / "report.md").read_text()
     assert (
         "| fcd\\_mask\\_a | 2 | 0.849 |" in markdown.replace("fcd_mask_a", "fcd\\_mask\\_a") and "else (1)" in markdown
     )
-    assert entry(["table=realgeneral_masks", "reference=nobody"]) == 1
+    assert command("report.py", "table=realgeneral_masks", "reference=nobody") == 1
     assert "reference=nobody is no arm of this report" in capsys.readouterr().err
-    assert entry(["table=realgeneral_mask"]) == 1
+    assert command("report.py", "table=realgeneral_mask") == 1
     assert "unknown table 'realgeneral_mask' (did you mean 'realgeneral_masks'?)" in capsys.readouterr().err
-    assert entry(["table=realgeneral_masks", "publish=yes"]) == 1
+    assert command("report.py", "table=realgeneral_masks", "publish=yes") == 1
     assert "publish=yes is neither true nor false" in capsys.readouterr().err
     monkeypatch.chdir(tmp_path / "runs" / "other")
-    assert entry(["table=visualcloze_style", "out=here"]) == 0 and Path("here/report.tex").exists()
+    assert command("report.py", "table=visualcloze_style", "out=here") == 0 and Path("here/report.tex").exists()
 
 
 def test_a_table_file_that_is_none_is_refused(tmp_path):

@@ -45,8 +45,9 @@ def measure_run(given: Mapping[str, str], words: Sequence[str], config_dir: Path
     out = Path(given.get("out", run_dir / "evaluation" / given["bench"]))
     run_config = read_config(run_dir)
     config = bench_config(config_dir, given["bench"], words, out, run_config["data"].get("size"))
-    if config["data"].get("instruction", ...) is None:  # a model is told what to do in the words of its training
-        config["data"]["instruction"] = run_config["data"].get("instruction")
+    data = config["data"]
+    if "instruction" in data and data["instruction"] is None:  # a model is told what to do in the words of its training
+        data["instruction"] = run_config["data"].get("instruction")
     if only == "false" and not (run_dir / "summary.json").is_file():
         raise ConfigError(f"{run_dir} is not finished: it has no summary.json; run_dir={run_dir} of run.py goes on")
     gallery, metrics = Gallery(out), {name: build(node) for name, node in config["metric"].items()}
