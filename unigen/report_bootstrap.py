@@ -26,8 +26,8 @@ HOW = (
     "independently; the same draws for all arms, and the same items and seeds on both sides of a difference."
 )
 FEW = (
-    "Where seeds of training matter more than items, this interval is too narrow: a resample of n seeds has (n - 1) / n "
-    "of their variance, and takes it for known. Where it disagrees with the smallest resolvable difference of the "
+    "Where seeds of training matter more than items, this interval is too narrow: a resample of n seeds has (n - 1) / "
+    "n of their variance, and takes it for known. Where it disagrees with the smallest resolvable difference of the "
     "seeds, the wider one counts."
 )
 INSIDE = "≈: 0 lies inside the interval of the difference, so these runs do not tell the two arms apart."
