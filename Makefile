@@ -1,19 +1,21 @@
 # Each target does all its own set-up; VENV=path puts the environment elsewhere, an up-to-date one is reused.
+# EXTRAS=test,cluster,quantize tests DeepSpeed and torchao too, whose tests are else skipped.
 VENV ?= .venv
 PYTHON ?= python3
+EXTRAS ?= test
 PY := $(VENV)/bin/python
 
 .PHONY: demo test lint clean
 
 demo: $(VENV)/.installed
-	$(PY) experiments/run.py +exp=fcd_mask_a
+	$(PY) experiments/run.py +exp=fcd_mask_a trainer.max_steps=1300 validation.every=325
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-$(EXTRAS)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest -n 2 --dist loadfile
 
-lint: $(VENV)/.installed-test
+lint: $(VENV)/.installed-$(EXTRAS)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
@@ -28,6 +30,6 @@ $(VENV)/.installed: pyproject.toml | $(PY)
 	$(PY) -m pip install -q --disable-pip-version-check -e .
 	touch $@
 
-$(VENV)/.installed-test: pyproject.toml | $(PY)
-	$(PY) -m pip install -q --disable-pip-version-check -e '.[test]'
+$(VENV)/.installed-$(EXTRAS): pyproject.toml | $(PY)
+	$(PY) -m pip install -q --disable-pip-version-check -e '.[$(EXTRAS)]'
 	touch $@ $(VENV)/.installed

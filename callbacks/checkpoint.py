@@ -6,6 +6,8 @@ from typing import Any
 
 import lightning as L
 
+from callbacks.resuming import go_on, record, rewind, validate_if_missed
+
 
 class LastCheckpoint(L.Callback):
     """Saves `folder`/last.ckpt every `every` optimiser steps, and after the last one.
@@ -13,6 +15,7 @@ class LastCheckpoint(L.Callback):
     With `monitor`, the name of anything that is logged by the end of a validation (val/loss, val/loss_target), also
     `folder`/best.ckpt whenever it is better than ever before; `mode` says whether "min" or "max" is better.
     Lightning's ModelCheckpoint leaves nothing behind for a run that is shorter than its rhythm.
+    A run that goes on from last.ckpt gives, bit for bit, what it would have given without the stop.
     """
 
     def __init__(self, folder: str, every: int, monitor: str | None = None, mode: str = "min") -> None:
@@ -22,11 +25,18 @@ class LastCheckpoint(L.Callback):
         self.best: float | None = None
         self._saved = -1
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._saved = trainer.global_step  # else the next batch, which may be half a step, would be saved again
+        if trainer.global_step == 0:
+            rewind(trainer, 0, {})  # a run that was killed before its first checkpoint
+        else:
+            validate_if_missed(trainer)
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step and trainer.global_step % self.every == 0:
-            self._save(trainer)
+            self.save(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.monitor is None or trainer.sanity_checking or trainer.state.fn != "fit":
@@ -43,15 +53,23 @@ class LastCheckpoint(L.Callback):
             trainer.save_checkpoint(self.folder / "best.ckpt")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._save(trainer)
+        self.save(trainer)
+
+    def save(self, trainer: L.Trainer) -> None:
+        """last.ckpt of this optimiser step, not twice. For all ranks; the gradients of the next must not have begun."""
+        if self._saved != trainer.global_step:
+            self._saved = trainer.global_step
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["resuming"] = record(trainer)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn == "fit":
+            go_on(trainer, checkpoint)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
-
-    def _save(self, trainer: L.Trainer) -> None:
-        if self._saved != trainer.global_step:
-            self._saved = trainer.global_step
-            trainer.save_checkpoint(self.folder / "last.ckpt")

@@ -4,17 +4,21 @@ import json
 import os
 import time
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from unigen.files import write_text
+
 
 class JsonlLogger(Logger):
     """Appends {"step", "time" (unix seconds), metric: value, ...}; a resumed run goes on in the same file.
 
-    Lines of steps that a killed run had already logged may repeat: readers let the last one win.
+    What a killed run logged after its checkpoint is taken back (`rewind`). A step may have several lines, of training
+    and validation; where they repeat a metric (files from before there was `rewind`), readers let the last one win.
     """
 
     def __init__(self, path: str) -> None:
@@ -35,7 +39,7 @@ class JsonlLogger(Logger):
         if not values:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n"
+        line = _spelt(step, values)
         try:
             with open(self.path, "ab+") as file:
                 if file.tell() and not self._ends_a_line(file):  # a killed run tore its last line
@@ -43,6 +47,26 @@ class JsonlLogger(Logger):
                 file.write(line.encode())
         except OSError as error:
             raise OSError(f"{self.path} could not be written: {error.strerror or error}") from error
+
+    @rank_zero_only
+    def rewind(self, step: int, line: Mapping[str, float]) -> None:
+        """The file as it was when a checkpoint had been made in the middle of `step`, and that step's training `line`.
+
+        Torn lines go too. Raises OSError if the file cannot be written; then it is what it was.
+        """
+        if not self.path.exists():
+            return
+        kept, there = [], not line
+        for text in self.path.read_text(errors="replace").splitlines():
+            try:
+                entry = json.loads(text)
+                own = entry["step"] == step and any(name.startswith("train/") for name in entry)
+                keep = entry["step"] < step or own
+            except (ValueError, KeyError, TypeError):
+                continue
+            there = there or own
+            kept += [text + "\n"] if keep else []
+        write_text(self.path, "".join(kept) + ("" if there else _spelt(step, line)))
 
     @staticmethod
     def _ends_a_line(file: BinaryIO) -> bool:
@@ -52,3 +76,7 @@ class JsonlLogger(Logger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """The configuration has a file of its own (config.yaml)."""
+
+
+def _spelt(step: int | None, values: Mapping[str, float]) -> str:
+    return json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n"

@@ -31,12 +31,15 @@ class SampleGrid(L.Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if batch.slots in self._drawn or not trainer.is_global_zero:
+        if batch.slots in self._drawn:
             return
         self._drawn.append(batch.slots)
         number = f"_{len(self._drawn)}" if len(self._drawn) > 1 else ""
         few = first(batch, self.items)
-        grid = draw_grid(few, pl_module.sample(few, self.seed))
+        outputs = pl_module.sample(few, self.seed)  # on every rank: weights may be divided among them
+        if not trainer.is_global_zero:
+            return
+        grid = draw_grid(few, outputs)
         write_png(self.folder / f"step_{trainer.global_step:06d}{number}.png", grid)
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):

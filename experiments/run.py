@@ -6,6 +6,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from unigen.preemption import NOTICE, deafen  # noqa: E402
+
+if __name__ == "__main__":
+    NOTICE.listen()  # a signal during the seconds of imports is not lost
+
 from unigen.launch import launch  # noqa: E402
 
 
@@ -14,7 +19,7 @@ def main(cfg) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
-    from unigen.config import own_packages, plain, same_run, write_config
+    from unigen.config import own_packages, plain, same_run
 
     own_packages(ROOT)
     with open_dict(cfg):
@@ -28,10 +33,10 @@ def main(cfg) -> None:
     if config["dry_run"]:
         training.dry_run(config)
     else:
-        write_config(run_dir, config)
         training.run(config, run_dir)
     print(f"run folder: {run_dir}", flush=True)
 
 
 if __name__ == "__main__":
     launch(main, ROOT / "experiments" / "conf")
+    deafen()

@@ -2,8 +2,11 @@
 
 import json
 import runpy
+import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,8 @@ import pytest
 from tiny import ROOT, composed
 
 from unigen import export, training
-from unigen.config import write_config
 from unigen.pipeline import Pipeline
+from unigen.preemption import SIGNALS
 
 SMALL = (
     "encoder/codec=patch_pca metric=[canny_f1,ssim,psnr,rmse] evaluation.items=4 "
@@ -48,7 +51,6 @@ def small(run_dir: Path, *overrides: str) -> dict[str, Any]:
 def train(config: dict[str, Any]) -> Pipeline:
     """What run.py does with a configuration; returns the trained pipeline (None if the run was finished already)."""
     run_dir, trained = Path(config["run_dir"]), []
-    write_config(run_dir, config)
     training.quiet()
     with pytest.MonkeyPatch.context() as patch:
         save = export.save
@@ -65,9 +67,20 @@ def log(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
+@contextmanager
+def heard() -> Iterator[None]:
+    """A script that ends ignores what SLURM sends, and so would all that later tests start."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def command(script: str, *words: str) -> int:
-    """The exit code of `python experiments/<script> words`, run in this process."""
-    with pytest.MonkeyPatch.context() as patch:
+    """The exit code of `python experiments/<script> words`, run in this process, which hears signals afterwards."""
+    with pytest.MonkeyPatch.context() as patch, heard():
         patch.setattr(sys, "argv", [script, *words])
         try:
             runpy.run_path(str(ROOT / "experiments" / script), run_name="__main__")

@@ -12,7 +12,7 @@ from tiny import batch, slots, tiny, tokens_for
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from callbacks import sample_grid, throughput, wandb_run
+from callbacks import sample_grid, throughput
 from callbacks.atomic_checkpoint import AtomicCheckpointIO
 from callbacks.ema import EMA
 from callbacks.jsonl_logger import JsonlLogger
@@ -52,7 +52,7 @@ def averaged(start: float, values: dict[int, float], decay: float) -> float:
     return start
 
 
-@pytest.mark.parametrize("decay", [0.999, 0.15, 0.0])
+@pytest.mark.parametrize("decay", [0.999, 0.15])
 def test_ema_is_the_average_by_hand_also_after_a_stop(decay):
     values = {1: 3.0, 2: -1.0, 3: 7.0, 4: 0.5}
     whole, ema = EMA(decay), EMA(decay)
@@ -65,6 +65,16 @@ def test_ema_is_the_average_by_hand_also_after_a_stop(decay):
     resumed.load_state_dict(ema.state_dict())
     follow(resumed, One(-1.0), {3: 7.0, 4: 0.5})
     assert torch.equal(resumed.average["weight"], whole.average["weight"])
+
+
+def test_a_decay_of_0_keeps_nothing_and_changes_nothing():
+    module, ema = One(2.0), EMA(0.0)
+    follow(ema, module, {1: 3.0, 2: 4.0})
+    assert ema.average == {} == ema.state_dict()["average"]
+    ema.load_state_dict({"average": {"weight": torch.tensor([9.0])}})  # of a run that kept some
+    for swap in (ema.on_validation_start, ema.on_validation_end, ema.on_fit_end):
+        swap(None, module)
+        assert module.weight.item() == 4.0
 
 
 def test_ema_is_in_place_for_validation_and_after_training_only():
@@ -91,6 +101,8 @@ def test_ema_refuses_a_decay_that_averages_nothing(decay):
 # Tiny CogVideoX: width 32, 2 blocks, 4 text tokens of 32, 12 picture tokens of 16 x 2 x 2 x 2; mask A.
 LINEAR = 2 * (2 * 12 * 32 * 32 * 16 + 12 * 2 * 128 * 32 + 4 * 32 * 32)
 ATTENTION = 2 * 4 * 32 * (16 * 16 - 2 * 4 * 6)
+# LoRA of rank 4: in each block four linears on 16 tokens, and in each of its norms three branches once a sample
+ADAPTERS = 2 * 2 * 4 * (4 * 16 * (32 + 32) + 2 * 3 * (32 + 3 * 32))
 
 
 @pytest.mark.parametrize("mask", ["fcd_a", "fcd_d"])
@@ -115,8 +127,8 @@ def test_flops_are_what_torch_counts(mask):
     }
 
 
-@pytest.mark.parametrize(("adapter", "linears"), [("full", 3), ("lora", 2)])
-def test_throughput_counts_by_hand(adapter, linears, monkeypatch):
+@pytest.mark.parametrize(("adapter", "linears", "adapters"), [("full", 3, 0), ("lora", 2, ADAPTERS)])
+def test_throughput_counts_by_hand(adapter, linears, adapters, monkeypatch):
     clock = iter([0.0, 2.0, 3.0, 13.0, 17.0])  # start; end; validation begins; next batch starts, ends
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))
     logged = []
@@ -135,13 +147,42 @@ def test_throughput_counts_by_hand(adapter, linears, monkeypatch):
             "seconds": seconds,
             "samples_per_s": samples / seconds,
             "tokens_per_s": samples * 16 / seconds,
-            "model_tflops": samples * (linears * LINEAR + 3 * ATTENTION) / 1e12 / seconds,
+            "model_tflops": samples * (linears * LINEAR + 3 * ATTENTION + 3 * adapters) / 1e12 / seconds,
         }
     )
     assert logged == [{f"speed/{k}": v for k, v in speed.rates().items() if k != "seconds"}]
     resumed = Throughput()
     resumed.load_state_dict(speed.state_dict())
     assert resumed.rates() == speed.rates()
+    known = Throughput(peak_tflops=2.0)
+    known.load_state_dict(speed.state_dict())
+    known.on_fit_start(SimpleNamespace(world_size=2, strategy=SimpleNamespace(root_device=torch.device("cpu"))), module)
+    assert known.rates() == speed.rates() | {"mfu": speed.rates()["model_tflops"] / 4.0}
+
+
+def test_a_device_is_known_by_its_whole_name(monkeypatch):
+    assert throughput.known_peak("NVIDIA H100 80GB HBM3", "bf16-mixed") == 989.0
+    assert throughput.known_peak("NVIDIA H100 80GB HBM3", "32-true") == 67.0
+    monkeypatch.setattr(throughput.torch, "get_float32_matmul_precision", lambda: "high")
+    assert throughput.known_peak("NVIDIA H100 80GB HBM3", "32-true") == 494.0
+    assert throughput.known_peak("NVIDIA H100 PCIe", "bf16-mixed") is None
+    with pytest.raises(ValueError, match=r"callback.throughput.peak_tflops is 0"):
+        Throughput(peak_tflops=0)
+
+
+@pytest.mark.parametrize("name", ["cogvideox_mini", "flux_mini"])
+def test_adapter_flops_are_what_torch_counts(name):
+    """Of LoRA on every linear: the difference that it makes to a forward."""
+    counts = []
+    for adapter in ("full", "lora_visualcloze"):
+        config = tiny(f"backbone={name}", f"conditioning/adapter={adapter}", "conditioning/embedding=none")
+        pipeline = build_pipeline(config)
+        layout = pipeline.plan(slots()).layout
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            times = pipeline.times(layout, torch.tensor([0.5]))
+            pipeline.backbone(tokens_for(layout, pipeline.backbone), times, pipeline.mask)
+        counts.append(counter.get_total_flops())
+    assert pipeline.backbone.adapter_flops(layout) == counts[1] - counts[0] > 0
 
 
 # --- files -----------------------------------------------------------------------------------------------------
@@ -158,6 +199,29 @@ def test_jsonl_goes_on_after_a_torn_line(tmp_path):
     lines = path.read_text().splitlines()
     assert lines[:2] == [whole.strip(), '{"step": 2, "a"']
     assert json.loads(lines[2])["a"] == 3.0
+
+
+def test_jsonl_takes_back_what_came_after_a_checkpoint(tmp_path):
+    path, logger = tmp_path / "metrics.jsonl", JsonlLogger(str(tmp_path / "metrics.jsonl"))
+    logger.rewind(3, {"train/loss": 1.0})
+    assert not path.exists()
+    whole = [{"step": s, "time": 1.5, f"{kind}/loss": 0.5} for s, kind in enumerate(("train",) * 3 + ("val",), 1)]
+    whole[3]["step"] = 3  # 1, 2, 3, and the validation of 3
+    text = "".join(json.dumps(line) + "\n" for line in whole)
+
+    def after(step, line, torn=""):
+        path.write_text(text + torn)
+        logger.rewind(step, line)
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    assert after(4, {}) == whole, "negative control"
+    assert after(3, {"train/loss": 9.0}, '{"step": 4, "tra') == whole[:3], (
+        "its line is there, its validation comes again"
+    )
+    assert after(2, {}) == whole[:2]
+    assert after(0, {}) == []
+    found = after(5, {"train/loss": 9.0})
+    assert found[:4] == whole and (found[4]["step"], found[4]["train/loss"]) == (5, 9.0)
 
 
 def test_a_full_disk_keeps_the_checkpoint_of_before(tmp_path, full_disk):
@@ -178,42 +242,6 @@ def test_metrics_on_a_full_disk_name_the_file(tmp_path, full_disk):
     path.write_text("x" * (2**16 - 8) + "\n")
     with pytest.raises(OSError, match=r"metrics.jsonl could not be written: File too large"):
         JsonlLogger(str(path)).log_metrics({"a": 1}, 1)
-
-
-# --- W&B -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("env", "netrc", "offline"),
-    [
-        ({}, None, True),
-        ({}, "machine api.example.com login user password x", True),
-        ({}, "machine api.wandb.ai login user password x", False),
-        ({"WANDB_API_KEY": "x"}, None, False),
-        ({"WANDB_API_KEY": "x", "WANDB_MODE": "offline"}, None, True),
-        ({"WANDB_MODE": "online"}, None, False),
-    ],
-)
-def test_wandb_is_offline_unless_the_user_is_logged_in(env, netrc, offline, tmp_path, monkeypatch):
-    for name in ("WANDB_API_KEY", "WANDB_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
-    if netrc:
-        (tmp_path / "netrc").write_text(netrc)
-    monkeypatch.setattr(wandb_run, "WandbLogger", lambda **given: given)
-    given = wandb_run.wandb_run("unigen", "a_seed0", "a", str(tmp_path / "run"))
-    assert given["offline"] is offline and (given["name"], given["group"]) == ("a_seed0", "a")
-    assert (tmp_path / "run").is_dir()
-
-
-def test_a_run_of_wandb_ends_before_the_next_begins(tmp_path, monkeypatch):
-    ended = []
-    monkeypatch.setattr("wandb.run", SimpleNamespace(finish=lambda: ended.append(1)))
-    monkeypatch.setattr(wandb_run, "WandbLogger", lambda **given: given)
-    wandb_run.wandb_run("unigen", "b", "b", str(tmp_path))
-    assert ended == [1]
 
 
 # --- sample grids ----------------------------------------------------------------------------------------------

@@ -49,6 +49,20 @@ def test_same_run(tmp_path):
     assert (tmp_path / "config.yaml").read_bytes() == before
 
 
+def test_the_samples_of_a_step_may_be_shared_out_anew(tmp_path):
+    def config(devices, accumulated, batch):
+        return {"trainer": {"devices": devices, "num_nodes": 1, "accumulate_grad_batches": accumulated}} | {
+            "data": {"batch_size": batch}
+        }
+
+    write_config(tmp_path, config(2, 1, 4))
+    for shares in ((1, 2, 4), (1, 1, 8), (8, 1, 1)):
+        same_run(tmp_path, config(*shares))
+    for shares in ((1, 1, 4), ("auto", 1, 4)):
+        with pytest.raises(ConfigError, match=f"trainer.devices is 2 there and {shares[0]} here"):
+            same_run(tmp_path, config(*shares))
+
+
 def test_a_key_younger_than_the_run_does_not_end_it_while_it_is_null(tmp_path):
     write_config(tmp_path, CONFIG)
     same_run(tmp_path, CONFIG | {"younger": None})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unigen.files import whole_file, write_text
+from unigen.files import remove_parts, whole_file, write_text
 
 
 def test_it_appears_whole_in_a_new_folder(tmp_path):
@@ -34,3 +34,12 @@ def test_any_error_inside_leaves_what_was_there(error, tmp_path):
         raise error("stop")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / "deep").mkdir()
+    kept = [tmp_path / "a.part", tmp_path / ".hidden", tmp_path / "deep" / "last.ckpt"]
+    for path in (*kept, tmp_path / "deep" / ".last.ckpt.x1.part"):
+        path.write_text("x")
+    remove_parts(tmp_path)
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted(kept)

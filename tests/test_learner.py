@@ -1,10 +1,14 @@
 """The learning rate over a run, and what a learner keeps."""
 
+from types import SimpleNamespace
+
+import lightning as L
 import pytest
 import torch
 from tiny import composed
 from torch import nn
 
+from unigen.config import ConfigError
 from unigen.learner import Learner, parameters
 
 
@@ -64,3 +68,61 @@ def test_what_is_trained_is_in_training_mode_whatever_it_was_loaded_in():
     assert not made.parts["line"].training, "negative control"
     made.on_fit_start()
     assert made.parts["line"].training
+
+
+class Regression(Learner):
+    """Four weights that gradients of thousands would throw far off."""
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__(composed("optimizer.warmup=0", f"optimizer.fused={str(fused).lower()}"))
+        torch.manual_seed(0)
+        self.parts["line"] = torch.nn.Linear(4, 1)
+
+    def training_step(self, x, batch_idx):
+        return 1e3 * (self.parts["line"](x) - 1).square().mean()
+
+
+def fitted(fused: bool, clip: float | None, precision: str = "bf16-mixed", algorithm: str = "norm"):
+    model = Regression(fused)
+    rows = torch.randn(4, 2, 4, generator=torch.Generator().manual_seed(1))
+    trainer = L.Trainer(
+        max_steps=4,
+        precision=precision,
+        gradient_clip_val=clip,
+        gradient_clip_algorithm=algorithm,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    norms = []
+    model.on_before_zero_grad = lambda _: norms.append(_norms(model))
+    trainer.fit(model, torch.utils.data.DataLoader(rows, batch_size=None))
+    return torch.cat([p.detach().flatten() for p in model.parameters()]), norms
+
+
+def _norms(model):
+    return [p.grad.norm().item() for p in model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("how", [("bf16-mixed", "norm"), ("bf16-mixed", "value"), ("32-true", "norm")])
+def test_a_fused_optimizer_clips_and_steps_as_a_plain_one(how):
+    """Lightning's own mixed precision refuses to clip for it."""
+    fused, norms = fitted(True, 0.1, *how)
+    plain, others = fitted(False, 0.1, *how)
+    torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-6)
+    assert any(norms) and torch.tensor(norms[-1]) == pytest.approx(torch.tensor(others[-1]), rel=1e-3)
+    _, unclipped = fitted(True, None, how[0])
+    assert max(map(max, filter(None, norms))) < 0.3 < max(map(max, filter(None, unclipped))), "negative control"
+
+
+def test_a_fused_optimizer_under_a_scaler_is_refused(monkeypatch):
+    plugin = SimpleNamespace(scaler=object())
+    trainer = SimpleNamespace(precision_plugin=plugin, precision="16-mixed", gradient_clip_val=1.0)
+    monkeypatch.setattr(Regression, "trainer", trainer)
+    with pytest.raises(ConfigError, match=r"optimizer.fused=true unscales .*16-mixed.*use bf16-mixed"):
+        Regression(True).on_fit_start()
+    Regression(False).on_fit_start()  # negative control
+    trainer.gradient_clip_val = None
+    Regression(True).on_fit_start()

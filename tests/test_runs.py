@@ -291,7 +291,7 @@ def test_a_folder_of_another_configuration_is_left_alone(tmp_path, capfd):
         (["+exp=fcd_mask_aa"], "fcd_mask_a"),
         (["data.size=40"], "40"),
         (["encoder.text.window=15"], "encoder.text.window"),
-        (["data.tasks=[cany]", "task.name=x"], "canny"),
+        (["data.tasks=['cany>target']", "task.name=x"], "did you mean 'canny>target'?"),
         (
             ["~conditioning.modulation.branches.target"],
             "conditioning.modulation.branches has no entry for role 'target'",

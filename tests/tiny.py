@@ -51,7 +51,7 @@ def composed(*overrides: str) -> dict[str, Any]:
     return OmegaConf.to_container(_composed(*overrides), resolve=True)
 
 
-def tiny(*overrides: str, tasks: tuple[str, ...] = ("canny", "subject"), **sizes: Any) -> dict[str, Any]:
+def tiny(*overrides: str, tasks: tuple[str, ...] = ("canny>target", "openmoji>target"), **sizes: Any) -> dict[str, Any]:
     """The same with every backbone shrunk, nothing pretrained, and small encoders."""
     scratch = ("encoder/codec=patch_pca", "encoder/text=byt5_mini", "conditioning/adapter=full")
     config = deepcopy(_composed(*scratch, *overrides))
@@ -137,7 +137,7 @@ def batch(size: int = 2, conditions: int = 1, seed: int = 0) -> Batch:
         images=images,
         prompts=[f"a cat, no {i}" for i in range(size)],
         subjects=[("cat",)] * size,
-        tasks=["canny"] * size,
+        tasks=["canny>target"] * size,
         keys=[f"item{i}" for i in range(size)],
     )
 

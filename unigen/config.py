@@ -6,6 +6,7 @@ Light on purpose (no torch, no Lightning): entry points import it before anythin
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +19,11 @@ from yaml import MarkedYAMLError, YAMLError
 
 from unigen.files import write_text
 
-# Keys in which two runs of one configuration may differ: where it is written, who is told, where latents are kept.
-IGNORED = ("run_dir", "dry_run", "debug", "logger", "hydra", "cache")
+# Keys in which two runs of one configuration may differ: where it is written, who is told, where latents are kept, what
+# stops it.
+IGNORED = ("run_dir", "dry_run", "debug", "logger", "hydra", "cache", "callback.preemption")
+# Those in which they may differ as long as the product stays: how the samples of a step are shared out.
+SHARES = ("trainer.devices", "trainer.num_nodes", "trainer.accumulate_grad_batches", "data.batch_size")
 ABSENT = "(absent)"
 
 
@@ -84,6 +88,8 @@ def same_run(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str] = I
     if not (run_dir / "config.yaml").exists():
         return
     old, new = (dict(_leaves(_portable(c))) for c in (read_config(run_dir), config))
+    if _step_samples(old) == _step_samples(new) is not None:
+        ignore = (*ignore, *SHARES)
     keys = [key for key in {**new, **old} if not any(key == name or key.startswith(f"{name}.") for name in ignore)]
     changed = [key for key in keys if old.get(key) != new.get(key)]
     if changed:
@@ -92,6 +98,12 @@ def same_run(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str] = I
         raise ConfigError(
             f"{run_dir} already holds another configuration ({shown}{more}); use run_dir=<another folder>"
         )
+
+
+def _step_samples(leaves: Mapping[str, Any]) -> int | None:
+    """How many samples an optimiser step takes; None where the configuration does not say (devices=auto)."""
+    shares = [leaves.get(key) for key in SHARES]
+    return math.prod(shares) if all(type(share) is int for share in shares) else None
 
 
 def _portable(config: Mapping[str, Any]) -> Any:
@@ -136,6 +148,11 @@ def sentence(exc: Exception) -> str:
     text = str(exc) or (str(exc.__cause__) if exc.__cause__ else type(exc).__name__)
     text = re.split(r"\n\s*(?:Config search path|Search path|full_key|object_type)", text)[0]
     return " ".join(text.split())
+
+
+def averages(config: Mapping[str, Any]) -> bool:
+    """Whether the run averages its weights: callback.ema is chosen, with a decay above 0."""
+    return config["callback"].get("ema", {"decay": 0})["decay"] > 0
 
 
 def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,11 +1,12 @@
 """Files that are whole or not there: a full disk or a killed process never leaves half of one."""
 
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,6 +37,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what killed writers left below `folder`; nobody may be writing there."""
+    for part in folder.rglob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
 @contextmanager
 def whole_tensors(path: Path) -> Iterator[Path]:
     """`whole_file`, with what safetensors raises on a full disk as the OSError that it is."""
@@ -52,6 +59,15 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text through `whole_file`."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def json_lines(lines: Sequence[bytes]) -> list[Any] | None:
+    """The values of lines of JSON, read at once, which is several times faster; None if any line is not one value."""
+    try:
+        found = json.loads(b"[" + b",".join(lines) + b"]")
+    except (ValueError, RecursionError):
+        return None
+    return found if len(found) == len(lines) else None
 
 
 def write_png(path: Path, picture: "Image") -> None:

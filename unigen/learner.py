@@ -6,8 +6,11 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
+from unigen import noise, shards
+from unigen.config import ConfigError
 from unigen.types import Batch, ImageSlot
 
 
@@ -17,8 +20,8 @@ class Learner(L.LightningModule):
     `unigen.training` calls, in this order: print_header, prepare, (fit), settle, measure, export, facts.
     Frozen encoders go into `frozen`: they follow the module's device without belonging to it, so that no
     strategy shards or saves them. `config` is the whole plain configuration; of `optimizer` it reads lr, betas,
-    weight_decay, warmup (steps of linear warm-up) and cooldown (the last share of the steps, in which the rate
-    falls linearly to 0; 0 keeps it constant, so that a run may stop at any step).
+    weight_decay, fused (torch's AdamW in one kernel), warmup (steps of linear warm-up) and cooldown (the last share of
+    the steps, in which the rate falls linearly to 0; 0 keeps it constant, so that a run may stop at any step).
     """
 
     strict_loading = False
@@ -45,7 +48,8 @@ class Learner(L.LightningModule):
     def measure(self, data: Any, config: Mapping[str, Any]) -> dict[str, Any]:
         """{"metrics": {name: {value, low, high, better, items}}, "bounds": {...}, "protocol": {...}} on the test split.
 
-        `bounds` says in a word or two what `low` and `high` are. A metric may hold `each`, the scores of the single
+        `bounds` says in a word or two what `low` and `high` are; `sampling` what a picture takes (`unigen.latency`),
+        from what draws any. A metric may hold `each`, the scores of the single
         items in order, which go into scores.jsonl.
         """
         raise NotImplementedError
@@ -70,23 +74,66 @@ class Learner(L.LightningModule):
 
     # --- Lightning ------------------------------------------------------------------------------------------
 
+    def chance(self, purpose: str) -> torch.Generator:
+        """The randomness of a training step, a pure function of the seed and of this rank's micro-batch.
+
+        Micro-batches are counted over all ranks, so that n devices draw what one that accumulates n of them draws.
+        """
+        number = self.trainer.fit_loop.total_batch_idx * self.trainer.world_size + self.global_rank
+        return noise.generator(self.seed, purpose, number, 0)
+
+    def configure_model(self) -> None:
+        """Divide the weights, where the strategy has a mesh for it (FSDP2) and has not done so before."""
+        if self.device_mesh is not None and not any(shards.is_divided(p) for p in self.parameters()):
+            shards.divide(self, self.device_mesh["data_parallel"])
+
     def on_fit_start(self) -> None:
         """Lightning has moved the module by now (at `setup` it has not). from_pretrained leaves models in eval mode."""
         self.parts.train()
         self.place_frozen()
+        if self.options["fused"] and self.trainer.gradient_clip_val and _scaler(self.trainer) is not None:
+            raise ConfigError(
+                f"optimizer.fused=true unscales gradients itself under trainer.precision={self.trainer.precision}, "
+                "so they cannot be clipped; use bf16-mixed, optimizer.fused=false or trainer.gradient_clip_val=null"
+            )
 
     def place_frozen(self) -> None:
         """Frozen encoders to the module's device."""
         for encoder in self.frozen:
             encoder.to(self.device)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """What draws from the global generator (a dropout layer) is keyed by the batch too, so that a run can go on."""
+        torch.manual_seed(noise.mix(self.seed, "global", self.trainer.fit_loop.total_batch_idx, self.global_rank))
+
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW over what is trained, with linear warm-up and cool-down."""
         o = self.options
         trained = [p for p in self.parameters() if p.requires_grad]
-        adamw = torch.optim.AdamW(trained, lr=o["lr"], betas=tuple(o["betas"]), weight_decay=o["weight_decay"])
+        adamw = torch.optim.AdamW(
+            trained, lr=o["lr"], betas=tuple(o["betas"]), weight_decay=o["weight_decay"], fused=o["fused"]
+        )
         ramp = torch.optim.lr_scheduler.LambdaLR(adamw, self._share_of_rate)
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": ramp, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does, but its mixed precision refuses to clip for any fused optimizer, which may unscale
+        gradients by itself: in bf16 there is no scale, so their norm is clipped here."""
+        if not (
+            self.options["fused"] and gradient_clip_val and isinstance(self.trainer.precision_plugin, MixedPrecision)
+        ):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        trained = [p for group in optimizer.param_groups for p in group["params"]]
+        if gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(trained, gradient_clip_val)
+        else:
+            torch.nn.utils.clip_grad_norm_(trained, gradient_clip_val)
 
     def _share_of_rate(self, step: int) -> float:
         """The learning rate of a step, as a share of lr."""
@@ -99,6 +146,11 @@ class Learner(L.LightningModule):
         """Keep what training changed: frozen pretrained weights are not copied."""
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+
+
+def _scaler(trainer: L.Trainer) -> Any:
+    """What scales losses in fp16; None in every other precision."""
+    return getattr(trainer.precision_plugin, "scaler", None)
 
 
 def parameters(*modules: nn.Module) -> dict[str, int]:

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 OVERLAYS = ("exp", "family", "scale", "table", "task", "bench")
-OPEN_TABLES = ("rows", "branches", "timing", "weights", "dropout", "published", "metrics")
+OPEN_TABLES = ("rows", "branches", "timing", "weights", "dropout", "published", "metrics", "benches")
 NULLABLE = ("pretrained",)  # null: start from scratch
+ELSEWHERE = {"cluster": "slurm/sweep.py", "profile": "experiments/plan.py"}  # groups that no run has: who reads them
 
 
 def preflight(
@@ -79,6 +80,11 @@ def preflight(
 
 def _check_line(tree: Tree, line: Sequence[str], multirun: bool) -> None:
     words = parse(tree, line, {})
+    if strange := next((w for w in words if w.key_or_group.split(".")[0] in ELSEWHERE), None):
+        group = strange.key_or_group.split(".")[0]
+        raise ConfigError(
+            f"'{strange.input_line}' {COMMAND_LINE} has no meaning here; {group}= is for {ELSEWHERE[group]}"
+        )
     fixed = [w for w in words if not w.is_sweep_override() and (w.is_hydra_override() or is_choice(tree, w, {}))]
     files = _Job(tree, [word.input_line for word in fixed]).defaults()
     said = sweep_of(tree, files)
@@ -88,8 +94,8 @@ def _check_line(tree: Tree, line: Sequence[str], multirun: bool) -> None:
     places = {key: where for key, where in said.places.items() if key not in own_keys}
     if multirun:  # Hydra's rule: what the line says of a key replaces what the file says
         words = list({w.get_key_element(): w for w in (*parse(tree, said.lines, said.places), *words)}.values())
-    elif said.lines:
-        where = next(iter(said.places.values()))
+    elif places:  # where the line says every key itself, as a task of an array does, nothing is ignored
+        where = next(iter(places.values()))
         raise ConfigError(f"hydra.sweeper.params {where} would be ignored, because this is a single run; add -m")
     one_table(tree, files, words)
     choices, values = [], []

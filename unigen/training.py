@@ -9,11 +9,17 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from unigen.build import build, build_learner
 from unigen.card import write_card
+from unigen.config import write_config
+from unigen.consolidation import restored
+from unigen.files import remove_parts
+from unigen.global_batch import global_batch, unpublished
 from unigen.learner import Learner
+from unigen.preemption import NOTICE, Preempted, farewell
 from unigen.results import print_results, write_csv, write_summary
 from unigen.scores import split, write_scores
 
@@ -33,39 +39,79 @@ def dry_run(config: dict[str, Any]) -> None:
     """Print the header from shapes alone: no weights, no data."""
     with torch.device("meta"):
         learner = build_learner(config)
-    learner.print_header(build(config["data"]).slots, config)
+    print_header(learner, build(config["data"]), config)
+
+
+@rank_zero_only
+def print_header(learner: Learner, data: Any, config: dict[str, Any]) -> None:
+    """What the run is, and how many samples an update sees on all devices together."""
+    learner.print_header(data.slots, config)
+    made, console = global_batch(config, max(1, torch.cuda.device_count())), Console(highlight=False)
+    console.print(f"batch of an update: {made}", soft_wrap=True)
+    if said := unpublished(config, made):
+        console.print(f"[bold]warning:[/bold] {said}", soft_wrap=True)
 
 
 def run(config: dict[str, Any], run_dir: Path) -> None:
     """Train (or go on from checkpoints/last.ckpt), measure, export, and write summary.json last.
 
-    A finished folder is left alone. Raises ValueError or OSError, one sentence each, for what a user can mend.
+    A finished folder is left alone. Raises ValueError or OSError, one sentence each, for what a user can mend, and
+    Preempted where the process is asked to stop; the same call later goes on from there.
     """
     done = run_dir / "summary.json"
     if done.is_file():
         Console().print("this run is finished; its results:")
         print_results(UNNAMED | json.loads(done.read_text()), run_dir)
         return
+    with NOTICE.listening():
+        if rank_zero_only.rank == 0:
+            remove_parts(run_dir)
+            write_config(run_dir, config)  # by one rank: another's half-written file would be removed
+        try:
+            if "preemption" not in config["callback"]:
+                NOTICE.obey()
+            _run(config, run_dir)
+        except Preempted:
+            NOTICE.note()
+            if rank_zero_only.rank == 0:
+                farewell(run_dir, saved=last_checkpoint(run_dir).exists())
+            raise
+
+
+def last_checkpoint(run_dir: Path) -> Path:
+    """Where a run goes on from: a file, or a folder if the strategy shards it."""
+    return run_dir / "checkpoints" / "last.ckpt"
+
+
+def _run(config: dict[str, Any], run_dir: Path) -> None:
     torch.manual_seed(config["seed"])
     learner, data = build_learner(config), build(config["data"])
-    learner.print_header(data.slots, config)
+    print_header(learner, data, config)
     data.prepare_data()
     learner.prepare(data)
     trainer, callbacks = make_trainer(config)
+    if getattr(trainer.strategy, "divides_weights", False) and "checkpoint" not in callbacks:
+        raise ValueError(
+            "callback=[...] has no checkpoint, from which this strategy puts its weights together at the end"
+        )
     for logger in trainer.loggers:
         logger.log_hyperparams(config)
-    last = run_dir / "checkpoints" / "last.ckpt"
+    last = last_checkpoint(run_dir)
     try:
         trainer.fit(learner, datamodule=data, ckpt_path=last if last.exists() else None)
-    except SystemExit:  # Ctrl-C: Lightning turns it into exit code 1 without a word
-        if not trainer.interrupted:
+    except SystemExit as stop:  # Ctrl-C: Lightning turns it into exit code 1 without a word
+        if not trainer.interrupted or isinstance(stop, Preempted):
             raise
         kept = f"run_dir={run_dir} goes on from the last checkpoint" if last.exists() else "there is no checkpoint yet"
         Console(stderr=True).print(f"interrupted; {kept}", soft_wrap=True)
         raise SystemExit(130) from None
-    if trainer.global_step % config["validation"]["every"]:  # the last step's losses and samples
+    NOTICE.obey()  # what follows can be done again
+    trained = bool(trainer.callback_metrics)  # else the checkpoint was of the last step: its validation may be missing
+    if not trained or trainer.global_step % config["validation"]["every"]:  # the last step's losses and samples
         trainer.validate(learner, data, verbose=False)
     if trainer.is_global_zero:
+        if getattr(trainer.strategy, "divides_weights", False):
+            learner = restored(config, last)
         finish(learner, data, trainer, callbacks, config, run_dir)
 
 
@@ -75,7 +121,12 @@ def make_trainer(config: dict[str, Any]) -> tuple[L.Trainer, dict[str, Any]]:
     loggers = [build(node) for node in config["logger"].values()]
     batches = config["validation"]["every"] * config["trainer"]["accumulate_grad_batches"]
     partial = build(config["trainer"] | {"precision": precision(config["trainer"]["precision"]), "_partial_": True})
-    trainer = partial(callbacks=list(callbacks.values()), logger=loggers or False, val_check_interval=batches)
+    trainer = partial(
+        strategy=build(config["strategy"]),
+        callbacks=list(callbacks.values()),
+        logger=loggers or False,
+        val_check_interval=batches,
+    )
     return trainer, callbacks
 
 

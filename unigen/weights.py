@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 SHIPPED = "shipped:"
+STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # of frozen encoders, by config word
 
 
 class Unavailable(ValueError):
@@ -22,13 +23,30 @@ def shipped_folder(source: str) -> Path:
     return Path(__file__).resolve().parent / "shipped" / source.removeprefix(SHIPPED)
 
 
+def stored_type(word: str, key: str) -> torch.dtype:
+    """The type that a config key `key` names for frozen weights. Raises ValueError for any but the two of STORED."""
+    if word not in STORED:
+        raise ValueError(f"{key} is {word!r}; legal are {', '.join(STORED)}")
+    return STORED[word]
+
+
+def in_type(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The model with its weights in `dtype`. diffusers' own `to` warns of modules to leave out where there are none."""
+    return nn.Module.to(model, dtype)
+
+
 def load_pretrained(
-    cls: type, source: str | None, key: str, subfolder: str | None = None, config: Mapping[str, Any] | None = None
+    cls: type,
+    source: str | None,
+    key: str,
+    subfolder: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Any | None:
     """`cls.from_pretrained(source)`; None for a null source, and on the meta device, where shapes are enough.
 
     `source` is a repository id or a folder, of a whole pipeline (then `subfolder` is read) or of this model alone, or
-    "shipped:NAME", a folder of this package. Weights arrive in fp32, in whatever precision they are stored.
+    "shipped:NAME", a folder of this package. Weights arrive in `dtype`, in whatever precision they are stored.
     Raises Unavailable, a ValueError that names the source and the config key `key`, if the weights are absent, and
     ValueError if they are of another model than `config` says.
     """
@@ -49,7 +67,7 @@ def load_pretrained(
         ) from error
     if config is not None:
         _check_config(model.config, config, source, key)
-    return model.float() if isinstance(model, nn.Module) else model  # a tokenizer has no precision
+    return in_type(model, dtype) if isinstance(model, nn.Module) else model  # a tokenizer has no precision
 
 
 def _check_config(stored: Any, config: Mapping[str, Any], source: str, key: str) -> None:

@@ -1,0 +1,35 @@
+"""The weights of a checkpoint as files that others load: `python experiments/export.py run=<run folder>`.
+
+run=         a run folder, finished or not
+checkpoint=  last, best or the path of one: a file, or a folder of shards as DeepSpeed and FSDP2 leave (default: last)
+out=         the folder to write (default: export/ of the run, where its end writes the same)
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from unigen.arguments import parse  # noqa: E402
+
+
+def main(words: list[str]) -> int:
+    if not words or {"-h", "--help"} & set(words):
+        print(__doc__.strip())
+        return 0
+    try:
+        given = parse(words, legal=("run", "checkpoint", "out"), required=("run",))
+        from unigen.export_commands import export_checkpoint
+        from unigen.training import quiet
+
+        quiet()
+        print(f"export: {export_checkpoint(given)}")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

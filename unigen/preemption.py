@@ -1,0 +1,173 @@
+"""Being asked to stop (SIGTERM, SIGUSR1, the time limit): noted while a run trains, obeyed at once when it does not.
+
+Light on purpose (no torch, no Lightning): entry points listen before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+CODE = 128 + signal.SIGTERM  # 143, the code of a process that SIGTERM ended: not finished, and not by its own fault
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGALRM)  # SLURM's --signal=USR1@N, its end, our time limit
+UNITS = {"h": 3600, "m": 60, "s": 1}
+
+
+class Preempted(SystemExit):
+    """The run stops because it was asked to; it goes on when it is started again. Its exit code is `CODE`."""
+
+    def __init__(self) -> None:
+        super().__init__(CODE)
+
+
+class Notice:
+    """Whether this process was asked to stop. There is one, `NOTICE`, because a signal is the whole process's.
+
+    The handler does no work: it may run between any two instructions, on one rank and not on the others. While ranks
+    work together it only notes (`note`); where a process works alone it raises Preempted (`obey`).
+    """
+
+    def __init__(self) -> None:
+        self.given = False
+        self.requeue = False  # whether SLURM shall start the job again
+        self._prompt = False
+        self._began = time.monotonic()
+        self._owner = os.getpid()
+
+    def listen(self) -> None:
+        """From now on the signals are ours. Only a process's main thread may do this."""
+        self._owner = os.getpid()
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """`listen` for the time of the block, then the handlers that were there before, and no time limit."""
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.listen()
+        try:
+            yield
+        finally:
+            signal.alarm(0)
+            self._prompt = False
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def limit(self, seconds: float | None) -> None:
+        """Asks for a stop when the process is so old; None never does."""
+        if seconds is not None:
+            left = seconds - (time.monotonic() - self._began)
+            signal.setitimer(signal.ITIMER_REAL, max(left, 0.001))
+
+    def note(self) -> None:
+        """What arrives is kept in `given` until somebody asks."""
+        self._prompt = False
+
+    def obey(self) -> None:
+        """What arrives, or has arrived, raises Preempted."""
+        self._prompt = True
+        if self.given:
+            raise Preempted
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:  # a fork that has not yet its own
+            return
+        self.given = True
+        if self._prompt:
+            raise Preempted
+
+
+NOTICE = Notice()
+
+
+def outlive_signals(worker: int = 0) -> None:
+    """For a loader's worker (its `worker_init_fn`): end only when the parent says so.
+
+    SLURM signals all processes of a job, and a worker that dies of it would end the run in an error before its next
+    step. PyTorch's own handler spares a worker only from its parent's SIGTERM.
+    """
+    for number in (signal.SIGUSR1, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_wait_for_the_parent, daemon=True).start()
+
+
+def _wait_for_the_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():  # a handler would not know who sent it
+        pass
+    os._exit(0)
+
+
+def deafen() -> None:
+    """The last line of a program that is done: a late signal must not turn its success into a failure.
+
+    Python puts its own handlers back to the default as it exits, but leaves ignored signals ignored.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def seconds(limit: str | int | float | None) -> float | None:
+    """Of "3h50m", "45m", "90s" or a number of seconds; None stays None. Raises ValueError naming the key."""
+    if limit is None:
+        return None
+    text = str(limit).strip()
+    parts = re.fullmatch(r"(?=.)(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    found = float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
+    if parts:
+        found = float(sum(int(n or 0) * unit for n, unit in zip(parts.groups(), UNITS.values(), strict=True)))
+    if not found:
+        raise ValueError(f"callback.preemption.time_limit is '{limit}'; legal are 3h50m, 45m, 90s, seconds, or null")
+    return found
+
+
+def job_id(environment: Mapping[str, str] = os.environ) -> str | None:
+    """What `scontrol requeue` calls this SLURM job (array task 2 of job 7 is 7_2); None outside SLURM."""
+    if array := environment.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return environment.get("SLURM_JOB_ID")
+
+
+def farewell(run_dir: Path, saved: bool) -> None:
+    """On one rank, as the last act of a preempted run: requeue the job if that is wanted, and say how to go on."""
+    how = f"run_dir={run_dir} goes on from the last checkpoint" if saved else "there is no checkpoint yet"
+    job = job_id() if NOTICE.requeue else None
+    # The end of the line in the same write: SLURM, which is ending us by now, puts its own lines between two.
+    sys.stderr.write(f"preempted; {how}{_requeued(job) if job else ''}\n")
+    sys.stderr.flush()
+
+
+def _requeued(job: str) -> str:
+    try:
+        if _ended_by_slurm(job):
+            return f"; job {job} is not requeued: SLURM itself ends it (scancel, or a requeue of its own)"
+        done = _ask("scontrol", "requeue", job)
+        why = " ".join(done.stderr.split()) if done.returncode else None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = str(error)
+    return f"; job {job} could not be requeued ({why})" if why is not None else f"; job {job} is requeued"
+
+
+def _ended_by_slurm(job: str) -> bool:
+    """scancel sends SIGTERM as a preemption does, but to a job that is COMPLETING; so is one whose time is up."""
+    state, _, left = _ask("squeue", "--noheader", f"--jobs={job}", "--format=%T %L").stdout.strip().partition(" ")
+    return state == "COMPLETING" and left not in ("0:00", "INVALID")
+
+
+def _ask(*words: str) -> subprocess.CompletedProcess[str]:
+    """Ignores signals, and so does what it starts: when one rank has left, SLURM sends SIGTERM to the others."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
