@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.emoji import EmojiData
+from datamodules.emoji import EmojiSplits
 from datamodules.emoji_cache import KINDS, EmojiPictures
 from datamodules.emoji_names import base_of, caption, subject
 from datamodules.keyed import FormBatchSampler, KeyedData
@@ -183,7 +183,8 @@ class ClipData(KeyedData):
         fits the picture, the others share.
     val_items, test_items: this many clips of held-out glyphs, each shown in every form; the same whatever `seed` is.
         Batch k has form k mod n; those with `first` come first, since grids are drawn from the first batch.
-    tasks: only [clip]. size, batch_size, num_workers, cache, limit, and where training starts: as in `EmojiData`.
+    tasks: only [clip]. size, cache, limit and the splits: as in `EmojiSplits`; batch_size, num_workers, and where
+        training starts: as in `KeyedData`.
 
     Prompts: the caption; ', twemoji style' or ', openmoji style' in half of the clips of that kind, ', line art',
     ', grey' or ', edges' in all of that kind; then the motion in half of the clips (', moving left', or backward
@@ -215,9 +216,8 @@ class ClipData(KeyedData):
             raise ValueError(f"tasks={tasks!r} is not legal for the clip data: it must be [clip]")
         if clips < 1:
             raise ValueError(f"clips={clips} leaves no data: it must be at least 1")
-        counts = {"val_items": val_items, "test_items": test_items, "num_workers": num_workers}
-        self.emoji = EmojiData(size=size, batch_size=batch_size, cache=cache, limit=limit, **counts)
         super().__init__(batch_size, seed, num_workers)
+        self.emoji = EmojiSplits(size=size, val_items=val_items, test_items=test_items, cache=cache, limit=limit)
         self.size, self.clips = size, clips
         self.forms, self.kinds = self.check_forms(forms), check_kinds(kinds)
         self.motions = check_shares("motions", motions, GROUPS)
@@ -234,10 +234,10 @@ class ClipData(KeyedData):
 
     def prepare_data(self) -> None:
         """Draw the picture cache if it is not there. Lightning calls this on one process per machine."""
-        self.emoji.prepare_data()
+        self.emoji.prepare()
 
     def fit_pictures(self, n: int) -> Tensor:
-        """`n` training pictures of all kinds in turn, uint8 (n, 3, size, size), as drawn (see `EmojiData`)."""
+        """`n` training pictures of all kinds in turn, uint8 (n, 3, size, size), as drawn (see `EmojiSplits`)."""
         return self.emoji.fit_pictures(n)
 
     def train_dataloader(self) -> DataLoader[Batch]:

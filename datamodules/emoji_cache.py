@@ -246,6 +246,8 @@ def _drawn(names: Sequence[str], kinds: Sequence[str], size: int, chunk: int = 3
         return
     with multiprocessing.get_context("spawn").Pool(min(cores, len(tasks))) as pool:
         yield from pool.imap(_rows, tasks)
+        pool.close()
+        pool.join()  # workers that were started deaf to SIGTERM would not end by `terminate`, which comes next
 
 
 def _progress(rows: Iterator[bytes], names: Sequence[str], size: int, folder: Path) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -103,10 +103,11 @@ class EmojiGraph:
         self.relatives = {name: _relatives(pictures.names, attribute) for name, attribute in ATTRIBUTES.items()}
         self._lacking = {"line": _codes(NO_LINE), "colour_layer": _codes(NO_COLOUR_LAYER)}
 
-    def prepare(self) -> None:
-        """Draw the picture caches if they are not there."""
+    def prepare(self, tasks: Iterable[Task]) -> None:
+        """Draw the picture caches that these tasks need if they are not there."""
         self.pictures.prepare()
-        self.layers.prepare()
+        if {name.removesuffix("_ref") for task in tasks for name in task.pictures} & {*LAYERS, *COMPUTED}:
+            self.layers.prepare()
 
     def check(self, tasks: Sequence[Task], where: str) -> None:
         """Raises ValueError if a task has a picture that no glyph has, with the nearest name that is legal."""

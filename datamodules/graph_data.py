@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.columns import Columns, Instruction
-from datamodules.emoji import EmojiData
+from datamodules.emoji import EmojiSplits
 from datamodules.emoji_graph import EmojiGraph
 from datamodules.example_rows import check_rows, row_shares_of
 from datamodules.graph import AnnotationGraph
@@ -41,7 +41,7 @@ class EmojiGraphData(KeyedData):
         conditions of a training sample stand in random order, see `Columns`.
     shared_degradations: whether the rows of a sample share a degradation's kind and strength (see `EmojiGraph`).
     val_items, test_items: at most this many samples (of every test task); always the same ones, whatever `seed` is.
-    size, batch_size, num_workers, cache, limit, and where training starts: as in `EmojiData`, as are the splits.
+    size, cache, limit and the splits: as in `EmojiSplits`; batch_size, num_workers, where training starts: `KeyedData`.
         Where `limit` leaves a task too few glyphs for its rows, that task is left out.
 
     Training batches are keyed and endless (see `datamodules.keyed`); an epoch has each glyph once, but for those that
@@ -71,9 +71,8 @@ class EmojiGraphData(KeyedData):
         cache: str | Path | None = None,
         limit: int | None = None,
     ) -> None:
-        counts = {"val_items": val_items, "test_items": test_items, "num_workers": num_workers}
-        self.emoji = EmojiData(size=size, batch_size=batch_size, cache=cache, limit=limit, **counts)
         super().__init__(batch_size, seed, num_workers)
+        self.emoji = EmojiSplits(size=size, val_items=val_items, test_items=test_items, cache=cache, limit=limit)
         self.size, self.limit, self.rows = size, limit, check_rows(rows)
         self.row_shares = row_shares_of(rows, row_shares, test_rows)
         self.graph, self.columns = graph, Columns(instruction, shuffle_columns)
@@ -114,11 +113,11 @@ class EmojiGraphData(KeyedData):
         return user_sample(read_image(path, self.size), prompt, subjects, found, prepared)
 
     def prepare_data(self) -> None:
-        """Draw the picture caches if they are not there. Lightning calls this on one process per machine."""
-        self.records.prepare()
+        """Draw the picture caches of the tasks if absent. Lightning calls this on one process per machine."""
+        self.records.prepare((*self._shares, *(self.test_tasks or ())))
 
     def fit_pictures(self, n: int) -> Tensor:
-        """`n` training pictures, uint8 (n, 3, size, size), as in `EmojiData`."""
+        """`n` training pictures, uint8 (n, 3, size, size), as in `EmojiSplits`."""
         return self.emoji.fit_pictures(n)
 
     def dataset(self, split: str, forms: Forms) -> GraphDataset:

@@ -15,6 +15,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from unigen.noise import mix
+from unigen.preemption import outlive_signals
 from unigen.types import Batch, collate
 
 
@@ -98,10 +99,13 @@ class KeyedData(LightningDataModule):
 
     Training starts at `start_batch` if that is set before the loader is built, else at the attached trainer's
     global_step * accumulate_grad_batches, which Lightning restores before it asks for the loader.
-    Use Trainer(use_distributed_sampler=False, max_steps=...).
+    Use Trainer(use_distributed_sampler=False, max_steps=...). Raises ValueError for a number out of range.
     """
 
     def __init__(self, batch_size: int, seed: int, num_workers: int) -> None:
+        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+            if value < least:
+                raise ValueError(f"{name}={value} is too small: it must be at least {least}")
         super().__init__()
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         self.start_batch: int | None = None
@@ -125,6 +129,7 @@ class KeyedData(LightningDataModule):
             batch_sampler=batches,
             collate_fn=collate,
             num_workers=self.num_workers,
+            worker_init_fn=outlive_signals,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else every new iterator would draw from the global one

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.emoji import EmojiData
+from datamodules.emoji import EmojiSplits
 from datamodules.emoji_cache import EmojiPictures
 from datamodules.emoji_names import caption, subject
 from datamodules.keyed import KeyedData
@@ -116,7 +116,7 @@ class PairsData(KeyedData):
     In training the order of the styles is random, 15 in 100 pairs are one drawing twice, every picture is augmented
     by itself, and half of the prompts end in the style of the second picture (', twemoji style').
     Validation and test pairs are openmoji, then twemoji, as drawn, with the plain caption.
-    All arguments, the splits (disjoint by base glyph) and where training starts: as in `EmojiData`.
+    size, cache, limit and the splits (disjoint by base glyph): as in `EmojiSplits`; the rest: as in `KeyedData`.
     """
 
     def __init__(
@@ -131,9 +131,8 @@ class PairsData(KeyedData):
         cache: str | Path | None = None,
         limit: int | None = None,
     ) -> None:
-        counts = {"val_items": val_items, "test_items": test_items, "num_workers": num_workers}
-        self.emoji = EmojiData(size=size, batch_size=batch_size, cache=cache, limit=limit, **counts)
         super().__init__(batch_size, seed, num_workers)
+        self.emoji = EmojiSplits(size=size, val_items=val_items, test_items=test_items, cache=cache, limit=limit)
         self.size = size
 
     @property
@@ -143,10 +142,10 @@ class PairsData(KeyedData):
 
     def prepare_data(self) -> None:
         """Draw the picture cache if it is not there. Lightning calls this on one process per machine."""
-        self.emoji.prepare_data()
+        self.emoji.prepare()
 
     def fit_pictures(self, n: int) -> Tensor:
-        """`n` training pictures of all kinds in turn, uint8 (n, 3, size, size), as drawn (see `EmojiData`)."""
+        """`n` training pictures of all kinds in turn, uint8 (n, 3, size, size), as drawn (see `EmojiSplits`)."""
         return self.emoji.fit_pictures(n)
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.clips import check_kinds
-from datamodules.emoji import EmojiData
+from datamodules.emoji import EmojiSplits
 from datamodules.emoji_cache import EmojiPictures
 from datamodules.emoji_names import caption, subject
 from datamodules.keyed import KeyedData
@@ -64,7 +64,7 @@ class StillsData(KeyedData):
     """Pictures of `size` × `size` pixels; training draws their kinds by the shares `kinds` and varies them.
 
     Held-out pictures are as drawn: validation goes through the kinds in turn, the test is one loader for each kind.
-    Splits, `cache` and `limit` are EmojiData's; training batches are keyed and resume as EmojiData's do.
+    Splits, `cache` and `limit` are EmojiSplits'; training batches are keyed and resume as all KeyedData's do.
     Raises ValueError for an unknown kind or a number out of range.
     """
 
@@ -83,16 +83,7 @@ class StillsData(KeyedData):
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
         self.kinds = check_kinds(kinds)
-        self.emoji = EmojiData(
-            size=size,
-            batch_size=batch_size,
-            seed=seed,
-            val_items=val_items,
-            test_items=test_items,
-            num_workers=num_workers,
-            cache=cache,
-            limit=limit,
-        )
+        self.emoji = EmojiSplits(size=size, val_items=val_items, test_items=test_items, cache=cache, limit=limit)
 
     @property
     def slots(self) -> tuple[ImageSlot, ...]:
@@ -101,10 +92,10 @@ class StillsData(KeyedData):
 
     def prepare_data(self) -> None:
         """Draw the picture cache if it is not there."""
-        self.emoji.prepare_data()
+        self.emoji.prepare()
 
     def fit_pictures(self, n: int) -> Tensor:
-        """`n` training pictures of all kinds, see `EmojiData.fit_pictures`."""
+        """`n` training pictures of all kinds, see `EmojiSplits.fit_pictures`."""
         return self.emoji.fit_pictures(n)
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -64,8 +64,8 @@ class Layout:
     segments: tuple[Segment, ...]
 
     def __post_init__(self) -> None:
-        names = [s.name for s in self.segments]
-        assert len(set(names)) == len(names), f"segment names repeat: {names}"
+        # what attention asks for is made here: a compiled block can read it, but not take the lock to fill it later
+        assert len(set(self.names)) == len(self.slices) == len(self.names), f"segment names repeat: {self.names}"
 
     def __len__(self) -> int:
         return sum(s.tokens for s in self.segments)

@@ -105,7 +105,8 @@ def preview(config: Mapping[str, Any], samples: int = 4) -> Preview:
     pipeline, refusal = model(config)
     loader = data.train_dataloader()
     draws = drawn(loader, DRAWS, getattr(data, "tasks", ()))
-    graph = build(config["data"]["graph"]) if "graph" in config["data"] else None
+    several = len(getattr(data, "tasks", ())) > 1  # of a single task a graph says nothing
+    graph = build(config["data"]["graph"]) if several and "graph" in config["data"] else None
     return Preview(
         config=config,
         pipeline=pipeline,

@@ -29,11 +29,6 @@ def emoji(**options) -> EmojiGraphData:
     return EmojiGraphData(**{"graph": graph, "batch_size": 1, "size": 16} | options)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("emoji")
-
-
 # --- columns --------------------------------------------------------------------------------------------------------
 
 

@@ -142,6 +142,17 @@ def test_kill_9_while_drawing_leaves_no_cache_and_no_workers(tmp_path, limit):
     assert not left and (limit < emoji_cache.POOL_FROM or workers or not children.exists() or os.cpu_count() == 1)
 
 
+def test_drawing_ends_where_sigterm_is_ignored(tmp_path):
+    """Workers are then as deaf as what started them, and must end by themselves."""
+    code = (
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "from pathlib import Path\n"
+        "from datamodules.emoji_cache import EmojiPictures, glyphs\n"
+        f"EmojiPictures(16, glyphs(400), Path({str(tmp_path)!r})).prepare()"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=300)
+
+
 def _runs(pid: str) -> bool:
     stat = Path(f"/proc/{pid}/stat")
     try:

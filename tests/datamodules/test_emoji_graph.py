@@ -42,7 +42,7 @@ def graph(name: str = "emoji", **changes) -> AnnotationGraph:
 def records(tmp_path_factory) -> EmojiGraph:
     names = sorted([*WAVES, *FARMERS, *OTHERS])
     made = EmojiGraph(EmojiPictures(SIZE, names, tmp_path_factory.mktemp("emoji")), shared_degradations=True)
-    made.prepare()
+    made.prepare(graph().tasks)
     return made
 
 

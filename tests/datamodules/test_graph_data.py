@@ -9,8 +9,8 @@ import torch
 import yaml
 from tiny import CONF, composed
 
-from datamodules.emoji import EmojiData
-from datamodules.emoji_names import caption, subject
+from datamodules.emoji import split_of
+from datamodules.emoji_names import base_of, caption, subject
 from datamodules.graph import AnnotationGraph
 from datamodules.graph_data import EmojiGraphData, apportioned
 from datamodules.graph_samples import GraphDataset
@@ -28,11 +28,6 @@ def graph(**changes) -> AnnotationGraph:
 def whole() -> EmojiGraphData:
     """All glyphs and tasks, one sample a batch; for what needs no pictures."""
     return EmojiGraphData(graph=graph(), batch_size=1)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("emoji")
 
 
 @pytest.fixture
@@ -89,18 +84,49 @@ def test_a_batch_has_several_tasks(make):
     assert max(len(set(batch.tasks)) for batch in batches) > 3
 
 
-MINI = {"canny": "canny>target", "line": "line>openmoji", "colour": "grey>target"}
+# task overlay -> which drawings its samples show, of `emoji_cache.KINDS`: condition and target
+OVERLAYS = {
+    "canny": {("canny", "twemoji")},
+    "line": {("line", "openmoji")},
+    "colour": {("grey", "twemoji")},
+    "subject": {("openmoji", "twemoji"), ("twemoji", "openmoji")},
+}
 
 
-@pytest.mark.parametrize("task", list(MINI))
-def test_without_examples_it_is_the_emoji_data(make, folder, task):
-    plain = EmojiData(size=16, limit=240, cache=folder, batch_size=8, tasks=[task], seed=3)
-    a, b = (first(made.train_dataloader(), 3) for made in (plain, make(tasks=[MINI[task]], rows=[0, 0], seed=3)))
-    other = first(make(tasks=["canny>openmoji"], rows=[0, 0], seed=3).train_dataloader(), 3)
-    for x, y, z in zip(a, b, other, strict=True):
-        assert x.slots == y.slots and x.prompts == y.prompts and x.subjects == y.subjects
-        assert all(torch.equal(x.images[name], y.images[name]) for name in ("condition", "target"))
-        assert x.slots == z.slots and any(not torch.equal(x.images[name], z.images[name]) for name in x.images)
+@pytest.mark.parametrize("name", list(OVERLAYS))
+def test_a_task_overlay_shows_pairs_of_drawings(folder, name):
+    few = {"size": 16, "limit": 240, "cache": str(folder), "batch_size": 8}
+    data = build({**composed(f"task={name}")["data"], **few})
+    data.prepare_data()
+    pictures, found = data.emoji.pictures, Counter()
+    for batch in first(data.train_dataloader(), 10):
+        assert batch.slots == data.slots and [slot.name for slot in batch.slots] == ["condition", "target"]
+        for i, key in enumerate(batch.keys):
+            glyph, task = key.split("/")
+            shown = tuple({"target": "twemoji"}.get(side, side) for side in task.split(">"))
+            assert batch.tasks[i] == task in data.tasks and split_of(base_of(glyph)) == "train"
+            assert batch.prompts[i] == caption(glyph) and batch.subjects[i] == (subject(glyph),)
+            for slot, kind, other in (("condition", *shown), ("target", *shown[::-1])):
+                drawn = [torch.tensor(pictures.picture(k, pictures.names.index(glyph))) for k in (kind, other)]
+                assert torch.equal(batch.images[slot][i, 0], drawn[0])
+                assert not torch.equal(batch.images[slot][i, 0], drawn[1]), "negative control"
+            found[shown] += 1
+    assert set(found) == OVERLAYS[name] and min(found.values()) > 20
+
+
+@pytest.mark.parametrize(
+    ("options", "files"),
+    [
+        ({"tasks": ["canny>target", "jpeg>target"]}, 1),
+        ({"tasks": ["mask>target"]}, 2),
+        ({"tasks": ["sobel>target"]}, 2),
+        ({"tasks": ["canny+colour_layer_ref>colour_layer"]}, 2),
+        ({"tasks": ["canny>target"], "test_tasks": ["mask>target"]}, 2),
+    ],
+)
+def test_the_layers_are_drawn_where_a_task_needs_them(tmp_path, options, files):
+    EmojiGraphData(graph=graph(), size=16, limit=60, rows=[0, 0], cache=tmp_path, **options).prepare_data()
+    assert len(list(tmp_path.glob("*.npy"))) == files
 
 
 def test_the_prompt_of_an_edit_tells_what_it_leads_to():
@@ -147,6 +173,17 @@ def test_validation_is_fixed_and_has_the_forms_shares(make):
     n = len(make().emoji.indices["val"][:12])
     assert sum(map(len, runs[0])) == n and len({batch.slots for batch in runs[0]}) > 4
     assert not same(runs[0], list(make(rows=[0, 1]).val_dataloader()))
+
+
+def test_validation_and_test_show_other_glyphs_and_an_empty_split_is_refused(make):
+    data = make(tasks=["canny>target"], rows=[0, 0])
+    shown = [
+        {key.split("/")[0] for batch in loader for key in batch.keys}
+        for loader in (data.val_dataloader(), data.test_dataloader())
+    ]
+    assert all(shown) and not shown[0] & shown[1]
+    with pytest.raises(ValueError, match="val split of 2 glyphs has too few for rows=0 of canny>target"):
+        make(tasks=["canny>target"], rows=[0, 0], limit=2).val_dataloader()
 
 
 def test_apportioned_shares_are_rounded_and_add_up(whole):
@@ -217,7 +254,7 @@ def test_a_graph_of_other_pictures_is_refused_but_for_the_tasks_that_fit():
 
 
 def test_the_config_builds_it():
-    config = composed("~task", "data=emoji_graph", "conditioning/embedding=none")["data"]
+    config = composed("task=graph", "conditioning/embedding=none")["data"]
     data = build(config)
     assert isinstance(data, EmojiGraphData) and len(data.tasks) == 131
     assert max(len(form.slots(64)) for form in data.forms.values()) == len(data.slots) == 12

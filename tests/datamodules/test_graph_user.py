@@ -89,8 +89,8 @@ def test_a_run_draws_by_the_task_that_is_named(tmp_path, path, capfd):
     ]
     train(small(run, "+exp=fcd_mask_a", *words, "trainer.max_steps=1"))
     shown = []
-    for more in ([], ["task=jpeg>target"]):
-        said = [f"run={run}", f"condition={path}", f"out={tmp_path / 'out.png'}", "steps=1", *more]
+    for task in ("target>canny", "jpeg>target"):  # the second one was not trained on
+        said = [f"run={run}", f"condition={path}", f"out={tmp_path / 'out.png'}", "steps=1", f"task={task}"]
         assert command("sample.py", *said) == 0, capfd.readouterr().err
         with Image.open(tmp_path / "out_condition.png") as condition:
             shown.append(np.asarray(condition).transpose(2, 0, 1))
@@ -98,3 +98,5 @@ def test_a_run_draws_by_the_task_that_is_named(tmp_path, path, capfd):
     assert np.array_equal(shown[0], mine) and not np.array_equal(shown[1], mine)
     assert command("sample.py", f"run={run}", f"condition={path}", "task=mask>target") == 1
     assert "error: task=mask>target needs a mask" in capfd.readouterr().err
+    assert command("sample.py", f"run={run}", f"condition={path}") == 1
+    assert f"error: run={run} has 2 tasks; say which by task=, one of '" in capfd.readouterr().err

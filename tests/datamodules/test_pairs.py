@@ -20,11 +20,6 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("pairs")
-
-
-@pytest.fixture(scope="module")
 def make(folder):
     def build(**options) -> PairsData:
         data = PairsData(**{"size": 32, "limit": 280, "cache": folder, "batch_size": 6, **options})

@@ -1,9 +1,8 @@
-"""Surviving bad records: others in their place, a share that ends the run, a report; and captions of any kind."""
+"""Surviving bad records: others in their place, a share that ends the run, a report."""
 
 import json
 import math
 import random
-import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.captions import CAPTION, CAPTION_BYTES, clean_caption, rows_of, text_of
 from datamodules.reading import BadPicture
 from datamodules.records import NAMED, TRIES, Refusals, fitted, present, summary
 
@@ -243,93 +241,3 @@ def test_rounding_to_whole_pixels_is_no_other_shape():
     for width in range(10, 200):  # as if someone had shrunk 6000 x 4000, to a height rounded up or down
         for height in (math.floor(width / 1.5), math.ceil(width / 1.5)):
             assert fitted(np.zeros((height, width), np.uint8), 400, 600, "x").shape == (400, 600)
-
-
-# --- captions ------------------------------------------------------------------------------------------------------
-
-FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
-
-
-@pytest.mark.parametrize(
-    ("text", "cleaned"),
-    [
-        ("  a cat,\r\n\ton a mat \x00\x07\x1b[0m", "a cat, on a mat [0m"),
-        ("cafe\u0301", "caf\u00e9"),
-        ("\ufeffa\u200bb\u202ec\u00add", "abcd"),
-        ("lone \ud83d and \ude00", "lone and"),
-        ("pair \ud83d\ude00", "pair \U0001f600"),
-        ("\u0928\u092e\u0938\u094d\u0924\u0947 \u0645\u0631\u062d\u0628\u0627 \u732b \u05d7\u05ea\u05d5\u05dc", None),
-        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", None),  # Persian needs its zero-width non-joiner
-        (FAMILY, None),
-        ("\u3000\u2028 \x85\x1f", ""),
-        ("", ""),
-    ],
-)
-def test_captions_become_visible_text(text, cleaned):
-    assert clean_caption(text) == (text if cleaned is None else cleaned)
-
-
-@pytest.mark.parametrize(
-    "letter",
-    ["a", "\u0928\u093f", "q\u0323\u0307", FAMILY, "\U0001f1e9\U0001f1ea", "\U0001f44d\U0001f3fd", "\u2764\ufe0f"],
-)
-def test_long_captions_are_cut_between_letters(letter):
-    for most in range(1, 40):
-        cut = clean_caption(letter * 50, most)
-        whole, rest = divmod(len(cut), len(letter))
-        if most >= len(letter):
-            assert rest == 0 and whole == most // len(letter) and cut == letter * whole
-        assert len(cut) <= most
-    assert clean_caption(letter * 50) == letter * 50
-
-
-def test_captions_are_cut_at_the_limit_and_words_keep_no_space():
-    assert clean_caption("x" * 10_000) == "x" * CAPTION
-    assert clean_caption("ab cd", 3) == "ab" and clean_caption("abc d", 3) == "abc"
-
-
-def test_any_string_is_cleaned_in_no_time():
-    """The result is NFC, can be encoded, holds no control character, and cleaning it again changes nothing."""
-    rng = random.Random(0)
-    worst = ["\u0301", "\ud800", "\u200d", "\U0001f1e9", " ", "\x00", "\u1100", "\u0344"]
-    strings = [c * 10_000 for c in worst] + ["a" * 2_000_000]
-    strings += ["".join(rng.choices("\u0316\u0301\u0345\u0323a", k=10_000))]
-    planes = (0x80, 0x800, 0x3000, 0x10000, 0x110000)
-    strings += ["".join(chr(rng.randrange(rng.choice(planes))) for _ in range(rng.randrange(60))) for _ in range(1000)]
-    changed = 0
-    for text in strings:
-        most = rng.choice((7, 20, CAPTION))
-        cleaned = clean_caption(text, most)
-        assert unicodedata.is_normalized("NFC", cleaned) and cleaned.encode("utf-8") is not None
-        assert len(cleaned) <= most and clean_caption(cleaned, most) == cleaned
-        assert not any(unicodedata.category(c) in ("Cc", "Cs") for c in cleaned)
-        changed += cleaned != text
-    assert 500 < changed
-
-
-def test_text_files_are_read_or_refused_by_name(tmp_path):
-    file = tmp_path / "a.txt"
-    file.write_bytes("\ufeffa caf\u00e9\n".encode())
-    assert text_of(file) == "a caf\u00e9\n"
-    for data, words in ((b"caf\xe9", r"not UTF-8 text \(byte 3\)"), (b"x" * (CAPTION_BYTES + 1), "more than 1048576")):
-        file.write_bytes(data)
-        with pytest.raises(ValueError, match=words) as caught:
-            text_of(file)
-        assert str(file) in str(caught.value)
-
-
-def test_tables_are_read_or_refused_by_line(tmp_path):
-    file, good = tmp_path / "metadata.jsonl", '{"file_name": "a.png", "text": "a", "n": 1}'
-    file.write_text(f'\ufeff{good}\n\n{{"file_name": "b.png", "text": null}}\n{good}', encoding="utf-8")
-    assert list(rows_of(file)) == [(1, "a.png", "a"), (4, "a.png", "a")]
-    bad = ["{", '{"text": "a"}', '{"file_name": "a", "caption": "b"}', "[1]", "3", '{"file_name": 3, "text": "a"}']
-    for line in (*bad, '{"file_name": "a", "text": ["b"]}', "[" * 100_000):
-        file.write_text(f"{good}\n{line}\n")
-        with pytest.raises(ValueError, match=r"metadata\.jsonl', line 2: .*it must be \{\"file_name\""):
-            list(rows_of(file))
-    file.write_text(bad[2])
-    with pytest.raises(ValueError, match="it has no 'text' but file_name, caption"):
-        list(rows_of(file))
-    file.write_bytes(b'{"file_name": "\xff", "text": "a"}')
-    with pytest.raises(ValueError, match="line 1"):
-        list(rows_of(file))
