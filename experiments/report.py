@@ -3,6 +3,8 @@
 runs=       a run folder, a folder with runs at any depth, or a comma-separated list of either
 table=      a published table (experiments/conf/table): its numbers beside ours; runs= defaults to ./runs, of which it
             takes what belongs to the table
+bench=      a benchmark, or several with commas between: the numbers are those of evaluate.py on them, not of the runs'
+            own tests
 reference=  the arm that differences are taken to (default: the last row of the table that has runs, or the first arm)
 out=        where report.md, report.tex, report.html and wandb_report.json go (default: the folder of `runs` if it is
             one, else the current one; without runs=: runs/reports/<table>)
@@ -22,7 +24,7 @@ def main(words: list[str]) -> int:
         print(__doc__.strip())
         return 0
     try:
-        given = parse(words, legal=("runs", "table", "reference", "out", "publish"), required=())
+        given = parse(words, legal=("runs", "table", "bench", "reference", "out", "publish"), required=())
         from unigen.report_commands import make_report
 
         report, lines = make_report(given, TABLES)

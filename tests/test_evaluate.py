@@ -3,13 +3,16 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from small_runs import command, kept_pictures, small, summary, train
+from torch.nn.functional import normalize
 
 from unigen import benchmark
 from unigen.gallery import Gallery, PictureFiles
+from unigen.metrics.style_image import StyleImage
 from unigen.pipeline import Pipeline
 
 PIXELS = "metric=[canny_f1,ssim,psnr,rmse]"
@@ -64,6 +67,8 @@ def test_a_benchmark_of_the_runs_own_test_gives_its_numbers(run_dir, drawn, caps
         assert found["metrics"][name] == pytest.approx(score), name  # its protocol_hash too
     assert len({score["protocol_hash"] for score in own["metrics"].values()}) == 4
     assert found["protocol"] == own["protocol"]
+    assert own["sampling"].keys() == found["sampling"].keys() and own["sampling"]["batch_size"] == 4
+    assert own["sampling"]["seconds_per_picture"] > 0
     assert evaluate(run_dir, PIXELS, f"out={drawn.parent / 'other'}", "evaluation.seed=1") == 0
     other = result(drawn.parent / "other")["metrics"]["rmse"]
     assert other["value"] != found["metrics"]["rmse"]["value"], "negative control"
@@ -74,12 +79,36 @@ def test_a_benchmark_of_the_runs_own_test_gives_its_numbers(run_dir, drawn, caps
 def test_what_is_kept_says_what_it_is(drawn):
     records, scores, found = lines(drawn / "manifest.jsonl"), lines(drawn / "scores.jsonl"), result(drawn)
     assert [record["item"] for record in records] == [0, 1, 2, 3] and len({record["key"] for record in records}) == 4
-    assert all(record["seed"] == 0 and record["prompt"] and record["task"] == "canny" for record in records)
+    assert all(record["seed"] == 0 and record["prompt"] and record["task"] == "canny>target" for record in records)
     for name in ("output", "truth", "through_codec", "condition"):
         assert [Image.open(drawn / record["files"][name]).size for record in records] == [(32, 32)] * 4
+    assert Image.open(drawn / "samples.png").size == (2 * (3 * (96 + 8) + 8), 20 + 2 * (96 + 8))
+    took = [record["draw"]["seconds"] for record in records]
+    assert found["sampling"] == {
+        "seconds_per_picture": pytest.approx(took[0], abs=1e-5),
+        "batch_size": 4,
+        "device": "CPU, 1 threads",
+    }
+    assert took[0] > 0 and len(set(took)) == 1, "one batch"
     assert sum(score["rmse"] for score in scores) / 4 == pytest.approx(found["metrics"]["rmse"]["value"])
     assert [score["key"] for score in scores] == [record["key"] for record in records]
     assert len({record["protocol_hash"] for record in records}) == 1
+
+
+def test_a_metric_may_ask_for_a_condition_of_the_gallery(run_dir, drawn, monkeypatch):
+    """CLIP itself is not here: its vectors are the pictures' colours, so that a cosine of 1 is one colour."""
+    monkeypatch.setattr(StyleImage, "embed_pictures", lambda self, x: normalize(x.float().mean((2, 3)) + 1, dim=-1))
+    monkeypatch.setattr(StyleImage, "protocol", {"of": "colours"})
+    words = ("metric=[style_image]", f"out={drawn}", "metrics_only=true")
+    assert evaluate(run_dir, *words, "metric.style_image.picture=condition") == 0
+    records, [score] = lines(drawn / "manifest.jsonl"), result(drawn)["metrics"].values()
+    seen = [[np.asarray(Image.open(drawn / r["files"][n])) for r in records] for n in ("output", "condition")]
+    output, edges = (normalize(torch.tensor(np.array(x)).float().mean((1, 2)) + 1, dim=-1) for x in seen)
+    assert score["value"] == pytest.approx((output * edges).sum(-1).mean().item(), abs=1e-5) and score["value"] < 1
+    assert evaluate(run_dir, *words) == 0, "a task with one condition has no second one"
+    assert result(drawn)["metrics"]["style_image"]["reason"] == (
+        "not every sample has a condition in slot condition1; what all have: slot condition"
+    )
 
 
 def test_a_killed_benchmark_draws_what_is_missing_alone(run_dir, drawn, samples):
@@ -92,6 +121,8 @@ def test_a_killed_benchmark_draws_what_is_missing_alone(run_dir, drawn, samples)
     assert evaluate(run_dir, PIXELS, f"out={drawn}") == 0
     keys = [json.loads(line)["key"] for line in kept]
     assert samples == [[keys[0], keys[3]]]
+    together = [record["draw"]["together"] for record in lines(drawn / "manifest.jsonl")]
+    assert sorted(together) == [2, 2, 4, 4] and result(drawn)["sampling"]["batch_size"] in (2, 4)
     assert {json.loads(line)["key"] for line in kept} == {record["key"] for record in lines(drawn / "manifest.jsonl")}
     after = result(drawn)["metrics"]
     assert after["rmse"]["value"] == pytest.approx(before["rmse"]["value"], rel=1e-3) and after.keys() == before.keys()
@@ -145,13 +176,19 @@ def test_an_absent_metric_is_said_and_the_others_are_there(run_dir, drawn, capsy
         (["metrics_only=yes"], "metrics_only=yes is neither true nor false"),
         (["metrics_only=true"], "holds no pictures to measure"),
         (["run={tmp}/none"], "run={tmp}/none is no folder"),
-        (["run={tmp}"], "{tmp} is not a run folder"),
+        (["run={tmp}"], "run: no run in '{tmp}'"),
+        (["run={tmp},{tmp}/none"], "run: there is no folder '{tmp}/none'"),
+        (["bench=emoji_canny,emoji_style"], "is for one run and one benchmark, and these are 2"),
+        (["table=realgeneral_masks"], "say only one of bench=<...> or table=<...>"),
         (["bench=coco_canny"], "'data.test.root' has no value; give it on the command line: data.test.root=<folder>"),
         (["bench=coco_canny", "data.test.root={tmp}/none"], "there is no file '{tmp}/none/annotations/"),
         (["bench=dreambench", "data.test.root={tmp}/none"], "there is no file '{tmp}/none/prompts_and_classes.txt'"),
         (["solver.steps=0"], "steps=0 is not a whole number of at least 1"),
         (["evaluation.images=0"], "evaluation.images=0 must be at least 1"),
-        (["bench=emoji_subject"], "task 'subject' has no bias in conditioning.embedding.tasks; it knows canny"),
+        (
+            ["bench=emoji_subject"],
+            "'openmoji>target' has no bias in conditioning.embedding.tasks; it knows canny>target",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(words, said, run_dir, tmp_path, capfd):

@@ -48,12 +48,12 @@ def batches(values, sizes):
         rows = [next(names) for _ in range(size)]
         target = torch.tensor([values[i] for i in rows], dtype=torch.uint8)[:, None, None, None, None]
         images = {"condition": torch.zeros(size, 1, 3, 8, 8).byte(), "target": target.expand(size, 1, 3, 8, 8)}
-        yield Batch(slots, images, [""] * size, [()] * size, ["canny"] * size, [str(i) for i in rows])
+        yield Batch(slots, images, [""] * size, [()] * size, ["canny>target"] * size, [str(i) for i in rows])
 
 
 @pytest.mark.parametrize("sizes", [[3], [2, 1]])
 def test_value_and_bounds_by_hand(sizes):
-    scores = evaluate(Fake(), batches(TRUTHS, sizes), {"mean": MeanError()}, seed=5)["mean"]
+    scores = evaluate(Fake(), batches(TRUTHS, sizes), {"mean": MeanError()}, seed=5).metrics["mean"]
     low = (abs(10 - 40) + abs(120 - 0) + abs(40 - 100)) / 3  # each output beside another item's truth
     high = (0 + 50 + 20) / 3  # the codec halves each truth
     assert (scores["value"], scores["low"], scores["high"]) == pytest.approx((10, low, high))
@@ -61,14 +61,14 @@ def test_value_and_bounds_by_hand(sizes):
 
 
 def test_one_item_has_no_other_truth():
-    scores = evaluate(Fake(), batches([10], [1]), {"mean": MeanError()}, seed=5)["mean"]
+    scores = evaluate(Fake(), batches([10], [1]), {"mean": MeanError()}, seed=5).metrics["mean"]
     assert (scores["value"], scores["low"]) == (10, None)
 
 
 def test_an_infinite_score_is_none():
     """PSNR of equal pictures: JSON has no infinity."""
     psnr = build(composed()["metric"]["psnr"])
-    scores = evaluate(Fake(), batches([0, 0, 7], [3]), {"psnr": psnr}, seed=5)["psnr"]
+    scores = evaluate(Fake(), batches([0, 0, 7], [3]), {"psnr": psnr}, seed=5).metrics["psnr"]
     assert scores["value"] is None and math.isfinite(scores["low"])
 
 
@@ -104,8 +104,28 @@ def grey(*values):
     return torch.tensor(values, dtype=torch.uint8)[:, None, None, None].expand(len(values), 3, 8, 8)
 
 
+class ToCondition(MeanError):
+    name, against = "to_condition", "slot first"
+
+
+def test_a_metric_may_ask_for_a_condition_that_all_samples_show():
+    def shown(number, name="first", size=8):
+        slots = (ImageSlot(name, "condition", size, size), ImageSlot("target", "target", 8, 8))
+        images = {name: grey(number)[None, ..., :size, :size], "target": grey(100)[None]}
+        return Batch(slots, images, [""], [()], ["a>b"], ["2"])
+
+    metrics = {"to_condition": ToCondition(), "mean": MeanError()}
+    score = evaluate(Fake(), [shown(90), shown(70)], metrics, seed=5).metrics["to_condition"]
+    assert (score["value"], score["each"], score["low"]) == (20, [10, 30], 20), "low: the other item's condition"
+    assert score["high"] == 30, "the truth of 100 becomes 50 in the codec: 40 and 20 away"
+    for odd in (shown(70, "other"), shown(70, size=4)):
+        mixed = evaluate(Fake(), [shown(90), odd], metrics, seed=5).metrics
+        assert mixed["to_condition"]["value"] is None and mixed["mean"]["value"] == 0
+        assert mixed["to_condition"]["reason"] == "not every sample has a condition in slot first; what all have: none"
+
+
 def test_an_absent_metric_is_null_with_its_reason_and_harms_no_other():
-    scores = evaluate(Fake(), batches(TRUTHS, [3]), {"absent": Absent(), "mean": MeanError()}, seed=5)
+    scores = evaluate(Fake(), batches(TRUTHS, [3]), {"absent": Absent(), "mean": MeanError()}, seed=5).metrics
     absent = {"value": None, "low": None, "high": None, "better": "lower", "items": 0, "each": None}
     assert scores["absent"] == absent | {"reason": "its weights are not here"}
     assert scores["mean"]["value"] == pytest.approx(10) and "reason" not in scores["mean"]
@@ -126,7 +146,7 @@ def test_a_metric_of_the_picture_alone_has_no_low():
 def test_the_scores_of_single_pictures_are_kept_in_order():
     output, truth = grey(*range(40)), grey(*[0] * 40)
     assert measured(MeanError(), output, output, {"truth": truth})["each"] == list(range(40))
-    assert len(evaluate(Fake(), batches([10, 20], [2]), {"mean": MeanError()}, seed=5)["mean"]["each"]) == 2
+    assert len(evaluate(Fake(), batches([10, 20], [2]), {"mean": MeanError()}, seed=5).metrics["mean"]["each"]) == 2
 
 
 def test_the_protocol_names_what_a_number_depends_on():
@@ -142,7 +162,8 @@ def test_the_protocol_says_what_the_data_were():
     def said(*words):
         return graph_facts(composed("conditioning/embedding=none", *words)["data"])
 
-    assert said() == {}, "the plain emoji have nothing of it"
+    assert said("task=clip") == {}, "clips are of no graph"
+    assert said()["rows"] == [0, 0]
     emoji = said("task=graph")
     assert (
         emoji["rows"] == [0, 2]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from browser import in_browser
-from test_report import EVIL, SCRIPT, make_run
+from made_runs import EVIL, SCRIPT, make_run
 
 from unigen.report import Report, build_report
 from unigen.report_html import to_html

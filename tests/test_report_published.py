@@ -5,7 +5,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from test_report import make_run
+from made_runs import make_run
 
 from unigen.intervals import mean_interval
 from unigen.report import build_report

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_runs import column, make_run, notes, table
 from small_runs import command
-from test_report import column, make_run, notes, table
 from test_report_published import KEY, VALUES, make, texts, views
 from test_report_published import notes as said
 

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from unigen import export
 from unigen.build import build
 from unigen.config import ConfigError, plain, read_config
-from unigen.evaluation import measured, metric_cards, protocol, through_codec
+from unigen.contact_sheet import write_sheet
+from unigen.evaluation import measured, metric_cards, protocol, references_of, through_codec
 from unigen.files import write_text
 from unigen.gallery import CEILING, OUTPUT, TRUTH, Gallery, leaves
+from unigen.latency import Draw, sampling, timed_sample
 from unigen.learners.denoising import BOUNDS
 from unigen.pipeline import Pipeline
 from unigen.preflight import preflight
 from unigen.protocol_card import common, digest, hashed
 from unigen.results import print_metrics
 from unigen.sampling import number
-from unigen.types import CONDITION, TARGET, Batch
+from unigen.types import CONDITION, TARGET, Batch, rows_of
 from unigen.weights import weights_hash
 
 # What may differ between two commands that ask for the same pictures: where data lie, and how they are read.
@@ -40,8 +41,6 @@ def measure_run(given: Mapping[str, str], words: Sequence[str], config_dir: Path
     run_dir, only = Path(given["run"]), given.get("metrics_only", "false")
     if only not in ("true", "false"):
         raise ConfigError(f"metrics_only={only} is neither true nor false")
-    if not run_dir.is_dir():
-        raise ConfigError(f"run={run_dir} is no folder; give a finished run folder")
     out = Path(given.get("out", run_dir / "evaluation" / given["bench"]))
     run_config = read_config(run_dir)
     config = bench_config(config_dir, given["bench"], words, out, run_config["data"].get("size"))
@@ -60,6 +59,7 @@ def measure_run(given: Mapping[str, str], words: Sequence[str], config_dir: Path
     if not gallery.records:
         raise ConfigError(f"{out} holds no pictures to measure; leave metrics_only out")
     result = results(gallery, metrics, run_config, config) | ({"data_report": said} if said else {})
+    write_sheet(gallery)
     write_text(out / "evaluation.json", json.dumps(result, indent=1))
     show(result, out)
     return result
@@ -138,24 +138,20 @@ def _draw_some(
     gallery: Gallery, pipeline: Pipeline, batch: Batch, rows: list[int], first: int, image: int, seed: int
 ) -> None:
     """The pictures of some samples of a batch; noise is keyed by sample, so the others need not be there."""
-    part = _rows(batch, rows)
+    part = rows_of(batch, rows)
     name = next(slot.name for slot in part.slots if slot.role == TARGET)
     if part.images[name].shape[1] != 1:
         raise ConfigError(f"benchmarks take stills, and '{name}' of the data is a clip")
     truth = part.images[name][:, 0]
-    shown = {OUTPUT: pipeline.sample(part, seed)[name][:, 0], TRUTH: truth}
+    drawn, took = timed_sample(pipeline, part, seed)
+    shown = {OUTPUT: drawn[name][:, 0], TRUTH: truth}
     shown |= {CEILING: through_codec(pipeline.codec, truth, pipeline.device)}
     shown |= {slot.name: part.images[slot.name][:, -1] for slot in part.slots if slot.role == CONDITION}
     for i, row in enumerate(rows):
         said = {"key": part.keys[i], "task": part.tasks[i], "prompt": part.prompts[i], "subjects": part.subjects[i]}
         said |= {"caption": part.captions[i]} if part.captions else {}  # of what has an instruction for its prompt
+        said |= {"draw": took._asdict()}
         gallery.add({"item": first + row, "image": image, "seed": seed, **said}, {n: x[i] for n, x in shown.items()})
-
-
-def _rows(batch: Batch, rows: list[int]) -> Batch:
-    lists = {key: getattr(batch, key) for key in ("prompts", "subjects", "tasks", "keys", "captions")}
-    lists = {key: [values[i] for i in rows] if values else values for key, values in lists.items()}
-    return replace(batch, images={name: x[rows] for name, x in batch.images.items()}, **lists)
 
 
 @torch.no_grad()
@@ -164,10 +160,9 @@ def results(
 ) -> dict[str, Any]:
     """The numbers of a gallery with their protocol and its hashes; writes the scores of single pictures."""
     records = gallery.ordered()
-    references = {
-        "truth": gallery.pictures(TRUTH),
-        "prompt": [record.get("caption", record["prompt"]) for record in records],
-    }
+    prompts = [record.get("caption", record["prompt"]) for record in records]
+    subjects, shown = [record["subjects"] for record in records], {n: gallery.pictures(n) for n in gallery.conditions}
+    references = references_of(gallery.pictures(TRUTH), prompts, subjects, shown)
     output, ceiling = gallery.pictures(OUTPUT), gallery.pictures(CEILING)
     found = {name: measured(metric, output, ceiling, references) for name, metric in metrics.items()}
     each = {name: score.pop("each") for name, score in found.items()}
@@ -183,6 +178,7 @@ def results(
         "scale": run_config["scale"]["name"],
         "weights": gallery.state["weights"],
         "pictures": len(records),
+        "sampling": sampling([Draw(**record["draw"]) for record in records if "draw" in record]),
         **hashed({"metrics": found, "bounds": BOUNDS, "protocol": said}),
     }
 
@@ -197,5 +193,5 @@ def show(result: Mapping[str, Any], out: Path) -> None:
     print_metrics(console, result)
     if "data_report" in result:
         console.print(f"data: {result['data_report']}", soft_wrap=True, markup=False)
-    for what in ("pictures", "manifest.jsonl", "scores.jsonl", "evaluation.json"):
+    for what in ("pictures", "manifest.jsonl", "scores.jsonl", "samples.png", "evaluation.json"):
         console.print(f"{what + ':':<17}{out / what}", soft_wrap=True)

@@ -4,40 +4,82 @@ Shapes: N items, H and W pixels. Pictures are uint8 (N, 3, H, W), or whatever gi
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from unigen import canvas
-from unigen.metrics.pictures import Pictures, chunks
+from unigen.config import averages
+from unigen.latency import Draw, timed_sample
+from unigen.metrics.pictures import SLOT, SUBJECT, Pictures, Subjects, chunks
 from unigen.pipeline import Pipeline
 from unigen.protocol_card import digest
 from unigen.protocols import NOTHING, WHOLE_SET, Codec, Metric
-from unigen.types import TARGET, Batch
+from unigen.types import CONDITION, TARGET, Batch
 from unigen.weights import Unavailable
 
 
+class Evaluation(NamedTuple):
+    """The scores of `evaluate` by metric, and what each batch took to draw."""
+
+    metrics: dict[str, dict[str, Any]]
+    draws: list[Draw]
+
+
 @torch.no_grad()
-def evaluate(
-    pipeline: Pipeline, batches: Iterable[Batch], metrics: Mapping[str, Metric], seed: int
-) -> dict[str, dict[str, Any]]:
-    """{metric: {value, low, high, better, items, each}} over the first target slot of every sample.
+def evaluate(pipeline: Pipeline, batches: Iterable[Batch], metrics: Mapping[str, Metric], seed: int) -> Evaluation:
+    """Metrics as {value, low, high, better, items, each} over the first target slot of every sample.
 
     `low` is the no-condition bound: each output scored against another item's truth (or prompt), as a model that
     ignores its condition would score (None for a single sample). `high` is the truth after one pass through the codec.
     `each` are the scores of the single items, in order.
     """
-    outputs, truths, ceilings, prompts = [], [], [], []
+    outputs, ceilings, draws, shown = [], [], [], Shown()
     for batch in batches:
+        drawn, took = timed_sample(pipeline, batch, seed)
+        outputs.append(drawn[shown.add(batch)].flatten(0, 1))
+        draws.append(took)
+        ceilings.append(through_codec(pipeline.codec, shown.truths[-1], pipeline.device))
+    return Evaluation(bounded(metrics, torch.cat(outputs), torch.cat(ceilings), shown.references()), draws)
+
+
+class Shown:
+    """What the samples of some batches are compared with, a picture for each frame of their first target slot."""
+
+    def __init__(self) -> None:
+        self.truths: list[Tensor] = []
+        self.prompts: list[str] = []
+        self.subjects: list[tuple[str, ...]] = []
+        self.conditions: list[dict[str, Tensor]] = []
+
+    def add(self, batch: Batch) -> str:
+        """Take a batch; returns the name of the slot that is measured."""
         name = next(s.name for s in batch.slots if s.role == TARGET)
-        outputs.append(pipeline.sample(batch, seed)[name].flatten(0, 1))
-        truths.append(batch.images[name].flatten(0, 1))
-        ceilings.append(through_codec(pipeline.codec, truths[-1], pipeline.device))
-        prompts += [said for said in batch.captions or batch.prompts for _ in range(len(truths[-1]) // len(batch))]
-    references = {"truth": torch.cat(truths), "prompt": prompts}
-    return bounded(metrics, torch.cat(outputs), torch.cat(ceilings), references)
+        self.truths.append(batch.images[name].flatten(0, 1).cpu())
+        frames = len(self.truths[-1]) // len(batch)
+        self.prompts += [said for said in batch.captions or batch.prompts for _ in range(frames)]
+        self.subjects += [words for words in batch.subjects for _ in range(frames)]
+        stills = (s.name for s in batch.slots if s.role == CONDITION and s.frames == 1)
+        self.conditions.append({n: batch.images[n].flatten(0, 1).cpu().repeat_interleave(frames, 0) for n in stills})
+        return name
+
+    def references(self) -> dict[str, Any]:
+        """See `references_of`; of conditions those that every batch shows, in one size."""
+        found = {name: [shown.get(name) for shown in self.conditions] for name in self.conditions[0]}
+        everywhere = {n: x for n, x in found.items() if len({None if y is None else y.shape[1:] for y in x}) == 1}
+        conditions = {name: torch.cat(parts) for name, parts in everywhere.items()}
+        return references_of(torch.cat(self.truths), self.prompts, self.subjects, conditions)
+
+
+def references_of(
+    truth: Pictures, prompts: list[str], subjects: Sequence[Sequence[str]], conditions: Mapping[str, Pictures]
+) -> dict[str, Any]:
+    """What outputs are compared with, by `Metric.against`."""
+    shown = {SLOT + name: pictures for name, pictures in conditions.items()}
+    return {"truth": truth, "prompt": prompts, SUBJECT: Subjects(truth, subjects), **shown}
 
 
 def bounded(
@@ -59,19 +101,38 @@ def measured(
     """
     try:
         dict(metric.protocol)  # says so before any picture is looked at
-        reference = references["truth" if metric.against in (WHOLE_SET, NOTHING) else metric.against]
-        if metric.against == WHOLE_SET:
-            each, low, value = None, None, _finite(float(metric(output, reference)))
-            high = _finite(float(metric(ceiling, reference)))
-        else:
-            each = _each(metric, output, reference)
-            has_low = len(output) > 1 and metric.against != NOTHING
-            low = _mean(_each(metric, output, _rolled(reference))) if has_low else None
-            value, high = _mean(each), _mean(_each(metric, ceiling, reference))
+        value, each = scored(metric, output, references)
+        has_low = len(output) > 1 and metric.against not in (WHOLE_SET, NOTHING)
+        others = {key: _rolled(reference) for key, reference in references.items()} if has_low else {}
+        low = scored(metric, output, others)[0] if has_low else None
+        high = scored(metric, ceiling, references)[0]
     except Unavailable as error:
         absent = dict.fromkeys(("value", "low", "high"))
         return {**absent, "better": metric.better, "items": 0, "each": None, "reason": str(error)}
-    return {"value": value, "low": low, "high": high, "better": metric.better, "items": len(output), "each": each}
+    found = {"value": value, "low": low, "high": high, "better": metric.better, "items": len(output), "each": each}
+    return found | (counted(metric, output, references[metric.against]) if hasattr(metric, "counts") else {})
+
+
+def scored(
+    metric: Metric, output: Pictures, references: Mapping[str, Pictures | list[str]]
+) -> tuple[float | None, list[float] | None]:
+    """The value of a metric (None if it is not finite) and the scores of the pictures, in order (None: of the set).
+
+    Raises Unavailable if the metric's weights or library are not here.
+    """
+    reference = _reference(metric.against, references)
+    if metric.against == WHOLE_SET:
+        return _finite(float(metric(output, reference))), None
+    each = _each(metric, output, reference)
+    return _mean(each), each
+
+
+def counted(metric: Any, output: Pictures, reference: Any) -> dict[str, int]:
+    """What a metric with `counts` says of the outputs, added up."""
+    found: Counter[str] = Counter()
+    for part in chunks(output):
+        found.update(metric.counts(output[part], reference[part]))
+    return dict(found)
 
 
 def through_codec(codec: Codec, pictures_N3HW: Tensor, device: torch.device) -> Tensor:
@@ -95,7 +156,7 @@ def protocol(pipeline: Pipeline, metrics: Mapping[str, Metric], config: Mapping[
         "guidance": pipeline.solver.guidance,
         "drop": list(pipeline.solver.drop),
         "noise_seed": config["evaluation"]["seed"],
-        "weights": "EMA" if "ema" in config["callback"] else "last",
+        "weights": "EMA" if averages(config) else "last",
         **metric_cards(metrics),
     }
 
@@ -130,6 +191,17 @@ def graph_facts(data: Mapping[str, Any]) -> dict[str, Any]:
             given["computed"] = {name: model for name, model in given["computed"].items() if model}
         options = [f"{key}={value}" for key, value in given.items()]
         found["test_set"] = f"{reader['_target_'].rpartition('.')[2]}({', '.join(options)})"
+    return found
+
+
+def _reference(against: str, references: Mapping[str, Any]) -> Any:
+    """Raises Unavailable if that is a condition which not every sample shows."""
+    found = references.get("truth" if against in (WHOLE_SET, NOTHING) else against)
+    if found is None:
+        others = [name for name in references if name.startswith(SLOT)]
+        raise Unavailable(
+            f"not every sample has a condition in {against}; what all have: {', '.join(others) or 'none'}"
+        )
     return found
 
 

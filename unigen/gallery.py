@@ -106,6 +106,12 @@ class Gallery:
         """The pictures of one name, in the order of `ordered`."""
         return PictureFiles([self.folder / record["files"][name] for record in self.ordered()])
 
+    @property
+    def conditions(self) -> list[str]:
+        """The names of the conditions that every record shows."""
+        names = [record["files"].keys() - {OUTPUT, TRUTH, CEILING} for record in self.records.values()]
+        return sorted(set.intersection(*map(set, names))) if names else []
+
     def _read_state(self) -> dict[str, Any]:
         try:
             state = json.loads(self._state.read_text(encoding="utf-8"))

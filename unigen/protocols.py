@@ -6,7 +6,7 @@ Shapes: B batch, F frames, C channels, L tokens, T text tokens, P patch features
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, device
 
 from unigen.layout import Geometry, Layout, Plan
 from unigen.masks import Mask
@@ -48,6 +48,9 @@ class Backbone(Protocol):
     def split_modulation(self, branches: Mapping[str, str], tied: bool) -> None: ...
     def lora_targets(self) -> Mapping[str, str]: ...
     def flops(self, layout: Layout, mask: Mask) -> dict[str, int]: ...
+    def adapter_flops(self, layout: Layout) -> int: ...
+    def quantize_frozen(self) -> int: ...
+    def try_kernel(self, device: device) -> None: ...
 
 
 class Embedding(Protocol):
@@ -177,6 +180,9 @@ class Metric(Protocol):
     `against` says what an output is compared with: "truth" (pictures like the outputs) or "prompt" (N strings); then a
     call returns scores (N,). WHOLE_SET: all outputs with all truths together, and a call returns one number; both may
     be too many to hold, so they come as `unigen.metrics.pictures.Pictures`. NOTHING: a score of the picture alone.
+    "subject": truths with the words for their subjects, a slice of `unigen.metrics.pictures.Subjects`. "slot " and
+    a name: the condition pictures of that slot. What a metric met besides (pictures without a detection), it may
+    say in a method `counts` of the same arguments: {word: number}.
     `protocol` and a call raise Unavailable if weights or a library that the metric needs are not here.
     """
 

@@ -3,6 +3,7 @@
 import os
 import statistics
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,8 @@ from unigen.report_arms import (
     reasons,
 )
 from unigen.report_bootstrap import bootstrap_table, reference_arm
-from unigen.report_costs import FACTS
+from unigen.report_costs import facts
+from unigen.report_evaluations import shown_runs
 from unigen.report_published import published
 from unigen.report_runs import (
     PaperTable,
@@ -99,7 +101,7 @@ def result_table(arms: list[Arm]) -> Table:
     for name, better in metric_directions(arms).items():
         header.append(name + ARROWS.get(better, ""))
         columns.append(metric_column(name, better, arms, flagged))
-    for title, get, show in FACTS:
+    for title, get, show in facts(arms):
         stats = [over_seeds(arm, get) for arm in arms]
         if any(stats):
             header.append(title)
@@ -176,9 +178,10 @@ class Found(NamedTuple):
     others: Counter[str]
 
 
-def read_all(paths: list[Path], table: PaperTable | None) -> Found:
-    """Read every run; under a `table`, runs that are none of its arms only count."""
+def read_all(paths: list[Path], table: PaperTable | None, benches: Sequence[str] = ()) -> Found:
+    """Read every run, on `benches` if there are any; under a `table`, runs that are none of its arms only count."""
     found = Found([], [], Counter())
+    names = {*table.order, *(said["exp"] for said in table.benches.values())} if table else set()
     root = Path(os.path.commonpath(paths)) if paths else Path()
     for path in paths:
         folder = cleaned(os.path.relpath(path, root.parent))
@@ -188,31 +191,38 @@ def read_all(paths: list[Path], table: PaperTable | None) -> Found:
         except ValueError as error:
             run, reason = None, str(error)
             name, own = table_name(path)
-        if table is not None and name and own != table.name and name not in table.order:
+        if table is not None and name and own != table.name and name not in names:
             found.others[name] += 1
         elif run is None:
             found.missing.append([Cell(folder), Cell(reason), Cell(last_step(path / "metrics.jsonl"))])
         else:
-            found.runs.append(run._replace(table=table or run.table))
+            runs, reasons = shown_runs(run._replace(table=table or run.table), benches)
+            found.runs.extend(runs)
+            found.missing.extend([Cell(folder), Cell(why), Cell(last_step(path / "metrics.jsonl"))] for why in reasons)
     return found
 
 
-def build_report(runs: str | None, table: PaperTable | None = None, reference: str | None = None) -> Report:
+def build_report(
+    runs: str | None, table: PaperTable | None = None, reference: str | None = None, benches: Sequence[str] = ()
+) -> Report:
     """Read every run under `runs` (a folder or a comma-separated list; None for none).
 
     Under a published `table` the runs are those of its arms, and there may be none. `reference` names the arm that
-    differences are taken to (`report_bootstrap.reference_arm`).
+    differences are taken to (`report_bootstrap.reference_arm`). On `benches` the numbers are those of evaluations
+    (`report_evaluations.shown_runs`).
 
     Raises:
         ValueError: no run and no table, a folder that does not exist, or a reference that is no arm.
     """
     paths = find_runs(runs) if runs is not None else []
-    found = read_all(paths, table)
+    found = read_all(paths, table, benches)
     several, cards = apart_by_card(found.runs)
     arms = group_arms(several)
     compared = reference_arm(arms, table.order if table else own_order(arms), reference)
     results = result_table(arms)
     results.notes[:0] = cards
+    if measured := list(dict.fromkeys(p.name for arm in arms for run in arm.runs for p in run.evaluations.values())):
+        results.notes.insert(0, f"Metrics are of evaluations ({', '.join(measured)}), all else of the runs themselves.")
     intervals = bootstrap_table(arms, compared)
     if arms and not intervals.rows:
         results.notes.append("No intervals over items: no run here has a usable scores.jsonl.")

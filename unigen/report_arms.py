@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unigen.report_evaluations import sheets
 from unigen.report_runs import Get, Run, number, shown
 
 HASH = " @"  # between a metric and the start of its protocol card's hash, where one report holds several cards
@@ -127,7 +128,7 @@ def variants(metric: str, names: list[str]) -> list[str]:
 
 
 def reasons(arms: list[Arm]) -> list[str]:
-    """Why metrics are absent: the reason that the run gives beside null, or that it gives none."""
+    """Why metrics are absent: the reason that the run gives beside null, or that it gives none; what was not found."""
     said: dict[str, dict[str, None]] = {}
     for arm in arms:
         for run in arm.runs:
@@ -135,6 +136,9 @@ def reasons(arms: list[Arm]) -> list[str]:
                 if number(metric.get("value")) is None:
                     why = shown(metric.get("reason") or f"the run says {shown(metric.get('value'))} and no reason")
                     said.setdefault(f"{name} is absent: {why}", {})[run.folder] = None
+                if (missed := number(metric.get("undetected"))) is not None and missed > 0:
+                    text = f"{name}: no subject found in {missed:g} of {shown(metric.get('items'))} pictures"
+                    said.setdefault(f"{text}, which count whole", {})[run.folder] = None
             if not run.summary["metrics"]:
                 said.setdefault("no metrics at all", {})[run.folder] = None
     return [f"{text} ({', '.join(folders)})." for text, folders in said.items()]
@@ -183,19 +187,24 @@ def pick_grids(arms: list[Arm]) -> list[Grids]:
     for seed in sorted(counts, key=lambda seed: (-counts[seed], seed)):
         if having := {i for i in open_arms if seed in found[i]}:
             open_arms -= having
-            pictures = [grids[seed] for grids in found if seed in grids]
+            pictures = [picture for grids in found for picture in grids.get(seed, ())]
             without = [arm.label for arm, grids in zip(arms, found, strict=True) if seed not in grids]
             picked.append(Grids(seed, pictures, without))
     return picked
 
 
-def arm_grids(arm: Arm) -> dict[int, tuple[str, Path]]:
-    """(caption, newest PNG) by seed."""
+def arm_grids(arm: Arm) -> dict[int, list[tuple[str, Path]]]:
+    """(caption, PNG) by seed: the newest grid of a run, or the sheets of its evaluations."""
     grids = {}
     for run in arm.runs:
-        steps = {p: int((re.findall(r"\d+", p.stem) or [-1])[-1]) for p in (run.path / "samples").glob("*.png")}
+        who, steps = f"{arm.label} · seed {run.summary['seed']}", {}
+        if not run.evaluations:
+            steps = {p: int((re.findall(r"\d+", p.stem) or [-1])[-1]) for p in (run.path / "samples").glob("*.png")}
+        found = [(f"{who} · {path.parent.name}", path) for _, path in sheets(run)]
         if steps:
             newest = max(steps, key=lambda p: (p.stem == "final", steps[p], p.name))
-            step = f"step {run.summary['steps'] if newest.stem == 'final' else steps[newest]:,}"
-            grids[run.summary["seed"]] = (f"{arm.label} · seed {run.summary['seed']} · {step}", newest)
+            step = run.summary["steps"] if newest.stem == "final" else steps[newest]
+            found.append((f"{who} · step {step:,}", newest))
+        if found:
+            grids[run.summary["seed"]] = found
     return grids

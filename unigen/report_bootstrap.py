@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from unigen.report_arms import HASH, Arm, by_seed, incomparable, metric_directions
+from unigen.report_evaluations import scores_of
 from unigen.report_tables import ARROWS, Cell, Table, decimals
-from unigen.scores import read_scores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,7 +140,7 @@ def usable(arms: list[Arm]) -> tuple[dict[tuple[int, str], dict[int, np.ndarray]
         values = {name: by_seed(arm, name) for name in metric_directions([arm])}
         for run in arm.runs:
             try:
-                found, why = read_scores(run.path), "no scores.jsonl"
+                found, why = scores_of(run), "no scores.jsonl"
             except ValueError as error:
                 found, why = {}, str(error)
             if not found:

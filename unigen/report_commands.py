@@ -32,7 +32,10 @@ def make_report(given: Mapping[str, str], tables: Path) -> tuple[Report, list[st
         raise ValueError("say runs=<folder> or table=<name>; --help tells what they are")
     table = read_table(tables, given["table"]) if "table" in given else None
     runs = given.get("runs") or (str(RUNS) if has_runs(RUNS) else None)
-    report = build_report(runs, table, given.get("reference"))
+    benches = [name.strip() for name in given.get("bench", "").split(",") if name.strip()]
+    if benches and table and table.benches:
+        raise ValueError(f"table={table.name} says itself on which benchmarks its rows are; leave bench= out")
+    report = build_report(runs, table, given.get("reference"), benches)
     out = output_folder(given)
     forms: dict[str, tuple[str, Callable[[], str]]] = {
         "markdown": ("report.md", lambda: to_markdown(report, out)),

@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from unigen.report_runs import Get, number
+from unigen.report_arms import Arm
+from unigen.report_runs import Get, number, shown
 
 Show = Callable[[float], str]
 
@@ -43,5 +44,26 @@ FACTS: tuple[tuple[str, Get, Show], ...] = (
     ("host GiB", lambda s: s.get("peak_memory_gib"), "{:,.2f}".format),
     ("GPU GiB", lambda s: s.get("peak_gpu_memory_gib"), "{:,.2f}".format),
     ("samples/s", lambda s: s["throughput"].get("samples_per_s"), "{:,.1f}".format),
-    ("s a picture", lambda s: s.get("seconds_per_picture"), "{:,.3g}".format),
 )
+
+
+def facts(arms: list[Arm]) -> list[tuple[str, Get, Show]]:
+    """The columns above, then the time that a picture takes: one for each device, size of batches and benchmark."""
+    told = [run.summary["sampling"] for arm in arms for run in arm.runs]
+    settings = dict.fromkeys((part, *setting(said)) for each in told for part, said in each.items() if said)
+    return [*FACTS, *(latency(*found) for found in settings)]
+
+
+def setting(said: dict[str, Any]) -> tuple[str, str]:
+    """How many pictures were sampled at once, and where."""
+    return shown(said.get("batch_size", "?")), shown(said.get("device", "?"))
+
+
+def latency(part: str, together: str, device: str) -> tuple[str, Get, Show]:
+    """Wall seconds of sampling a picture, of the runs that were measured so."""
+
+    def get(summary: dict[str, Any]) -> object:
+        said = summary["sampling"].get(part, {})
+        return said.get("seconds_per_picture") if setting(said) == (together, device) else None
+
+    return f"s a picture{' of ' + part if part else ''} ({together} at once, {device})", get, "{:,.3g}".format

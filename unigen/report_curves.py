@@ -1,10 +1,14 @@
 """Curves of training in the report's page: one SVG a metric, drawn from metrics.jsonl, one line a run."""
 
+import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
+from pathlib import Path
+from typing import Any
 
+from unigen.files import json_lines
 from unigen.report_arms import Arm
 from unigen.report_runs import UNREADABLE, Run, number
 
@@ -21,14 +25,20 @@ def read_curves(run: Run) -> dict[str, Points]:
 
     Lines that cannot be read (the last one of a killed run is often cut off) are skipped; no file means no points.
     """
-    points: dict[str, dict[int, float]] = {}
+    path = run.path / "metrics.jsonl"
     try:
-        lines = (run.path / "metrics.jsonl").read_bytes().splitlines()
+        found = path.stat()
+        return _read(path, found.st_mtime_ns, found.st_size)
     except OSError:
-        lines = []
-    for line in lines:
+        return {}
+
+
+@functools.lru_cache(maxsize=4096)
+def _read(path: Path, *version: int) -> dict[str, Points]:
+    """The curves in a file, once for all forms of a report. Raises OSError."""
+    points: dict[str, dict[int, float]] = {}
+    for row in _rows(path.read_bytes().splitlines()):
         try:
-            row = json.loads(line)
             step = int(row["step"])
         except UNREADABLE:
             continue
@@ -36,6 +46,17 @@ def read_curves(run: Run) -> dict[str, Points]:
             if (name == TRAINING or name.startswith("val/")) and (value := number(value)) is not None:
                 points.setdefault(name, {})[step] = value
     return {name: sorted(values.items()) for name, values in points.items()}
+
+
+def _rows(lines: Sequence[bytes]) -> Iterator[Any]:
+    if (found := json_lines(lines)) is not None:
+        yield from found
+        return
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except UNREADABLE:
+            continue
 
 
 def smoothed(points: Points, share: float, most: int = 240) -> Points:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -63,17 +64,25 @@ def print_tables(report: Report) -> None:
     """What matters most, in the terminal. A narrow one loses columns from the right, and says so; a pipe gets lines as
     long as the table needs."""
     console = Console() if Console().is_terminal else Console(width=10_000)
-    endless = console.options.update(max_width=10_000)
     for table in report.tables:
         if table.terminal:
-            counts = [len(table.header)] if table.words else range(1, len(table.header) + 1)
-            widths = {n: console.measure(terminal_table(table, n), options=endless).maximum for n in counts}
-            columns = max((n for n, width in widths.items() if width <= console.width), default=min(widths))
+            columns = len(table.header) if table.words else fitting(table, console)
             console.print(terminal_table(table, columns))
             hidden = table.header[columns:]
             for note in table.notes + ([f"Too narrow for {', '.join(hidden)}: see the report."] if hidden else []):
                 console.print(Text(note))
             console.print()
+
+
+def fitting(table: Table, console: Console) -> int:
+    """How many columns the console is wide enough for, at least 1. To measure takes long, and most often all fit."""
+    endless = console.options.update(max_width=10_000)
+
+    def width(columns: int) -> int:
+        return console.measure(terminal_table(table, columns), options=endless).maximum
+
+    count = len(table.header)
+    return count if width(count) <= console.width else max(1, bisect_right(range(1, count), console.width, key=width))
 
 
 def terminal_table(table: Table, columns: int) -> rich.table.Table:

@@ -1,11 +1,12 @@
 """Run folders in, runs out: what the ablation report reads. Nothing found in a run folder is fatal."""
 
 import difflib
+import functools
 import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +26,10 @@ Get = Callable[[dict[str, Any]], object]  # from a summary
 class PaperTable(NamedTuple):
     """A published table: its rows as the paper lists them, {published column: our metric}, {row: {column: number}}.
 
-    A row that runs here bears the name of its experiment. A column that nothing of ours answers to has null for its
-    metric, here "". Runs from before tables held numbers bring their own: then `published` is empty.
+    A row that runs here bears the name of its experiment, or `benches` says which experiment it is on which benchmarks:
+    {row: {"exp": experiment, scale: {part: benchmark}}}, with the metrics of a part as `metric (part)`. A column that
+    nothing of ours answers to has null for its metric, here "". Runs from before tables held numbers bring their own:
+    then `published` is empty.
     """
 
     name: str
@@ -35,16 +38,22 @@ class PaperTable(NamedTuple):
     metrics: dict[str, str]
     source: str = ""
     published: dict[str, dict[str, Any]] = {}
+    benches: dict[str, dict[str, Any]] = {}
 
 
 class Run(NamedTuple):
-    """A finished run: where it is, its name in the report, summary.json, and config.yaml by dotted keys as text."""
+    """A finished run: where it is, its name in the report, summary.json, and config.yaml by dotted keys as text.
+
+    Where its numbers are not of its own test, `evaluations` are the folders that they come from
+    (`unigen.report_evaluations`).
+    """
 
     path: Path
     folder: str
     summary: dict[str, Any]
     config: dict[str, str]
     table: PaperTable | None = None
+    evaluations: Mapping[str, Path] = {}
 
 
 def number(value: object) -> float | None:
@@ -61,7 +70,9 @@ def cleaned(node: Any) -> Any:
         return {cleaned(str(key)): cleaned(value) for key, value in node.items()}
     if isinstance(node, list):
         return [cleaned(value) for value in node]
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", node) if isinstance(node, str) else node
+    if not isinstance(node, str) or node.isprintable():  # the usual case, and quick
+        return node
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", node)
 
 
 def shown(value: object) -> str:
@@ -80,23 +91,23 @@ def flatten(node: Any, prefix: str = "") -> dict[str, str]:
 # reading -------------------------------------------------------------------------------------------------------------
 
 
-def find_runs(runs: str) -> list[Path]:
+def find_runs(runs: str, key: str = "runs") -> list[Path]:
     """Run folders at any depth under one folder or a comma-separated list, in natural order (9 before 10).
 
-    Raises ValueError if a folder does not exist or if there is no run at all.
+    Raises ValueError, which names `key`, if a folder does not exist or if there is no run at all.
     """
     given = [Path(runs)] if Path(runs).is_dir() else [Path(part.strip()) for part in runs.split(",") if part.strip()]
     found: set[Path] = set()
     for folder in given:
         if not folder.is_dir():
-            raise ValueError(f"runs: there is no folder '{folder}'")
+            raise ValueError(f"{key}: there is no folder '{folder}'")
         for path, names, files in os.walk(folder, onerror=lambda error: found.add(Path(error.filename).resolve())):
             is_run = bool(RUN_FILES & set(files))
             if is_run or ".hydra" in names:  # Hydra's mark alone: it crashed before it wrote anything
                 found.add(Path(path).resolve())
             names[:] = [] if is_run else [name for name in names if name not in NOT_RUNS and name[0] != "."]
     if not found:
-        raise ValueError(f"runs: no run in '{runs}' (a run folder holds summary.json, metrics.jsonl or config.yaml)")
+        raise ValueError(f"{key}: no run in '{runs}' (a run folder holds summary.json, metrics.jsonl or config.yaml)")
     return sorted(found, key=lambda path: [p.zfill(12) if p.isdigit() else p for p in re.split(r"(\d+)", str(path))])
 
 
@@ -119,26 +130,64 @@ def read_run(path: Path, folder: str) -> Run:
     if not (path / "summary.json").exists():
         raise ValueError("no summary.json: the run did not finish")
     summary = read_tree(path / "summary.json", json.loads)
-    for key, kind in {"name": str, "seed": int, "steps": int, "metrics": dict}.items():
+    for key, kind in {"name": str, "seed": int, "steps": int}.items():
         if not isinstance(summary.get(key), kind):
             raise ValueError(f"summary.json has no usable '{key}' (was it written by another version?)")
-    if not all(isinstance(metric, dict) for metric in summary["metrics"].values()):
-        raise ValueError("summary.json has a metric without 'value' (was it written by another version?)")
-    for key in ("parameters", "protocol", "published", "throughput"):
+    check_metrics(summary, "summary.json")
+    for key in ("parameters", "protocol", "published", "throughput", "sampling"):
         summary[key] = summary[key] if isinstance(summary.get(key), dict) else {}
-    config = read_tree(path / "config.yaml", lambda text: yaml.load(text, Loader=YAML))
+    summary["sampling"] = {"": summary["sampling"]}
+    config, settings = read_settings(path / "config.yaml")
     here = ("/", "~/", str(config.get("run_dir") or "/"))
-    flat = {k: v for k, v in flatten(config).items() if not PLACE.fullmatch(k) and not v.startswith(here)}
+    flat = {k: v for k, v in settings.items() if not v.startswith(here)}
     return Run(path, folder, summary, flat, paper_table(config.get("table")))
+
+
+def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """A config.yaml as a tree, and its settings by dotted keys as text. Raises ValueError as `read_tree`.
+
+    The runs of a sweep have most of their entries in common, and reading YAML is slow: so each distinct entry of the
+    top level is read once, wherever the file can be cut so.
+    """
+    try:
+        parts = [entry(block) for block in re.split(rb"^(?=[A-Za-z_]\w*:)", path.read_bytes(), flags=re.M) if block]
+    except UNREADABLE:
+        parts = []
+    if not parts:
+        tree = read_tree(path, lambda text: yaml.load(text, Loader=YAML))
+        return tree, settings_of(tree)
+    trees, settings = zip(*parts, strict=True)
+    return {k: v for tree in trees for k, v in tree.items()}, {k: v for part in settings for k, v in part.items()}
+
+
+@functools.lru_cache(maxsize=4096)
+def entry(block: bytes) -> tuple[dict[str, Any], dict[str, str]]:
+    """What `read_settings` gives of one entry. Raises one of UNREADABLE if it is none by itself."""
+    tree = cleaned(yaml.load(block, Loader=YAML))
+    if not isinstance(tree, dict):
+        raise ValueError("no entry of a mapping")
+    return tree, settings_of(tree)
+
+
+def settings_of(tree: dict[str, Any]) -> dict[str, str]:
+    return {key: value for key, value in flatten(tree).items() if not PLACE.fullmatch(key)}
+
+
+def check_metrics(said: Mapping[str, Any], file: str) -> None:
+    """Raises ValueError, one sentence, if a summary or an evaluation holds no usable metrics."""
+    if not isinstance(said.get("metrics"), dict):
+        raise ValueError(f"{file} has no usable 'metrics' (was it written by another version?)")
+    if not all(isinstance(metric, dict) for metric in said["metrics"].values()):
+        raise ValueError(f"{file} has a metric without 'value' (was it written by another version?)")
 
 
 def paper_table(node: object) -> PaperTable | None:
     """`table` of a config; None for a run outside of every table, or if it is not usable."""
     node = node if isinstance(node, dict) else {}
-    name, title, order, metrics, source, published = (node.get(key) for key in PaperTable._fields)
+    name, title, order, metrics, source, published, benches = (node.get(key) for key in PaperTable._fields)
     if not (isinstance(name, str) and isinstance(order, list) and isinstance(metrics, dict)):
         return None
-    told = published if isinstance(published, dict) else {}
+    told, asked = (x if isinstance(x, dict) else {} for x in (published, benches))
     return PaperTable(
         name,
         shown(title or name),
@@ -146,6 +195,7 @@ def paper_table(node: object) -> PaperTable | None:
         {column: shown(ours or "") for column, ours in metrics.items()},
         shown(source or ""),
         {row: numbers for row, numbers in told.items() if isinstance(numbers, dict)},
+        {row: said for row, said in asked.items() if isinstance(said, dict) and isinstance(said.get("exp"), str)},
     )
 
 

@@ -48,7 +48,8 @@ def run_set(arm: Arm, entity: str, project: str) -> wr.Runset:
     import wandb_workspaces.reports.v2 as wr
 
     summary = arm.runs[0].summary
-    filters = f"Config('name') == {literal(summary['name'])}"  # parsed as Python; its own expressions do not quote
+    name = summary.get("experiment", summary["name"])  # a row may be an experiment on a benchmark
+    filters = f"Config('name') == {literal(name)}"  # parsed as Python; its own expressions do not quote
     if isinstance(summary.get("task"), str):
         filters += f" and Config('task.name') == {literal(summary['task'])}"
     return wr.Runset(entity=entity, project=project if entity else "", name=arm.label, filters=filters)
@@ -64,7 +65,8 @@ def panels(arms: list[Arm]) -> list[wr.LinePlot | wr.BarPlot | wr.MediaBrowser]:
     import wandb_workspaces.reports.v2 as wr
 
     curves = dict.fromkeys(name for arm in arms for run in arm.runs for name in read_curves(run))
-    metrics = dict.fromkeys(name.partition(HASH)[0] for name in metric_directions(arms))
+    tested = [Arm(arm.label, [run for run in arm.runs if not run.evaluations]) for arm in arms]  # by the run itself
+    metrics = dict.fromkeys(name.partition(HASH)[0] for name in metric_directions(tested))
     found = [
         wr.LinePlot(title=name, x=STEP, y=[name], smoothing_factor=0.6 if name == TRAINING else 0.0) for name in curves
     ]

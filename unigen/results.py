@@ -92,6 +92,8 @@ def print_metrics(console: Console, measured: Mapping[str, Any]) -> None:
     for name, s in measured["metrics"].items():
         if "reason" in s:
             console.print(f"{name} is absent: {s['reason']}", soft_wrap=True, markup=False)
+        if s.get("undetected"):
+            console.print(f"{name}: no subject found in {s['undetected']} of {s['items']} pictures, which count whole")
 
 
 def write_csv(log: Path, table: Path) -> None:

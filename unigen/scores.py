@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unigen.files import write_text
+from unigen.files import json_lines, write_text
 
 FILE = "scores.jsonl"
 FACTS = {"item", "image", "key", "seed"}  # what a line says of the item itself; all else are metrics
@@ -41,9 +41,10 @@ def read_scores(folder: Path) -> dict[str, list[float | None]]:
     except OSError as error:
         raise ValueError(f"{FILE} cannot be read: {error.strerror or error}") from None
     found: dict[str, list[float | None]] = {}
+    whole = json_lines(lines)
     for i, line in enumerate(lines):
         try:
-            for name, score in json.loads(line).items():
+            for name, score in (json.loads(line) if whole is None else whole[i]).items():
                 if name not in FACTS:
                     found.setdefault(name, []).append(None if score is None else float(score))
         except (ValueError, TypeError, AttributeError, RecursionError):

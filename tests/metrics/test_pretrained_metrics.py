@@ -27,6 +27,7 @@ from unigen.metrics.clip_t import ClipT
 from unigen.metrics.depth_rmse import DepthRMSE
 from unigen.metrics.dino import Dino
 from unigen.metrics.dinov2 import DinoV2
+from unigen.metrics.style_image import StyleImage
 from unigen.weights import Unavailable
 
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -140,6 +141,13 @@ def test_equal_pictures_are_alike_and_the_end_of_a_long_prompt_is_read(folders):
     cut, whole = clip_t(pictures(), [PROMPTS[2]] * 3), clip_t(pictures(), [PROMPTS[2][:43]] * 3)
     torch.testing.assert_close(cut, whole)  # 22 letters and both ends
     assert (cut - clip_t(pictures(), [PROMPTS[2][:41]] * 3)).abs().max() > 1e-5
+
+
+def test_the_style_score_is_clips_likeness_to_the_picture_that_it_names(folders):
+    style, other = (StyleImage(name, folders["clip"], 40, 32, download=False) for name in ("condition1", "condition"))
+    torch.testing.assert_close(style(pictures(0), pictures(1)), by_hand("clip_i", folders, pictures(0), pictures(1)))
+    assert style.against == "slot condition1" and style.protocol != other.protocol
+    assert style.protocol["parameters"].startswith("cosine of output and slot condition1, ")
 
 
 def test_the_clip_score_is_the_positive_part_in_hundredths(folders):

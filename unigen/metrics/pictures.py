@@ -3,13 +3,15 @@
 Shapes: N items, C = 3 channels, H and W pixels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 CHUNK = 16
+SUBJECT = "subject"  # a metric's `against`: truths, and where to look in them and in the outputs
+SLOT = "slot "  # and the same before the name of a condition slot: what is shown there
 
 
 class Pictures(Protocol):
@@ -17,6 +19,30 @@ class Pictures(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, part: slice) -> Tensor: ...
+
+
+class Subjects:
+    """Truths with the words for their subjects, and those for the subjects of the outputs.
+
+    A slice gives (uint8 (N, 3, H, W), words of the truths, words of the outputs), words a sequence for each picture.
+    `rolled` moves the truths to the next item, and not what the outputs show.
+    """
+
+    def __init__(
+        self, truth: Pictures, words: Sequence[Sequence[str]], own: Sequence[Sequence[str]] | None = None
+    ) -> None:
+        self.truth, self.words, self.own = truth, list(words), list(words if own is None else own)
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def __getitem__(self, part: slice) -> tuple[Tensor, list[Sequence[str]], list[Sequence[str]]]:
+        return self.truth[part], self.words[part], self.own[part]
+
+    def rolled(self) -> "Subjects":
+        """Every truth at the next place."""
+        truth = self.truth.roll(1, dims=0) if isinstance(self.truth, Tensor) else self.truth.rolled()
+        return Subjects(truth, [*self.words[-1:], *self.words[:-1]], self.own)
 
 
 def chunks(pictures: Pictures) -> Iterator[slice]:

@@ -118,10 +118,11 @@ class Likeness(Pretrained):
         return (self.embed_pictures(output) * self.embed_pictures(truth)).sum(-1)
 
 
-def model_folder(source: str, key: str, download: bool) -> Path:
+def model_folder(source: str, key: str, download: bool, source_key: str = "model") -> Path:
     """The folder of a model: `source` itself, or the snapshot of the repository `source` in the Hugging Face cache.
 
-    Raises Unavailable at once, naming the config key, if it is neither; no network is asked unless `download`.
+    `source_key` is the name of the source below `key` in the configuration. Raises Unavailable at once, naming both, if
+    it is neither; no network is asked unless `download`.
     """
     from huggingface_hub import snapshot_download
 
@@ -134,7 +135,7 @@ def model_folder(source: str, key: str, download: bool) -> Path:
         tried = f" and cannot be downloaded ({str(error).splitlines()[0]})" if download else ""
         raise Unavailable(
             f"'{source}' is no folder and not in the Hugging Face cache{tried}; "
-            f"download it with {key}.download=true, or set {key}.model=<folder>"
+            f"download it with {key}.download=true, or set {key}.{source_key}=<folder>"
         ) from error
 
 

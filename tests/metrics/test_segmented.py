@@ -1,0 +1,202 @@
+"""Likeness of a subject alone: what is blanked, what is counted, and tiny untrained models of the true classes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import composed
+from torch import Tensor
+from transformers import (
+    BertTokenizer,
+    Dinov2Config,
+    Dinov2Model,
+    GroundingDinoConfig,
+    GroundingDinoForObjectDetection,
+    GroundingDinoImageProcessorPil,
+    GroundingDinoProcessor,
+    Sam2Config,
+    Sam2ImageProcessor,
+    Sam2Model,
+    Sam2Processor,
+    SwinConfig,
+)
+
+from unigen.build import build
+from unigen.evaluation import measured, references_of
+from unigen.metrics.cutout import GroundedSam
+from unigen.metrics.dinov2 import DinoV2
+from unigen.metrics.pictures import Subjects
+from unigen.metrics.segmented import Segmented
+
+SWIN = {"window_size": 4, "embed_dim": 8, "depths": [1] * 4, "num_heads": [1] * 4, "image_size": 64}
+BERT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+HIERA = {
+    "hidden_size": 8,
+    "image_size": [64, 64],
+    "patch_kernel_size": [7, 7],
+    "patch_stride": [4, 4],
+    "patch_padding": [3, 3],
+    "query_stride": [2, 2],
+    "window_positional_embedding_background_size": [7, 7],
+    "num_query_pool_stages": 3,
+    "blocks_per_stage": [1, 1, 2, 1],
+    "embed_dim_per_stage": [8, 16, 32, 64],
+    "num_attention_heads_per_stage": [1, 2, 2, 2],
+    "window_size_per_stage": [4, 4, 4, 4],
+    "global_attention_blocks": [3],
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, str]:
+    """Folders of a detector, an outliner and a DINOv2."""
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("models")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "red", "cat", "dog"]
+    (root / "vocab.txt").write_text("\n".join(words))
+    detector = GroundingDinoConfig(
+        backbone_config=SwinConfig(**SWIN, out_features=["stage2", "stage3", "stage4"]),
+        text_config={**BERT, "model_type": "bert", "vocab_size": len(words), "max_position_embeddings": 16},
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=2,
+        num_queries=5,
+        max_text_len=16,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_n_points=2,
+        decoder_n_points=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        num_feature_levels=4,
+    )
+    GroundingDinoForObjectDetection(detector).save_pretrained(root / "detector")
+    pictures = GroundingDinoImageProcessorPil(size={"height": 128, "width": 128}, do_pad=False)
+    GroundingDinoProcessor(pictures, BertTokenizer(str(root / "vocab.txt"))).save_pretrained(root / "detector")
+    outliner = Sam2Config(
+        vision_config={
+            "backbone_config": {**HIERA, "model_type": "sam2_hiera_det_model"},
+            "backbone_channel_list": [64, 32, 16, 8],
+            "fpn_hidden_size": 16,
+            "fpn_top_down_levels": [2, 3],
+            "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+        },
+        prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 16, "mask_input_channels": 4},
+        mask_decoder_config={"hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2, "iou_head_hidden_dim": 16},
+    )
+    Sam2Model(outliner).save_pretrained(root / "outliner")
+    Sam2Processor(Sam2ImageProcessor(size={"height": 64, "width": 64})).save_pretrained(root / "outliner")
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    Dinov2Model(Dinov2Config(**tower, image_size=32, patch_size=8)).save_pretrained(root / "dinov2")
+    return {name: str(root / name) for name in ("detector", "outliner", "dinov2")}
+
+
+class Marked:
+    """Finds a subject where a picture is red beyond 200; of the word 'none' nothing. Keeps what it was asked."""
+
+    protocol = {"detector": "colour"}
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+
+    def __call__(self, picture_3HW: Tensor, words: tuple[str, ...]) -> Tensor | None:
+        self.asked.append(tuple(words))
+        return None if "none" in words else picture_3HW[0] > 200
+
+
+class Difference:
+    """Mean absolute difference, in the place of a model."""
+
+    name, better, protocol = "difference", "lower", {"parameters": "mean absolute difference"}
+
+    def __call__(self, output: Tensor, truth: Tensor) -> Tensor:
+        return (output.double() - truth.double()).abs().mean((1, 2, 3))
+
+
+def picture(red_rows: int, around: int) -> Tensor:
+    """(3, 4, 4): the first rows (250, 10, 10), all else grey `around`."""
+    made = torch.full((3, 4, 4), around, dtype=torch.uint8)
+    made[:, :red_rows] = torch.tensor([250, 10, 10], dtype=torch.uint8)[:, None, None]
+    return made
+
+
+def stacked(*pictures: Tensor) -> Tensor:
+    return torch.stack(pictures)
+
+
+def test_what_is_around_the_subject_does_not_count():
+    metric = Segmented("s", Difference(), Marked(), background=255)
+    output, truth = stacked(picture(2, 30)), stacked(picture(2, 90))
+    reference = Subjects(truth, [("cat",)])
+    assert metric(output, reference[0:1]).tolist() == [0.0] and Difference()(output, truth).item() == 30.0
+    alone = metric.alone(output, [("cat",)])[0]
+    assert (alone[:, 2:] == 255).all() and torch.equal(alone[:, :2], output[0, :, :2])
+    assert (Segmented("s", Difference(), Marked(), background=128).alone(output, [("cat",)])[0, :, 2:] == 128).all()
+
+
+def test_without_a_detection_the_whole_picture_counts_and_is_counted():
+    metric = Segmented("s", Difference(), Marked(), background=255)
+    output, truth = stacked(picture(2, 30), picture(2, 30)), stacked(picture(2, 90), picture(2, 90))
+    found = measured(metric, output, truth, references_of(truth, [""] * 2, [("cat",), ("none",)], {}))
+    assert found["each"] == [0.0, 30.0] and found["value"] == 15.0 and found["undetected"] == 1
+    found = measured(metric, output, truth, references_of(truth, [""] * 2, [("cat",)] * 2, {}))
+    assert found["value"] == 0.0 and found["undetected"] == 0, "negative control"
+    assert "undetected" not in measured(PSNR, output, truth, references_of(truth, [""] * 2, [()] * 2, {}))
+
+
+PSNR = build(composed()["metric"]["psnr"])
+
+
+def test_each_picture_is_searched_for_its_own_word_once():
+    """For the lower bound an output stands beside another item's truth, and both keep their words."""
+    metric = Segmented("s", Difference(), cutout := Marked(), background=255)
+    output, truth = stacked(picture(1, 30), picture(2, 40)), stacked(picture(1, 90), picture(2, 95))
+    found = measured(metric, output, truth, references_of(truth, [""] * 2, [("cat",), ("dog",)], {}))
+    assert sorted(cutout.asked) == [("cat",)] * 2 + [("dog",)] * 2, "four pictures, though bounds look again"
+    row = (5 + 245 + 245) / 3 / 4  # a red row beside a white one
+    assert (found["value"], found["low"], found["high"]) == pytest.approx((0.0, row, 0.0))
+
+
+def test_true_classes_find_the_same_thing_twice_and_the_card_names_them(models):
+    cutout = GroundedSam(models["detector"], models["outliner"], 0.0, False)
+    metric = Segmented("dinov2_segmented", DinoV2(models["dinov2"], 32, 32, False), cutout, 255)
+    torch.manual_seed(3)
+    shown = torch.randint(0, 256, (2, 3, 40, 48), dtype=torch.uint8)
+    box = cutout._box(shown[0], "cat .")
+    assert len(box) == 4 and box[2] > box[0] and box[3] > box[1]
+    mask = cutout._outline(shown[0], box)
+    assert mask.shape == (40, 48) and mask.dtype == torch.bool
+    words = [("Cat",), ("red dog",)]
+    scores = metric(shown, Subjects(shown, words)[0:2])
+    assert scores.tolist() == pytest.approx([1.0, 1.0], abs=1e-5)
+    assert metric(shown, Subjects(shown.flip(0), words[::-1], words)[0:2]).max() < 0.9999, "negative control"
+    said = metric.protocol
+    assert said["detector"].startswith("GroundingDinoForObjectDetection, SHA-256 ") and "0.0" in said["detector"]
+    assert said["model"].startswith("Dinov2Model, SHA-256 ") and "counts whole" in said["segmentation"]
+
+
+def test_a_high_threshold_and_no_words_find_nothing(models):
+    shown = torch.randint(0, 256, (3, 40, 48), dtype=torch.uint8)
+    assert GroundedSam(models["detector"], models["outliner"], 1.0, False)(shown, ("cat",)) is None
+    assert GroundedSam(models["detector"], models["outliner"], 0.0, False)(shown, ("", " ")) is None
+
+
+@pytest.mark.parametrize("name", ["clip_i", "dino", "dinov2"])
+def test_absent_weights_are_named_with_their_keys(name, models, tmp_path):
+    key = f"metric.{name}_segmented"
+    node = composed(f"metric=[{name}_segmented]", f"{key}.metric.model={tmp_path / 'none'}")["metric"]
+    metric, black = build(node[f"{name}_segmented"]), torch.zeros(1, 3, 8, 8).byte()
+    found = measured(metric, black, black, references_of(black, [""], [()], {}))
+    assert found["value"] is None and f"{key}.metric.download=true" in found["reason"]
+    metric.metric = Difference()
+    metric.cutout.sources["detector"] = str(tmp_path / "none")
+    found = measured(metric, black, black, references_of(black, [""], [()], {}))
+    assert f"set {key}.cutout.detector=<folder>" in found["reason"]
+    assert Path(models["detector"]).is_dir()
+
+
+def test_numbers_out_of_range_are_refused():
+    with pytest.raises(ValueError, match=r"threshold=2 of a metric's cutout must be from 0 to 1"):
+        GroundedSam("a", "b", 2, False)
+    with pytest.raises(ValueError, match=r"metric\.s\.background=256 must be from 0 to 255"):
+        Segmented("s", Difference(), Marked(), 256)

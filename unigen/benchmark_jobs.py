@@ -1,0 +1,80 @@
+"""Several finished runs on several benchmarks, one after another: what `experiments/evaluate.py` is asked to do."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from unigen.arguments import one_of
+from unigen.benchmark import measure_run
+from unigen.config import ConfigError, read_config
+from unigen.preflight import preflight
+from unigen.report_evaluations import benches_of
+from unigen.report_runs import find_runs, read_table
+
+Job = tuple[Path, str]  # a run's folder and a benchmark
+
+
+def measure_all(given: Mapping[str, str], words: Sequence[str], config_dir: Path) -> list[Job]:
+    """Do every job of the command line; returns those that failed, each of which was said on stderr.
+
+    `given`: run, bench or table, out and metrics_only; `words` are the other words, for every benchmark.
+    Raises ValueError or OSError, one sentence each, for what concerns all jobs, and for the failure of a single one.
+    """
+    asked = jobs(given, config_dir)
+    if len(asked) == 1:
+        [(run, bench)] = asked
+        measure_run({**given, "run": str(run), "bench": bench}, words, config_dir)
+        return []
+    if "out" in given:
+        raise ConfigError(f"out={given['out']} is for one run and one benchmark, and these are {len(asked)}")
+    for bench in dict.fromkeys(bench for _, bench in asked):
+        preflight(config_dir, [f"+bench={bench}", *words], "evaluate")  # before hours of drawing
+    console, failed = Console(highlight=False), []
+    for number, (run, bench) in enumerate(asked, start=1):
+        console.print(f"\n{number} of {len(asked)}: {run} on {bench}", soft_wrap=True, markup=False)
+        try:
+            measure_run({**given, "run": str(run), "bench": bench}, words, config_dir)
+        except (ValueError, OSError) as error:
+            print(f"error: {run} on {bench}: {error}", file=sys.stderr)
+            failed.append((run, bench))
+    return failed
+
+
+def jobs(given: Mapping[str, str], config_dir: Path) -> list[Job]:
+    """Every run on every benchmark of `bench`, or on those that the rows of `table` ask for.
+
+    Under a table a folder without a configuration is said and left out.
+    Raises ConfigError if there is no such folder, run or table, or nothing to do.
+    """
+    runs = run_folders(given["run"])
+    if one_of(given, {"bench": (), "table": ()}) == "bench":
+        names = [name.strip() for name in given["bench"].split(",") if name.strip()]
+        return [(run, bench) for run in runs for bench in names]
+    table, found = read_table(config_dir / "table", given["table"]), []
+    for run in runs:
+        try:
+            config = read_config(run)
+        except ConfigError as error:  # of a run that died before it wrote anything
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        found += [(run, bench) for bench in benches_of(table, config["name"], config["scale"]["name"])]
+    if not found:
+        raise ConfigError(
+            f"table={table.name} asks for no benchmark of any run in {given['run']}; name one with bench="
+        )
+    return found
+
+
+def run_folders(text: str) -> list[Path]:
+    """A run folder, or all runs in a folder or in a comma-separated list, at any depth.
+
+    Raises ValueError if there is none.
+    """
+    folder = Path(text)
+    if (folder / "config.yaml").is_file():
+        return [folder]
+    if not folder.is_dir() and "," not in text:
+        raise ConfigError(f"run={folder} is no folder; give a finished run folder, or one with runs in it")
+    return find_runs(text, "run")
