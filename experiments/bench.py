@@ -1,6 +1,6 @@
 """Measure ours against plain PyTorch and stock diffusers: `python experiments/bench.py [section ...] [key=value ...]`.
 
-sections (by default all but block: some minutes on 2 idle CPU cores)
+sections (by default all but block and gpu: some minutes on 2 idle CPU cores)
   attention  grouped and flex against dense-mask SDPA, at the mini and the paper shape
   step       one training step of the mini model against the same step on the stock diffusers model
   block      the same for one layer at the paper's width and sequence (slow on a CPU: some minutes, 5 GB)
@@ -9,8 +9,14 @@ sections (by default all but block: some minutes on 2 idle CPU cores)
   codec      encoding and decoding a batch of pictures
   degradations  each of the 32 restoration tasks' corruptions at 512 × 512, one thread
   loader     how long a training step of the mini model waits for its batch
+  calibration  peak memory and FLOPs of mini steps, as plan.py says and as PyTorch's profiler and counter find
+  gpu        only if it is named: a step of both published settings at full size under every switch of speed, beside
+             what plan.py says; some minutes on a GPU of 80 GB, and a second start goes on where the first was stopped
 keys
   exp=NAME      the experiment that step, block, profile, codec and loader are composed from (default fcd_mask_a)
+  scale=NAME    of the gpu section: paper, or mini, which a CPU can do (default paper)
+  profile=NAME  of the gpu section's plans: a file of conf/profile (default: the one of this device, else h100)
+  resume=FILE   where the gpu section writes each row when it is done (default runs/bench_gpu_<scale>.jsonl)
   batch=N       samples in a mini batch (default: the config's)
   workers=N     loader workers of the loader section (default: the config's)
   masks=A,B     mask files of the attention section (default fcd_a,fcd_b,fcd_c,fcd_d)
@@ -36,9 +42,13 @@ from unigen.arguments import parse
 if TYPE_CHECKING:
     from unigen.bench import Effort, Table
 
-SECTIONS = ("attention", "step", "block", "profile", "cache", "codec", "degradations", "loader")
+SECTIONS = ("attention", "step", "block", "profile", "cache", "codec", "degradations", "loader", "calibration", "gpu")
+NAMED = ("block", "gpu")  # run only if they are named
 DEFAULTS = {
     "exp": "fcd_mask_a",
+    "scale": "paper",
+    "profile": "",
+    "resume": "",
     "batch": "",
     "workers": "",
     "masks": "fcd_a,fcd_b,fcd_c,fcd_d",
@@ -79,10 +89,12 @@ def arguments(words: list[str]) -> tuple[list[str], dict[str, str]]:
     _among("exp", given["exp"], [p.stem for p in (CONF / "exp").glob("*.yaml")])
     _among("masks", given["masks"], [p.stem for p in (CONF / "mask").glob("*.yaml")])
     _among("shapes", given["shapes"], ["mini", "paper"])
+    _among("scale", given["scale"], ["mini", "paper"])
+    _among("profile", given["profile"] or "h100", [p.stem for p in (CONF / "profile").glob("*.yaml")])
     _among("clock", given["clock"], ["wall", "cpu"])
     if given["clock"] == "cpu" and given["threads"] != "1":
         raise ValueError("clock=cpu sums over threads: use it with threads=1")
-    return sections or [s for s in SECTIONS if s != "block"], given
+    return sections or [s for s in SECTIONS if s not in NAMED], given
 
 
 def _among(key: str, value: str, legal: list[str]) -> None:
@@ -121,6 +133,10 @@ def tables(sections: list[str], given: dict[str, str], effort: Effort) -> Iterat
             yield _codec(mini, effort)
         elif section == "degradations":
             yield _degradations(effort)
+        elif section == "gpu":
+            yield _gpu(given, effort)
+        elif section == "calibration":
+            yield _calibration()
         else:
             yield _loader(given["exp"], overrides, effort)
 
@@ -200,11 +216,24 @@ def _degradations(effort: Effort) -> Table:
     return degradations_table(effort)
 
 
+def _calibration() -> Table:
+    from bench_calibration import calibration_table
+
+    return calibration_table(composed)
+
+
 def _loader(exp: str, overrides: list[str], effort: Effort) -> Table:
     from bench_loader import loader_table
 
     rows = {exp: composed(exp, *overrides), "all tasks of a graph": composed(exp, *GRAPH, *overrides)}
     return loader_table(rows, effort)
+
+
+def _gpu(given: dict[str, str], effort: Effort) -> Table:
+    from bench_gpu import gpu_section
+
+    resume = Path(given["resume"] or f"runs/bench_gpu_{given['scale']}.jsonl")
+    return gpu_section(composed, CONF / "profile", given["scale"], given["profile"], resume, effort)
 
 
 def main(words: list[str]) -> int:

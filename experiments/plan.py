@@ -27,8 +27,8 @@ def main(words: list[str]) -> int:
 
     def task(cfg) -> None:
         from unigen.config import own_packages, plain
-        from unigen.plan import read_profile
         from unigen.plan_print import decisive, show_plan
+        from unigen.plan_profile import read_profile
 
         own_packages(ROOT)
         profile = read_profile(CONF / "profile", own[-1].partition("=")[2] if own else "h100")

@@ -12,7 +12,7 @@ prompt=     what the result shows (default: nothing)
 out=        the PNG to write (default: sample.png). Beside it go the condition as the model sees it, or of rows= the
             whole grid; several targets of rows= go beside it too, out_target0.png, ...
 subject=    the keyword of the prompt that names the subject, for runs with UCE (default: the whole prompt)
-task=       for runs of several tasks (default: the run's first)
+task=       such as task='canny>target', needed for runs of several tasks (default: the run's only one)
 seed=, steps=, guidance=   of the sampling (defaults: 0, and as the run was measured)
 with condition=
 prepared=   true if the picture already is the condition, e.g. an edge map (default: false)

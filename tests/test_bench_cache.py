@@ -32,7 +32,7 @@ def figures(case, *overrides: str) -> tuple[dict, Latents]:
     pipeline = build_pipeline(tiny_config(case, *overrides))
     randomise(pipeline.backbone, 0.1)
     pipeline.solver.steps, pipeline.solver.guidance = 1, 1.0
-    batch = random_pictures(rows_of_pictures(case.examples, 32), "canny")
+    batch = random_pictures(rows_of_pictures(case.examples, 32), "canny>target")
     return dict(zip(COLUMNS[2:], measured(pipeline, batch, ONCE), strict=True)), pipeline
 
 

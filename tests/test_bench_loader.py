@@ -8,7 +8,7 @@ import torch
 from small_runs import kept_pictures
 from tiny import CONF, composed
 
-from datamodules.emoji import EmojiDataset
+from datamodules.graph_samples import GraphDataset
 from unigen.bench import Effort
 
 sys.path.insert(0, str(CONF.parent))
@@ -45,12 +45,12 @@ def config():
 
 
 def test_a_slow_data_set_is_waited_for(config, monkeypatch):
-    get = EmojiDataset.__getitem__
-    monkeypatch.setattr(EmojiDataset, "__getitem__", lambda self, item: time.sleep(SLOW) or get(self, item))
+    get = GraphDataset.__getitem__
+    monkeypatch.setattr(GraphDataset, "__getitem__", lambda self, item: time.sleep(SLOW) or get(self, item))
     slow = loader_table({"slow": config}, ONCE)
     monkeypatch.undo()
     quick = loader_table({"quick": config}, ONCE)
-    assert slow.columns == COLUMNS and slow.rows[0][:3] == ("slow, EmojiData", 0, 8)
+    assert slow.columns == COLUMNS and slow.rows[0][:3] == ("slow, EmojiGraphData", 0, 8)
     step, waiting, share = slow.rows[0][3:]
     assert waiting > 8e3 * SLOW and step > waiting and share == f"{waiting / step:.1%}"
     assert 0 < quick.rows[0][4] < waiting / 4, "negative control"

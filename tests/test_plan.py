@@ -5,16 +5,19 @@ from copy import deepcopy
 import pytest
 import torch
 from small_runs import command, line
-from tiny import CONF, composed, tiny
+from tiny import CONF, choices, composed, tiny
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unigen import plan_trace
 from unigen.build import build, build_learner, build_on_meta
 from unigen.config import ConfigError
-from unigen.plan import fitting, plan, read_profile
-from unigen.plan_memory import GIB, precision, sharding
+from unigen.plan import fitting, plan
+from unigen.plan_memory import GIB, precision, sharding, strategy_name
 from unigen.plan_print import verdict
+from unigen.plan_profile import read_profile
 from unigen.plan_trace import inputs, trace_step
+from unigen.shards import gathered
 
 H100 = read_profile(CONF / "profile", "h100")
 GROUPED = "backbone.lowering._target_=unigen.attention.grouped"
@@ -107,6 +110,26 @@ def test_the_formula_for_model_flops_agrees_at_published_widths(exp):
     assert not near(executed, 2 * flops["linear"] + 3.5 * flops["attention"], 0.02)  # negative control
 
 
+def test_the_formula_for_adapters_agrees_at_published_widths():
+    """LoRA on every linear of FLUX.1-Fill: frozen linears 2 ×, adapters 3 ×; both ends are a small share."""
+    config = composed("+exp=visualcloze_fill", "scale=paper", "backbone.gradient_checkpointing=false")
+    config["backbone"]["config"] |= {"num_layers": 2, "num_single_layers": 2}
+    pipeline, slots = build_on_meta(config), build(config["data"]).slots
+    layout = pipeline.plan(slots).layout
+    flops, adapters = pipeline.backbone.flops(layout, pipeline.mask), pipeline.backbone.adapter_flops(layout)
+    executed = trace_step(pipeline, slots, 2, torch.bfloat16).flops / 2
+    assert near(executed, 2 * flops["linear"] + 3.5 * flops["attention"] + 3 * adapters, 0.02)
+    assert not near(executed, 2 * flops["linear"] + 3.5 * flops["attention"], 0.10)  # negative control
+
+
+@pytest.mark.parametrize("every", [1, 2, 4])
+def test_a_plan_recomputes_the_blocks_that_a_step_recomputes(every):
+    words = (CHECKPOINTS, f"backbone.checkpoint_every={every}")
+    planned, real = meta_trace(*words), RealStep(*words)
+    assert near(planned.flops, real.flops, 0.02) and near(planned.kept, real.bytes, 0.10)
+    assert every == 1 or not near(planned.kept, meta_trace(CHECKPOINTS).kept, 0.10)  # negative control
+
+
 @pytest.mark.parametrize("adapter", ["lora", "full"])
 def test_held_bytes_are_those_after_a_real_optimizer_step(adapter):
     config = tiny("+exp=fcd_mask_a", f"conditioning/adapter={adapter}", "trainer.precision=32-true")
@@ -127,8 +150,8 @@ def test_held_bytes_are_those_after_a_real_optimizer_step(adapter):
 # --- strategies, profiles, advice ------------------------------------------------------------------------------------
 
 
-def planned(**trainer):
-    config = tiny("+exp=fcd_mask_a", "trainer.precision=32-true")
+def planned(strategy="single", **trainer):
+    config = tiny("+exp=fcd_mask_a", f"strategy={strategy}", "trainer.precision=32-true")
     config["trainer"] |= trainer
     return plan(config, H100)
 
@@ -137,20 +160,58 @@ def test_a_strategy_divides_what_it_says():
     alone, ddp = planned(), planned(devices=4, strategy="ddp")
     assert ddp.held[:3] == alone.held[:3] and ddp.held.communication == alone.held.gradients > 0
     assert alone.held.communication == 0 and ddp.seconds > alone.seconds
-    one, two, three = (planned(devices=4, strategy=f"deepspeed_stage_{i}").held for i in (1, 2, 3))
-    assert one.optimizer == two.optimizer == three.optimizer == 12 / 8 * alone.held.optimizer / 4 * 8 / 12
+    one, two, three = (planned(devices=4, strategy=f"deepspeed_{i}").held for i in (1, 2, 3))
+    masters = 12 / 8  # ZeRO keeps fp32 masters, of fp32 weights too
+    assert one.optimizer == two.optimizer == three.optimizer == masters * alone.held.optimizer / 4
     assert one.gradients == alone.held.gradients and two.gradients == three.gradients == one.gradients / 4
     assert one.weights == two.weights == alone.held.weights and three.weights == one.weights / 4
-    assert planned(devices=4, strategy="fsdp").held.communication == alone.held.weights  # gathered whole
-    mixed = planned(devices=4, strategy="deepspeed_stage_2", precision="bf16-mixed").held
-    assert mixed.weights == alone.held.weights / 2 and mixed.optimizer == alone.held.optimizer * 12 / 8 / 4
+    fsdp2 = planned(devices=4, strategy="fsdp2").held
+    assert fsdp2.weights == three.weights and fsdp2.optimizer == alone.held.optimizer / 4
+    mixed = planned(devices=4, strategy="deepspeed_2", precision="bf16-mixed").held
+    assert mixed == two, "mixed precision is autocast on fp32 weights, as on one device"
+    halved = planned(devices=4, strategy="deepspeed_2", precision="bf16-true").held
+    assert halved.weights == two.weights / 2 and halved.optimizer == two.optimizer
+    offload = planned(devices=4, strategy="deepspeed_3_offload").held
+    assert offload.weights == offload.optimizer == 0 and offload.gradients == three.gradients
     assert planned(devices=4, num_nodes=2).world == 8
+
+
+def test_fsdp2_gathers_two_blocks_at_a_time_and_what_is_outside_of_them():
+    model = nn.Module()
+    model.blocks = nn.ModuleList([nn.Linear(width, 1, bias=False) for width in (3, 50, 40)])
+    model.head = nn.ModuleDict({"inner": nn.Linear(7, 1, bias=False)})
+    model.tied = model.blocks[0]  # inside a block, so not gathered with the rest
+    assert gathered(model) == 7 + 50 + 40
+
+
+@pytest.mark.parametrize("name", choices("strategy"))
+def test_every_strategy_is_planned_under_its_own_name(name):
+    assert strategy_name(composed(f"strategy={name}")["strategy"]) == name
+    assert planned(strategy=name, devices=2).world == 2
+
+
+def test_another_strategy_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"strategy\._target_ ends in Horovod.*legal are single, DDPStrategy, FSDP2, ZeRO"
+    ):
+        sharding({"_target_": "somewhere.Horovod"}, 2)
+
+
+def test_a_batch_that_is_not_the_published_one_is_warned_of():
+    def warned(*words):
+        return plan(tiny("+exp=fcd_mask_a", "optimizer.batch=12", *words), H100).warning
+
+    assert warned("data.batch_size=12") is None and warned("data.batch_size=3", "trainer.devices=4") is None
+    said = warned("data.batch_size=12", "trainer.devices=4")
+    assert said.startswith(
+        "an update sees 48 samples, published are 12 (optimizer.batch); as published: data.batch_size=3"
+    )
+    assert "the next fewer that can are 4" in warned("trainer.devices=5")
 
 
 @pytest.mark.parametrize(
     ("trainer", "said"),
     [
-        ({"strategy": "horovod"}, "trainer.strategy is 'horovod'.*legal are auto, ddp, deepspeed"),
         ({"precision": "64-true"}, "trainer.precision is '64-true'.*legal are auto, 32-true"),
         ({"devices": "auto"}, "trainer.devices is 'auto'; a plan needs a number"),
     ],
@@ -178,13 +239,17 @@ def test_what_does_not_fit_is_said_with_the_switch_that_helps():
     made = plan(config, H100)
     assert verdict(made, ()) == [f"fits: {made.peak / GIB:.2f} of 79.1 GiB"]
     eased = deepcopy(config)
-    eased["backbone"]["gradient_checkpointing"] = True
+    eased["backbone"] |= {"gradient_checkpointing": True, "checkpoint_every": 2}
     between = (plan(eased, H100).peak + made.peak) / 2 / GIB
     small = H100._replace(memory_gib=between)
     tight = plan(config, small)
     lines = verdict(tight, fitting(config, small))
     assert lines[0].startswith("does not fit") and len(lines) == 2
-    assert lines[1].startswith(f"  {CHECKPOINTS}: ") and ", fits;" in lines[1]
+    assert lines[1].startswith(f"  {CHECKPOINTS} backbone.checkpoint_every=2: ") and ", fits;" in lines[1]
+    eased["backbone"]["checkpoint_every"] = 1
+    smaller = H100._replace(memory_gib=(plan(eased, H100).peak + 1) / GIB)
+    *_, less, all_blocks = verdict(plan(config, smaller), fitting(config, smaller))
+    assert "too many" in less and all_blocks.startswith(f"  {CHECKPOINTS}: ") and ", fits;" in all_blocks
     assert verdict(tight, [tight])[-1].startswith("none of these switches")
 
 
@@ -197,7 +262,6 @@ def test_the_batch_that_fits_keeps_the_optimizer_step():
 
 def test_words_mean_what_lightning_means():
     assert precision("bf16-mixed") == (torch.float32, torch.bfloat16) and precision("32-true") == (torch.float32, None)
-    assert sharding("deepspeed", 4) == sharding("deepspeed_stage_2", 4) != sharding("deepspeed_stage_3", 4)
 
 
 # --- the command line ------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def test_rows_are_a_grid_and_the_page_says_what_refuses_them(grid):
         assert [w.split()[1] for w in words] == [slot.name for slot in sample.slots]
         conditions, targets = (side.split("+") for side in sample.task.split(">"))
         assert [w.split()[2].rstrip(",") for w in words] == [*conditions, *targets] * len(rows)
-    assert "no layout: see above" in html
+    assert "no layout: see above" in html and "The graph that tasks are drawn from" in html
     assert not made("data=emoji_graph", "data.tasks=null", "data.rows=[0,0]", "conditioning/embedding=none").refusals
 
 

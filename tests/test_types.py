@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from lightning.fabric.utilities import move_data_to_device
+from tiny import batch
+from torch.utils.data._utils.pin_memory import pin_memory
 
-from unigen.types import ImageSlot, Sample, collate
+from unigen.types import Batch, ImageSlot, Sample, collate
 
 SLOTS = (ImageSlot("c", "condition", 16, 16), ImageSlot("x", "target", 16, 16))
 
@@ -24,3 +27,20 @@ def test_collate_refuses_mixed_sizes_and_names_both():
     wide = sample("dog", (SLOTS[0], SLOTS[1]._replace(width=32)))
     with pytest.raises(ValueError, match="samples 'cat' and 'dog' have different slots"):
         collate([sample("cat"), wide])
+
+
+def test_a_batch_is_moved_and_pinned_with_its_values(monkeypatch):
+    """Without CUDA nothing is pinned for real: that every picture is asked, and that a copy to CUDA does not wait."""
+    asked, copies = [], []
+    whole = batch()
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: asked.append(x) or x.clone())
+    pinned = pin_memory({"nested": [whole]})["nested"][0]  # as the thread of a loader does
+    assert len(asked) == len(whole.images) and type(pinned) is Batch and pinned.prompts == whole.prompts
+    assert all(torch.equal(pinned.images[n], x) and pinned.images[n] is not x for n, x in whole.images.items())
+    moved = move_data_to_device(whole, torch.device("cpu"))
+    assert type(moved) is Batch and all(torch.equal(moved.images[n], x) for n, x in whole.images.items())
+    monkeypatch.setattr(torch.Tensor, "to", lambda x, *a, **k: copies.append((a, k)) or x)
+    for device, waits in (("cuda", False), ("cpu", True), ("mps", True)):
+        copies.clear()
+        move_data_to_device(whole, torch.device(device))
+        assert copies == [((torch.device(device),), {"non_blocking": not waits})] * len(whole.images)

@@ -212,13 +212,16 @@ def test_frames_have_no_rows(tmp_path, folder, capfd):
     assert "has formatter Frames, which has no place for in-context rows (role 'example'); rows= needs" in error
 
 
-def test_a_run_with_uce_adds_the_bias_of_its_first_task_unless_told(tmp_path, folder, capfd):
+def test_a_run_with_uce_adds_the_bias_of_the_task_that_is_told(tmp_path, folder, capfd):
     run = exported(tmp_path / "uce", "formatter=grid_clean")
-    first, other = (draw(capfd, run, folder, "[[a,null]]", *words)["target"] for words in ([], ["task=subject"]))
-    assert np.array_equal(first, draw(capfd, run, folder, "[[a,null]]", "task=canny")["target"])
+    tasks = ("canny>target", "openmoji>target")
+    first, other = (draw(capfd, run, folder, "[[a,null]]", f"task={task}")["target"] for task in tasks)
     assert not np.array_equal(first, other)
-    assert command("sample.py", f"run={run}", f"rows={within('[[a,null]]', folder)}", "task=line") == 1
-    assert "task 'line' has no bias in conditioning.embedding.tasks; it knows canny, subject" in capfd.readouterr().err
+    words = ["sample.py", f"run={run}", f"rows={within('[[a,null]]', folder)}"]
+    assert command(*words) == command(*words, "task=line>openmoji") == 1
+    said = capfd.readouterr().err
+    assert f"run={run} has 2 tasks; say which by task=, one of 'canny>target', 'openmoji>target'" in said
+    assert "task 'line>openmoji' has no bias in conditioning.embedding.tasks; it knows canny>target, openmoji" in said
 
 
 def test_words_of_rows_are_refused_with_a_condition(run, folder, capfd):

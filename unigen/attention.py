@@ -4,6 +4,7 @@ Shapes: B batch, H heads, L tokens (Lq queries, Lk keys), D head width.
 `valid_BL` marks the keys that exist (False is padding). A query that may see nothing gets zeros.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -40,15 +41,19 @@ def grouped(
     keys: Layout,
     mask: Mask,
     valid_BL: Tensor | None = None,
+    kernel: Callable[[Tensor, Tensor, Tensor], Tensor] = F.scaled_dot_product_attention,
 ) -> Tensor:
-    """One mask-free call for each distinct key set, so flash kernels stay usable and no (Lq, Lk) tensor exists."""
+    """One mask-free call for each distinct key set, so flash kernels stay usable and no (Lq, Lk) tensor exists.
+
+    `kernel` does these calls (`unigen.nn.kernels`); where keys are padding they have a mask, and PyTorch chooses.
+    """
     outputs: dict[str, Tensor] = {}
     for names, seen in masks.groups(queries, keys, mask):
         q = _gather(q_BHLD, queries, names)
         if not seen:
             out = torch.zeros_like(q)
         elif valid_BL is None:
-            out = F.scaled_dot_product_attention(q, _gather(k_BHLD, keys, seen), _gather(v_BHLD, keys, seen))
+            out = kernel(q, _gather(k_BHLD, keys, seen), _gather(v_BHLD, keys, seen))
         else:
             allowed = _gather(valid_BL[:, None, :, None], keys, seen).transpose(2, 3)
             out = F.scaled_dot_product_attention(

@@ -25,7 +25,8 @@ def build(node: Any) -> Any:
 
 
 def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
-    """All parts of an experiment. The modulation is split before the adapter looks for its linears.
+    """All parts of an experiment. The modulation is split before the adapter looks for its linears, and
+    what it leaves frozen is quantised last.
 
     Initial weights come from torch's global generator: seed it first.
     """
@@ -47,6 +48,7 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
     )
     modulation.apply(pipeline.backbone, tied=adapter.freezes_base)
     adapter.apply(pipeline.backbone)
+    pipeline.backbone.quantize_frozen()
     return pipeline
 
 

@@ -116,6 +116,8 @@ class Pipeline:
             filled = canvas.fill_patch(z, self.backbone.patch[0], plan.fill)
             features[name] = canvas.to_tokens(filled, self.backbone.patch)
         pooled = None if self.backbone.pooled_width is None else self.text.pooled(prompts)
+        if pooled is not None and not self.text.trained:
+            pooled = pooled.float()
         return Tokens(plan.layout, features, pooled=pooled, context=context)
 
     def _latents_of(
@@ -125,9 +127,12 @@ class Pipeline:
         return canvas.cut([self._encode_page(page, generator) for page in pages], plan, slots, self.codec.stride)
 
     def _encode_text(self, prompts: list[str]) -> Tensor:
-        if self.cache is None or self.text.trained:
+        """Of a frozen encoder in fp32, whatever its weights are held in."""
+        if self.text.trained:
             return self.text.encode(prompts)
-        return self.cache.features(self.text, prompts, self.device)
+        if self.cache is None:
+            return self.text.encode(prompts).float()
+        return self.cache.features(self.text, prompts, self.device).float()
 
     def _encode_page(self, page_BFCHW: Tensor, generator: Generator | None) -> Tensor:
         """Latents of canvases; a codec without randomness sees each distinct uint8 picture once.

@@ -2,40 +2,31 @@
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from unigen.build import build, build_learner
-from unigen.config import ConfigError
+from unigen.config import averages
+from unigen.global_batch import global_batch, unpublished
 from unigen.learner import parameters
 from unigen.learners.denoising import Denoising
+from unigen.nn.quantized import bytes_beside
 from unigen.pipeline import Pipeline
-from unigen.plan_memory import GIB, Held, held, precision, sent, sharding
+from unigen.plan_memory import GIB, Held, Traffic, held, precision, sharding, strategy_name, traffic
+from unigen.plan_profile import Profile
 from unigen.plan_trace import Trace, trace_encoding, trace_step
+from unigen.shards import gathered
 from unigen.types import Batch, ImageSlot
-
-
-class Profile(NamedTuple):
-    """A device, as its file in conf/profile says it: bytes, FLOP/s, bytes/s; `efficiency` is an assumption."""
-
-    name: str
-    memory_gib: float
-    reserve_gib: float
-    flops: Mapping[str, float]
-    bandwidth: float
-    link: float
-    network: float
-    efficiency: float
 
 
 class Plan(NamedTuple):
     """Of one run. Bytes are of one device; FLOPs, multiply-adds being 2, of one sample but for the traces'.
 
     components: {name: {"trained", "total"}}; step, encoding: of a micro-batch of `batch` samples;
-    update: bytes that the optimizer step makes and drops again; model_flops: without recomputation, adapters and
-    modulation, attended pairs alone (`Learner.cost`); seconds: of one optimizer step.
+    update: bytes that the optimizer step makes and drops again; model_flops: without recomputation, attended pairs
+    alone (`Denoising.cost` says what else is in it); computing: seconds of one optimizer step without communication;
+    warning: of the batch, if any.
     """
 
     name: str
@@ -47,12 +38,15 @@ class Plan(NamedTuple):
     batch: int
     accumulate: int
     world: int
+    nodes: int
     steps: int
     held: Held
     step: Trace
     encoding: Trace
     update: float
-    seconds: float
+    computing: float
+    traffic: Traffic
+    warning: str | None
 
     @property
     def activations(self) -> float:
@@ -69,6 +63,16 @@ class Plan(NamedTuple):
         return self.peak - self.profile.memory_gib * GIB
 
     @property
+    def communicating(self) -> float:
+        """Seconds of an optimizer step on the slowest link; latency, which grows with the devices, is not in it."""
+        return sum(self.traffic) / (self.profile.network if self.nodes > 1 else self.profile.link)
+
+    @property
+    def seconds(self) -> float:
+        """Of one optimizer step, in which nothing is communicated while anything is computed: an upper bound."""
+        return self.computing + self.communicating
+
+    @property
     def hours(self) -> float:
         """Of the training steps alone: no validation, samples, metrics or start-up."""
         return self.seconds * self.steps / 3600
@@ -80,37 +84,25 @@ class Plan(NamedTuple):
         return self.accumulate * self.batch * self.model_flops / (self.seconds * peak)
 
 
-def read_profile(folder: Path, word: str) -> Profile:
-    """The device `word` of `folder`, or of a .yaml file. Raises ConfigError for none such, or one with other keys."""
-    from omegaconf import OmegaConf
-
-    path = Path(word) if word.endswith(".yaml") else folder / f"{word}.yaml"
-    if not path.is_file():
-        legal = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-        raise ConfigError(f"profile={word} is unknown; legal are {legal}, or the path of a .yaml file like theirs")
-    said = OmegaConf.to_container(OmegaConf.load(path))
-    wanted = set(Profile._fields) - {"name"}
-    if not isinstance(said, dict) or set(said) != wanted:
-        raise ConfigError(f"{path} must have exactly the keys {', '.join(sorted(wanted))}")
-    return Profile(name=path.stem, **said)
-
-
-def plan(config: Mapping[str, Any], profile: Profile) -> Plan:
+def plan(config: Mapping[str, Any], profile: Profile, slots: tuple[ImageSlot, ...] | None = None) -> Plan:
     """The plan of a composed configuration. No weights and no data are read.
 
-    The longest sample that the data name is taken for every one (`slots`). Text encoders read a prompt once in a run:
-    their FLOPs are left out, and with `cache` the codec's too; so are activations of a trained text encoder and UCE.
+    The longest sample that the data name, or that of `slots`, is taken for every one. Text encoders read a prompt once
+    in a run: their FLOPs are left out, and with `cache` the codec's too; so are activations of a trained text encoder
+    and UCE.
     Raises ValueError for a learner without a pipeline, or a strategy, precision or number of devices not known here.
     """
     pipeline, learner = _on_meta(config)
     world, accumulate, batch = _sizes(config)
-    trainer, slots = config["trainer"], build(config["data"]).slots
+    trainer, slots = config["trainer"], slots or build(config["data"]).slots
     stored, low = precision(trainer["precision"])
-    shards = sharding(trainer["strategy"], world)
-    count = parameters(*learner.parts.values())
-    kept = held(count, _frozen_bytes(learner), stored, low, shards, "ema" in config["callback"])
-    dtype = low if shards.zero and low else stored
-    step = trace_step(_stored(pipeline, dtype), slots, batch, low or (dtype if dtype != torch.float32 else None))
+    division = sharding(config["strategy"], world)
+    count = parameters(*learner.parts.values()) | {"gathered": gathered(*learner.parts.values())}
+    kept = held(count, _frozen_bytes(learner), stored, division, averages(config))
+    if config["backbone"]["quantize"] is not None:  # not divided: no strategy knows them
+        numbers, few = bytes_beside(pipeline.backbone.blocks, config["backbone"]["quantize"])
+        kept = kept._replace(weights=kept.weights - numbers * stored.itemsize / max(1, division.weights) + few)
+    step = trace_step(_stored(pipeline, stored), slots, batch, low or (stored if stored != torch.float32 else None))
     tokens, model_flops = learner.cost(Batch(slots, {}, [], [], []))
     made = Plan(
         name=config["name"],
@@ -122,23 +114,34 @@ def plan(config: Mapping[str, Any], profile: Profile) -> Plan:
         batch=batch,
         accumulate=accumulate,
         world=world,
+        nodes=trainer["num_nodes"],
         steps=trainer["max_steps"],
         held=kept,
         step=step,
         encoding=_encoding(pipeline, slots, batch)._replace(**({"flops": 0} if config["cache"] else {})),
         update=kept.optimizer / 2,
-        seconds=0.0,
+        computing=0.0,
+        traffic=traffic(count["trained"], count["total"], stored.itemsize, world, accumulate, division),
+        warning=unpublished(config, global_batch(config)),
     )
-    across = profile.network if int(trainer["num_nodes"]) > 1 else profile.link
-    wire = sent(count["trained"], count["total"], dtype.itemsize, world, accumulate, shards) / across
-    return made._replace(seconds=_computed(made) + wire)
+    return made._replace(computing=_computed(made))
+
+
+def without_encoders(made: Plan) -> Plan:
+    """Of the backbone's step alone, and without a profile's reserve: what a bench of it allocates."""
+    alone = made._replace(
+        held=made.held._replace(encoders=0.0),
+        encoding=Trace(0, 0, 0),
+        profile=made.profile._replace(reserve_gib=0.0),
+    )
+    return alone._replace(computing=_computed(alone))
 
 
 def fitting(config: Mapping[str, Any], profile: Profile) -> Iterator[Plan]:
     """Plans with one more switch each, from what costs least to what costs most, until one fits."""
     now = deepcopy(dict(config))
     world, _, _ = _sizes(now)
-    for change in (_checkpointing, _smaller_batch, _stage_2, _stage_3, _true_bf16):
+    for change in (_every_second, _checkpointing, _smaller_batch, _bf16_text, _stage_2, _stage_3, _true_bf16):
         if not change(now, profile, world):
             continue
         made = plan(now, profile)
@@ -147,9 +150,18 @@ def fitting(config: Mapping[str, Any], profile: Profile) -> Iterator[Plan]:
             return
 
 
-def _checkpointing(config: dict[str, Any], profile: Profile, world: int) -> bool:
+def _every_second(config: dict[str, Any], profile: Profile, world: int) -> bool:
     changed = not config["backbone"]["gradient_checkpointing"]
-    config["backbone"]["gradient_checkpointing"] = True
+    if changed:
+        config["backbone"] |= {"gradient_checkpointing": True, "checkpoint_every": 2}
+    return changed
+
+
+def _checkpointing(config: dict[str, Any], profile: Profile, world: int) -> bool:
+    """Of every block."""
+    wanted = {"gradient_checkpointing": True, "checkpoint_every": 1}
+    changed = any(config["backbone"][key] != value for key, value in wanted.items())
+    config["backbone"] |= wanted
     return changed
 
 
@@ -166,24 +178,36 @@ def _smaller_batch(config: dict[str, Any], profile: Profile, world: int) -> bool
     return True
 
 
-def _stage_2(config: dict[str, Any], profile: Profile, world: int) -> bool:
-    changed = world > 1 and config["trainer"]["strategy"] in ("auto", "ddp")
+def _bf16_text(config: dict[str, Any], profile: Profile, world: int) -> bool:
+    """Of a frozen text encoder: T5-XXL is the largest thing that no strategy divides."""
+    text = config["encoder"]["text"]
+    changed = text.get("dtype") == "float32" and not text.get("trained", False)
     if changed:
-        config["trainer"]["strategy"] = "deepspeed_stage_2"
+        text["dtype"] = "bfloat16"
+    return changed
+
+
+def _stage_2(config: dict[str, Any], profile: Profile, world: int) -> bool:
+    changed = world > 1 and strategy_name(config["strategy"]) in ("single", "ddp")
+    if changed:
+        config["strategy"] = _zero(2)
     return changed
 
 
 def _stage_3(config: dict[str, Any], profile: Profile, world: int) -> bool:
-    changed = world > 1 and config["trainer"]["strategy"] == "deepspeed_stage_2"
+    changed = world > 1 and strategy_name(config["strategy"]) in ("deepspeed_1", "deepspeed_2")
     if changed:
-        config["trainer"]["strategy"] = "deepspeed_stage_3"
+        config["strategy"] = _zero(3)
     return changed
 
 
+def _zero(stage: int) -> dict[str, Any]:
+    kept = dict.fromkeys(("offload_optimizer", "offload_parameters"), False)
+    return {"_target_": "callbacks.strategies.ZeRO", "stage": stage, **kept}
+
+
 def _true_bf16(config: dict[str, Any], profile: Profile, world: int) -> bool:
-    """Under DeepSpeed the weights are in bf16 as it is."""
-    changed = not config["trainer"]["strategy"].startswith("deepspeed")
-    changed = changed and precision(config["trainer"]["precision"])[0] == torch.float32
+    changed = precision(config["trainer"]["precision"])[0] == torch.float32
     if changed:
         config["trainer"]["precision"] = "bf16-true"
     return changed
@@ -196,8 +220,10 @@ def _with_batch(config: Mapping[str, Any], size: int, accumulate: int) -> dict[s
 
 
 def _on_meta(config: Mapping[str, Any]) -> tuple[Pipeline, Denoising]:
+    """Without what meta tensors cannot do: compiling, and kernels of their own."""
+    backbone = {**config["backbone"], "compile": None, "kernel": None, "quantize": None}
     with torch.device("meta"):
-        learner = build_learner({**config, "cache": None})
+        learner = build_learner({**config, "cache": None, "backbone": backbone})
     if not isinstance(learner, Denoising):
         raise ValueError(f"learner {type(learner).__name__} cannot be planned: it has no layout, mask or backbone")
     return learner.pipeline, learner
@@ -205,12 +231,8 @@ def _on_meta(config: Mapping[str, Any]) -> tuple[Pipeline, Denoising]:
 
 def _sizes(config: Mapping[str, Any]) -> tuple[int, int, int]:
     """(devices in all nodes, micro-batches of an optimizer step, samples of a micro-batch)."""
-    trainer = config["trainer"]
-    devices = trainer["devices"]
-    devices = len(devices) if isinstance(devices, list) else devices
-    if not str(devices).isdigit() or int(devices) < 1:
-        raise ConfigError(f"trainer.devices is {devices!r}; a plan needs a number, e.g. trainer.devices=8")
-    return int(devices) * trainer["num_nodes"], trainer["accumulate_grad_batches"], config["data"]["batch_size"]
+    made = global_batch(config)
+    return made.world, made.accumulate, made.batch
 
 
 def _switches(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,9 +240,11 @@ def _switches(config: Mapping[str, Any]) -> dict[str, Any]:
     trainer = config["trainer"]
     return {
         "backbone.gradient_checkpointing": config["backbone"]["gradient_checkpointing"],
+        "backbone.checkpoint_every": config["backbone"]["checkpoint_every"],
         "data.batch_size": config["data"]["batch_size"],
         "trainer.accumulate_grad_batches": trainer["accumulate_grad_batches"],
-        "trainer.strategy": trainer["strategy"],
+        **{f"encoder.{part}.dtype": config["encoder"][part].get("dtype", "float32") for part in ("codec", "text")},
+        "strategy": strategy_name(config["strategy"]),
         "trainer.precision": trainer["precision"],
     }
 
@@ -231,7 +255,7 @@ def _components(pipeline: Pipeline) -> dict[str, dict[str, int]]:
 
 
 def _frozen_bytes(learner: Denoising) -> int:
-    """Encoders stay in fp32 on every device: no strategy knows them."""
+    """Encoders stay whole on every device, in the precision that they are held in: no strategy knows them."""
     return sum(x.nbytes for module in learner.frozen for x in (*module.parameters(), *module.buffers()))
 
 
@@ -254,10 +278,10 @@ def _rate(word: str) -> str:
 def _computed(made: Plan) -> float:
     """Seconds of an optimizer step without communication.
 
-    The codec is in fp32, whose convolutions PyTorch runs in TF32. AdamW reads weight, gradient and two states, and
+    A codec in float32 has convolutions that PyTorch runs in TF32. AdamW reads weight, gradient and two states, and
     writes all but the gradient: 7 passes where the states are 2.
     """
     p = made.profile
     step = made.step.flops / p.flops[_rate(made.switches["trainer.precision"])]
-    encoding = made.encoding.flops / p.flops["tf32"]
+    encoding = made.encoding.flops / p.flops["tf32" if made.switches["encoder.codec.dtype"] == "float32" else "bf16"]
     return made.accumulate * (step + encoding) / p.efficiency + 3.5 * made.held.optimizer / p.bandwidth

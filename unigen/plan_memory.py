@@ -24,7 +24,7 @@ LIVE = 1e9  # elements that DeepSpeed keeps gathered at most (stage3_max_live_pa
 class Sharding(NamedTuple):
     """Among how many devices weights, gradients and optimizer states are divided; 0: they lie in the host's memory.
 
-    `zero`: DeepSpeed, which holds the module in the low precision and fp32 masters with the optimizer's states.
+    `zero`: DeepSpeed, which holds fp32 masters with the optimizer's states, whatever the module's precision.
     `whole`: weights are gathered again to compute with them. `copies`: other devices have the same gradients.
     """
 
@@ -47,23 +47,43 @@ class Held(NamedTuple):
     encoders: float
 
 
+class Traffic(NamedTuple):
+    """Bytes that a device sends in an optimizer step, as many as it receives; what offloads copy is no part of it.
+
+    gradients: to sum them, each device its part; updates: those parts, or the weights made of them, to all devices;
+    weights: gathered to compute with them.
+    """
+
+    gradients: float
+    updates: float
+    weights: float
+
+
+def strategy_name(strategy: Any) -> str:
+    """What conf/strategy calls a node like its own. Raises ConfigError for one that cannot be planned."""
+    kind = str(strategy.get("_target_")).rpartition(".")[2] if isinstance(strategy, Mapping) else str(strategy)
+    if kind == "ZeRO":
+        return f"deepspeed_{strategy['stage']}{'_offload' * strategy['offload_optimizer']}"
+    known = {"single": "single", "DDPStrategy": "ddp", "FSDP2": "fsdp2"}
+    if kind not in known:
+        raise ConfigError(
+            f"strategy._target_ ends in {kind}, which cannot be planned; legal are {', '.join(known)}, ZeRO"
+        )
+    return known[kind]
+
+
 def sharding(strategy: Any, world: int) -> Sharding:
-    """Of Lightning's `trainer.strategy` on `world` devices. Raises ConfigError for one that is not known here."""
-    n, many = world, world > 1
-    known = {
-        "auto": Sharding(copies=many),
-        "ddp": Sharding(copies=many),
-        "deepspeed": Sharding(1, n, n, zero=True, copies=many),  # stage 2
-        "deepspeed_stage_1": Sharding(1, 1, n, zero=True, copies=many),
-        "deepspeed_stage_2": Sharding(1, n, n, zero=True, copies=many),
-        "deepspeed_stage_2_offload": Sharding(1, n, 0, zero=True, copies=many),
-        "deepspeed_stage_3": Sharding(n, n, n, zero=True, whole=many, copies=many),
-        "deepspeed_stage_3_offload": Sharding(0, n, 0, zero=True, whole=True, copies=many),
-        "fsdp": Sharding(n, n, n, whole=many, copies=many),
-    }
-    if not isinstance(strategy, str) or strategy not in known:
-        raise ConfigError(f"trainer.strategy is {strategy!r}, which cannot be planned; legal are {', '.join(known)}")
-    return known[strategy]
+    """Of the config's `strategy` on `world` devices. Raises ConfigError for one that is not known here."""
+    n, many, name = world, world > 1, strategy_name(strategy)
+    if name == "fsdp2":
+        return Sharding(n, n, n, whole=many, copies=many)
+    if not name.startswith("deepspeed"):
+        return Sharding(copies=many)
+    stage = strategy["stage"]
+    weights = 0 if strategy["offload_parameters"] else n if stage == 3 else 1
+    states = 0 if strategy["offload_optimizer"] else n
+    gathered = stage == 3 and (many or weights == 0)
+    return Sharding(weights, n if stage > 1 else 1, states, zero=True, whole=gathered, copies=many)
 
 
 def precision(word: Any) -> tuple[torch.dtype, torch.dtype | None]:
@@ -73,24 +93,23 @@ def precision(word: Any) -> tuple[torch.dtype, torch.dtype | None]:
     return PRECISIONS[str(word)]
 
 
-def held(
-    count: Mapping[str, int], frozen_bytes: int, stored: torch.dtype, low: torch.dtype | None, s: Sharding, ema: bool
-) -> Held:
-    """`count`: parameters of the trained module (`trained`, `total`); `frozen_bytes`: encoders outside it.
+def held(count: Mapping[str, int], frozen_bytes: int, stored: torch.dtype, s: Sharding, ema: bool) -> Held:
+    """`count`: parameters of the trained module (`trained`, `total`, and `gathered`, see `shards.gathered`);
+    `frozen_bytes`: encoders outside it.
 
-    AdamW has two states for each trained weight, in its precision. Rajbhandari et al. (ZeRO, section 3.1) for what
-    DeepSpeed holds in mixed precision: 2 + 2 + 12 bytes. An EMA is in fp32, on each device whole unless weights are
-    divided.
+    AdamW has two states for each trained weight, in its precision; DeepSpeed's are in fp32 and have an fp32 master
+    beside them: 12 bytes (Rajbhandari et al., ZeRO, section 3.1). An EMA is in fp32, on each device whole unless
+    weights are divided.
     """
     trained, total = count["trained"], count["total"]
-    size = (low or stored).itemsize if s.zero else stored.itemsize
-    states = (2 + (size < 4)) * 4 if s.zero else 2 * size
+    size = stored.itemsize
+    states = 3 * 4 if s.zero else 2 * size
     return Held(
         weights=_share(total * size, s.weights),
         gradients=_share(trained * size, s.gradients),
         optimizer=_share(trained * states, s.optimizer),
         ema=4.0 * trained / max(1, s.weights) if ema else 0.0,
-        communication=_communication(trained, total, size, (low or stored).itemsize, s),
+        communication=_communication(count, size, s),
         encoders=float(frozen_bytes),
     )
 
@@ -99,18 +118,29 @@ def _share(size: float, devices: int) -> float:
     return size / devices if devices else 0.0
 
 
-def _communication(trained: int, total: int, size: int, computed: int, s: Sharding) -> float:
+def _communication(count: Mapping[str, int], size: int, s: Sharding) -> float:
     """DDP's buckets hold the gradients again. DeepSpeed's two buckets exist 4.5 times with overlap_comm (Hugging Face's
-    DeepSpeed guide). Weights that are gathered: FSDP without a wrapping policy, Lightning's default, all at once."""
+    DeepSpeed guide). Weights are gathered in the precision that they are stored in."""
+    trained = count["trained"]
     if s.zero:
-        return 2 * 4.5 * min(BUCKET, trained) * size * s.copies + s.whole * min(LIVE, total) * size
+        return 2 * 4.5 * min(BUCKET, trained) * size * s.copies + s.whole * min(LIVE, count["total"]) * size
     if s.whole:
-        return float(total * computed)
+        return float(count["gathered"] * size)
     return float(trained * size * s.copies)
 
 
-def sent(trained: int, total: int, size: int, world: int, accumulate: int, s: Sharding) -> float:
-    """Bytes that a device sends in an optimizer step: a ring's all-reduce of the gradients once, and where weights are
-    divided, their gathering for each forward and each backward."""
-    ring = (world - 1) / world
-    return ring * (2 * trained * size + s.whole * 2 * accumulate * total * size)
+def traffic(trained: int, total: int, size: int, world: int, accumulate: int, s: Sharding) -> Traffic:
+    """What rings need: (world - 1) / world of a tensor's bytes to sum it in parts, as many to gather the parts.
+
+    DDP and ZeRO-1 sum the gradients of an update once, the others those of each micro-batch (DeepSpeed's
+    partition_gradients; Lightning holds nothing back under FSDP2). What is not divided, weights under ZeRO-1 and 2 and
+    gradients under DDP, is made whole again once; divided weights are gathered for each forward and each backward
+    (ZeRO, section 7).
+    """
+    part = (world - 1) / world * size
+    sums = accumulate if s.gradients > 1 else 1
+    return Traffic(
+        gradients=part * trained * sums,
+        updates=0.0 if s.whole else part * trained,
+        weights=part * total * 2 * accumulate * s.whole,
+    )

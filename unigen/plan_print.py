@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from unigen.plan import Plan, Profile, fitting, plan
+from unigen.plan import Plan, fitting, plan
 from unigen.plan_memory import GIB
+from unigen.plan_profile import Profile
 from unigen.training import quiet
 
 MOMENTS = {"step": "activations: forward and backward", "encoding": "codec on a batch", "update": "optimizer step"}
@@ -16,7 +17,19 @@ MOMENTS = {"step": "activations: forward and backward", "encoding": "codec on a 
 
 def decisive(config: Mapping[str, Any]) -> str:
     """What a plan of the learner's kind depends on, as a string: seeds and folders are no part of it."""
-    groups = ("name", "learner", "backbone", "formatter", "mask", "conditioning", "encoder", "fill", "data", "trainer")
+    groups = (
+        "name",
+        "learner",
+        "backbone",
+        "formatter",
+        "mask",
+        "conditioning",
+        "encoder",
+        "fill",
+        "data",
+        "trainer",
+        "strategy",
+    )
     left_out = {"seed", "default_root_dir", "plugins"}
     said = {g: config.get(g) for g in (*groups, "optimizer", "cache")} | {"callbacks": sorted(config["callback"])}
     for group in ("data", "trainer"):
@@ -31,6 +44,8 @@ def show_plan(config: Mapping[str, Any], profile: Profile) -> Plan:
     console.print(f"[bold]{made.name}[/bold] on {made.world} × {profile.name}: a plan; nothing was allocated")
     for table in (parameters_table(made), memory_table(made), time_table(made)):
         console.print(table)
+    if made.warning:
+        console.print(f"[bold]warning:[/bold] {made.warning}", soft_wrap=True)
     for line in verdict(made, fitting(config, profile) if made.over > 0 else ()):
         console.print(line, soft_wrap=True, markup=False)
     return made
@@ -66,10 +81,17 @@ def time_table(made: Plan) -> Table:
     rows = {
         "tokens of a sample": f"{made.tokens:,}",
         "samples of an optimizer step": f"{batch} ({made.batch} × {made.accumulate} × {made.world} devices)",
-        "model TFLOP of a sample (attended pairs, no recomputation)": f"{made.model_flops / 1e12:,.4g}",
+        "model TFLOP of a sample (attended pairs, adapters, no recomputation)": f"{made.model_flops / 1e12:,.4g}",
         "executed TFLOP of a sample (recomputation, adapters)": f"{made.step.flops / made.batch / 1e12:,.4g}",
-        "codec TFLOP of a sample, fp32": f"{made.encoding.flops / made.batch / 1e12:,.4g}",
-        f"seconds of an optimizer step ({made.profile.efficiency:.0%} of peak assumed)": f"{made.seconds:,.4g}",
+        "codec TFLOP of a sample": f"{made.encoding.flops / made.batch / 1e12:,.4g}",
+        "GiB sent by a device in an optimizer step: gradients": _gib(made.traffic.gradients),
+        "updated weights, or summed gradients, to all": _gib(made.traffic.updates),
+        "weights gathered to compute with them": _gib(made.traffic.weights),
+        f"seconds of computing in an optimizer step ({made.profile.efficiency:.0%} of peak assumed)": (
+            f"{made.computing:,.4g}"
+        ),
+        "seconds of communicating (none of it overlapped: assumed)": f"{made.communicating:,.4g}",
+        "seconds of an optimizer step": f"{made.seconds:,.4g}",
         "model FLOPs utilisation that follows": f"{made.mfu:.1%}",
         f"hours of {made.steps:,} steps, training alone": f"{made.hours:,.4g}",
         "GPU-hours": f"{made.hours * made.world:,.4g}",
@@ -96,7 +118,7 @@ def verdict(made: Plan, others: Iterable[Plan]) -> list[str]:
 
 
 def _untried(words: str) -> str:
-    return " (by formulas alone: this project has not run DeepSpeed yet)" if "deepspeed" in words else ""
+    return " (by formulas alone: this project has run DeepSpeed on CPUs only)" if "deepspeed" in words else ""
 
 
 def sweep_table(plans: list[Plan]) -> Table:

@@ -25,7 +25,7 @@ from unigen import canvas
 from unigen.layout import TEXT_STREAM
 from unigen.pipeline import Pipeline
 from unigen.tokens import Tokens
-from unigen.types import ImageSlot
+from unigen.types import TARGET, ImageSlot
 
 # What CUDA's autocast runs in the low precision and in fp32 (torch's documentation of autocast), of what blocks call.
 LOW = {F.linear, torch.matmul, Tensor.matmul, torch.bmm, torch.baddbmm, F.conv2d, F.conv3d}
@@ -186,15 +186,21 @@ def inputs(pipeline: Pipeline, slots: tuple[ImageSlot, ...], size: int) -> Token
 def trace_encoding(pipeline: Pipeline, slots: tuple[ImageSlot, ...], size: int) -> Trace:
     """The frozen codec over the canvases of `size` samples; nothing is kept for a backward.
 
-    A backbone that reads a masked picture has each canvas encoded twice (`Pipeline.encode`).
+    A backbone that reads a masked picture has each canvas encoded twice (`Pipeline.encode`); of a codec without
+    randomness those alone that hold a target, since what is not masked is known by then.
     """
     images = {
         s.name: torch.empty(size, s.frames, 3, s.height, s.width, dtype=torch.uint8, device="meta") for s in slots
     }
-    pages, codec = canvas.stitch(images, pipeline.plan(slots), slots), pipeline.codec
+    plan, codec = pipeline.plan(slots), pipeline.codec
+    pages = canvas.stitch(images, plan, slots)
+    targets = {p.canvas for p in plan.placements for s in slots if s.name == p.slot and s.role == TARGET}
+    twice = set() if not pipeline.backbone.context_width else targets if codec.cacheable else set(range(len(pages)))
     recorder = Recorder([*codec.parameters(), *codec.buffers(), *pages])
     # the codecs switch autocast off, and torch.autocast does not know the meta device
     with patch.object(torch, "autocast", lambda *_, **__: nullcontext()), recorder, torch.no_grad():
-        for page in pages:
+        for number, page in enumerate(pages):
+            before = recorder.flops
             codec.moments(canvas.to_unit(page.flatten(0, 1)))
-    return Trace(0, recorder.peak, recorder.flops * (2 if pipeline.backbone.context_width else 1))
+            recorder.flops += (recorder.flops - before) * (number in twice)
+    return Trace(0, recorder.peak, recorder.flops)

@@ -1,6 +1,6 @@
 """A user's own picture through an exported run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from unigen.types import CONDITION, TARGET, collate
 def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
     """Write the output and the condition as PNGs; paths by what they hold. `given` are the words of sample.py.
 
-    Raises ValueError for an unfinished run, an unreadable picture, an unknown task or a bad number.
+    Raises ValueError for an unfinished run, an unreadable picture, an unknown or missing task, or a bad number.
     """
     pipeline, config = opened(given)
     prompt, prepared = given.get("prompt", ""), given.get("prepared", "false")
@@ -32,7 +32,7 @@ def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
         given["condition"],
         prompt,
         (given.get("subject", prompt),),
-        given.get("task", data.tasks[0]),
+        task_of(given, data.tasks),
         prepared=prepared == "true",
     )
     out, paths = Path(given.get("out", "sample.png")), {}
@@ -59,6 +59,14 @@ def opened(given: dict[str, str]) -> tuple[Pipeline, dict[str, Any]]:
     pipeline.solver.steps = number(given, "steps", pipeline.solver.steps, lowest=1)
     pipeline.solver.guidance = number(given, "guidance", float(pipeline.solver.guidance), lowest=0.0)
     return pipeline, config
+
+
+def task_of(given: Mapping[str, str], tasks: Sequence[str]) -> str:
+    """The task that is given, else the run's only one. Raises ValueError where the run has several."""
+    if "task" not in given and len(tasks) > 1:
+        some = ", ".join(f"'{task}'" for task in tasks[:3]) + (", ..." if len(tasks) > 3 else "")
+        raise ConfigError(f"run={given['run']} has {len(tasks)} tasks; say which by task=, one of {some}")
+    return given.get("task", tasks[0])
 
 
 def refuse_overwriting(out: Path, written: Iterable[Path], read: Iterable[str]) -> None:

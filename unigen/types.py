@@ -4,7 +4,7 @@ Shapes: B batch, F frames, C = 3 channels, H and W pixels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -66,6 +66,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def pin_memory(self) -> "Batch":
+        """With pixels in page-locked memory: what a loader with pin_memory calls, so that copies to a GPU overlap."""
+        return replace(self, images={name: x.pin_memory() for name, x in self.images.items()})
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """With pixels on a device; a copy to CUDA does not wait (from page-locked memory it can go on beside work)."""
+        there = torch.device(device)
+        wait = there.type != "cuda"  # elsewhere, values could be read before they have arrived
+        return replace(self, images={name: x.to(there, non_blocking=not wait) for name, x in self.images.items()})
+
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples of one signature. Raises ValueError, naming both samples, if their slots differ."""
@@ -85,3 +95,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
         keys=[s.key for s in samples],
         captions=[s.prompt if s.caption is None else s.caption for s in samples],
     )
+
+
+def rows_of(batch: Batch, rows: Sequence[int]) -> Batch:
+    """Some samples of a batch, by their places in it."""
+    lists = {key: getattr(batch, key) for key in ("prompts", "subjects", "tasks", "keys", "captions")}
+    lists = {key: [values[i] for i in rows] if values else values for key, values in lists.items()}
+    return replace(batch, images={name: x[list(rows)] for name, x in batch.images.items()}, **lists)

@@ -14,7 +14,7 @@ from unigen.config import ConfigError, sentence
 from unigen.files import write_png
 from unigen.formatters.grid import rows_of
 from unigen.pipeline import Pipeline
-from unigen.sampling import number, opened, refuse_overwriting
+from unigen.sampling import number, opened, refuse_overwriting, task_of
 from unigen.types import EXAMPLE, TARGET, ImageSlot, Sample, collate
 from unigen.upsampling import STRENGTH, check_strength, upsample
 
@@ -38,7 +38,7 @@ def sample_visual_prompt(
     resolution, seed = resolution_of(pipeline, config, given["run"]), number(given, "seed", 0, lowest=0)
     finer = number(given, "upsample", resolution, lowest=resolution)
     strength = strength_of(given)
-    task = given.get("task", getattr(pipeline.embedding, "tasks", ("",))[0])
+    task = task_of(given, getattr(pipeline.embedding, "tasks", ("",)))  # without UCE nobody looks at it
     text = text_of(given, rows, prompt, config, instructed)
     sample = read(rows, resolution, text, (given.get("subject", prompt),), task)
     out = Path(given.get("out", "sample.png"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny import ROOT
 
-FOLDERS = ("unigen", "callbacks", "datamodules", "experiments")
+FOLDERS = ("unigen", "callbacks", "datamodules", "experiments", "slurm")
 # facts and maths
 FACTS = {"types", "layout", "masks", "attention", "canvas", "tokens", "noise", "weights", "memo", "intervals", "shift"}
 SHARED = {"protocols", "judge", "interchange", "lora_files"}  # what plug-ins of several packages use
@@ -43,7 +43,7 @@ def imports(source: str) -> list[tuple[int, str]]:
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"line {node.lineno}: relative import"
-            whole = {"unigen", *LEAVES, "experiments"}
+            whole = {"unigen", *LEAVES, "experiments", "slurm"}
             names = [f"{node.module}.{a.name}" for a in node.names] if node.module in whole else [node.module]
             found += [(node.lineno, name) for name in names]
     return [(line, name) for line, name in found if name.split(".")[0] in FOLDERS]
@@ -79,6 +79,13 @@ def test_level_0_is_in_import_order():
         assert used <= set(order[:i]), name
 
 
+def test_slurm_knows_the_config_folder_alone():
+    """A login node submits a sweep in a second: nothing of unigen that could want torch."""
+    used = {name for p in SOURCES if p.parent.name == "slurm" for _, name in imports(p.read_text())}
+    assert {name for name in used if not name.startswith("slurm")} <= {f"unigen.{name}" for name in CONFIG}
+    assert "unigen.preflight" in used
+
+
 @pytest.mark.parametrize(
     ("module", "source"),
     [
@@ -93,7 +100,8 @@ def test_level_0_is_in_import_order():
         ("unigen.pipeline", "import callbacks.ema"),
         ("unigen.learner", "from datamodules import emoji"),
         ("unigen.report", "import experiments.run"),
-        ("callbacks.ema", "from datamodules.emoji import EmojiData"),
+        ("unigen.jobs", "from slurm.manifest import expand"),
+        ("callbacks.ema", "from datamodules.emoji import EmojiSplits"),
         ("datamodules.emoji", "import experiments.run"),
     ],
 )

@@ -10,6 +10,7 @@ from tiny import CONF, choices
 from unigen.benchmark import asked, bench_config
 from unigen.build import build
 from unigen.config import ConfigError
+from unigen.evaluation import graph_facts
 
 NAMES = choices("bench")
 
@@ -34,9 +35,19 @@ def test_a_benchmark_is_whole(name):
     metrics = {key: build(node) for key, node in config["metric"].items()}
     assert metrics and all(metric.name == key for key, metric in metrics.items())
     data = build(config["data"])
-    assert len(data.tasks) == 1 and asked(config)["data"]["tasks"] == config["data"]["tasks"]
-    rows = int(name[-1]) if name[-1].isdigit() else 0
-    assert max(slot.row for slot in data.slots) == rows
+    assert len(data.tasks) == (2 if name == "emoji_subject" else 1), "a glyph in one style to the other: both ways"
+    assert asked(config)["data"]["tasks"] == config["data"]["tasks"]
+    assert data.row_shares["test"] == {int(name[-1]) if name[-1].isdigit() else 0: 1.0}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name[-1].isdigit()])
+def test_benchmarks_that_differ_in_examples_have_one_protocol(name):
+    """What an ablation compares is not part of a card (unigen.evaluation.graph_facts)."""
+    many, none = composed(name)["data"], composed(name[:-2])["data"]
+    assert graph_facts(many) == graph_facts(none) and many["test_rows"] != none["test_rows"]
+    assert graph_facts(many | {"rows": [0, 0]}) != graph_facts(none), (
+        "negative control: what training had is part of it"
+    )
 
 
 @pytest.mark.parametrize("name", ["coco_canny", "coco_depth", "dreambench", "graph200k_deblur_2"])

@@ -36,7 +36,9 @@ def pipeline() -> Pipeline:
 
 
 def test_the_sets_are_found():
-    assert {"graph200k", "coco", "own_folder", "painting"} <= set(SETS) and "emoji" not in SETS and "set" not in SETS
+    assert (
+        {"graph200k", "coco", "own_folder", "painting"} <= set(SETS) and "emoji_graph" not in SETS and "set" not in SETS
+    )
     assert ROOT_OF["dreambench"] == ["train", "test"] and ROOT_OF["viton_hd"] == ["train"]
 
 
@@ -79,9 +81,12 @@ def test_a_header_says_how_to_run_it_and_under_what_licence(name):
 
 
 def test_the_commands_of_realgeneral_have_its_tasks_and_uce():
-    for name, task in (("subjects200k", "reference>target"), ("text_to_image_2m", "canny>target")):
-        line = [f"data={name}", "data.train.root=/nowhere", f"data.tasks=['{task}']", "+exp=realgeneral_full"]
-        config = composed(*line)
+    subjects = ("task=subject", "data.tasks=['reference>target']")
+    for name, task, words in (
+        ("subjects200k", "reference>target", subjects),
+        ("text_to_image_2m", "canny>target", ("task=canny",)),
+    ):
+        config = composed("+exp=realgeneral_full", f"data={name}", "data.train.root=/nowhere", *words)
         assert build(config["data"]).tasks == (task,) and config["conditioning"]["embedding"]["tasks"] == [task]
         assert {slot.role for slot in build(config["data"]).slots} == {"condition", "target"}
 

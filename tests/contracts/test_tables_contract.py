@@ -35,10 +35,25 @@ def faults(content: dict, name: str) -> list[str]:
         found.append("mode or folder")
     if unknown := [arm for arm in arms(content) if arm not in choices("exp")]:
         return [*found, f"no exp {unknown}"]
-    rows = sorted(table.get("published", arms(content)))
-    if rows != sorted(table["order"]) or not set(arms(content)) <= set(rows) or len(set(rows)) < 2:
+    rows, on_benches = sorted(table.get("published", arms(content))), table.get("benches", {})
+    known = {*rows, *(row["exp"] for row in on_benches.values())}
+    if rows != sorted(table["order"]) or not set(arms(content)) <= known or len(set(rows)) < 2:
         found.append("order")
+    found += bench_faults(table, arms(content)) if on_benches else []
     return found + number_faults(table) + exp_faults(table, arms(content), name.startswith("cross_"))
+
+
+def bench_faults(table: dict, own: list[str]) -> list[str]:
+    """What is wrong with rows that are an experiment on benchmarks: one trained here, on known ones, at every scale."""
+    found = []
+    for row, said in table["benches"].items():
+        by_scale = {scale: benches for scale, benches in said.items() if scale != "exp"}
+        if row not in table["order"] or said["exp"] not in own or set(by_scale) != set(choices("scale")):
+            found.append(f"benches of {row}")
+        found += [f"no bench {b}" for x in by_scale.values() for b in x.values() if b not in choices("bench")]
+    parts = {part for said in table["benches"].values() for x in said.values() if isinstance(x, dict) for part in x}
+    named = {match[1] for ours in table["metrics"].values() if ours and (match := re.search(r" \((.+)\)$", ours))}
+    return found + ([f"parts {parts ^ named}"] if parts != named else [])
 
 
 def own_values(content: dict) -> dict:
@@ -107,6 +122,23 @@ def test_a_table_that_says_something_else_is_found(change, fault):
     content = table_file("realgeneral_masks")
     change(content)
     assert any(fault in found for found in faults(content, "realgeneral_masks"))
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda t: t["benches"]["1 example"]["mini"].update(deblur="emoji_deblur_9"), "no bench emoji_deblur_9"),
+        (lambda t: t["benches"]["1 example"].update(exp="visualcloze_dev"), "benches of 1 example"),
+        (lambda t: t["benches"]["1 example"].pop("scratch"), "benches of 1 example"),
+        (lambda t: t["benches"].update({"3 examples": t["benches"]["1 example"]}), "benches of 3 examples"),
+        (lambda t: t["metrics"].update(depth_rmse=None), "parts {'depth'}"),
+    ],
+)
+def test_a_row_on_benchmarks_that_says_something_else_is_found(change, fault):
+    """Negative control."""
+    content = table_file("visualcloze_examples")
+    change(content["table"])
+    assert fault in faults(content, "visualcloze_examples")
 
 
 def test_a_cross_with_published_numbers_is_found():

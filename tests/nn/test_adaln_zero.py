@@ -33,7 +33,7 @@ def inputs(serves: str, names: tuple[str, ...] = ()) -> tuple[torch.Tensor, Modu
     g = torch.Generator().manual_seed(0)
     x = torch.randn(2, sum(s.tokens for s in served(serves)), 16, generator=g)
     temb, other = torch.randn(2, 2, 16, generator=g)
-    return x, Modulation(LAYOUT, {n: other if n in names else temb for n in LAYOUT.names})
+    return x, Modulation.of(LAYOUT, {n: other if n in names else temb for n in LAYOUT.names})
 
 
 def whole(outputs: tuple, tokens: int) -> list[torch.Tensor]:
@@ -73,7 +73,7 @@ def test_every_segment_is_modulated_at_its_own_time(kind, serves):
 def test_nothing_served_is_nothing_modulated():
     """Remembered text is not there again; a double block still gets its three gates."""
     norm, alone = BranchedAdaLayerNorm(stock(AdaLayerNormZero), SPLIT, False, TEXT), LAYOUT.only(["x"])
-    outputs = norm(torch.zeros(2, 0, 16), Modulation(alone, {"x": torch.zeros(2, 16)}))
+    outputs = norm(torch.zeros(2, 0, 16), Modulation.of(alone, {"x": torch.zeros(2, 16)}))
     assert len(outputs) == 5 and all(x.shape == (2, 0, 16) for x in (outputs[0], *(o[:, None] for o in outputs[1:])))
 
 

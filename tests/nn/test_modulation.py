@@ -23,7 +23,7 @@ def stock() -> CogVideoXLayerNormZero:
 def inputs():
     g = torch.Generator().manual_seed(0)
     x, text, temb = (torch.randn(2, *shape, generator=g) for shape in [(9, 16), (3, 16), (8,)])
-    return x, text, temb, Modulation(LAYOUT, dict.fromkeys(LAYOUT.names, temb))
+    return x, text, temb, Modulation.of(LAYOUT, dict.fromkeys(LAYOUT.names, temb))
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -65,7 +65,7 @@ def test_tied_branches_share_one_storage_and_copies_do_not():
 def test_own_times_modulate_segments_apart():
     x, text, temb, _ = inputs()
     branched = BranchedLayerNormZero(stock(), SHARED, tied=True)
-    own = Modulation(LAYOUT, {"text": temb, "c": torch.zeros(2, 8), "x": temb})
+    own = Modulation.of(LAYOUT, {"text": temb, "c": torch.zeros(2, 8), "x": temb})
     out, _, gate, _ = branched(x, text, own)
     there = stock()(x, text, torch.zeros(2, 8))
     here = stock()(x, text, temb)

@@ -15,9 +15,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from unigen.backbones.speed import checked_interval, compile_blocks
 from unigen.layout import TEXT_STREAM, Layout
 from unigen.masks import Mask, attended_pairs
+from unigen.nn.kernels import try_kernel, with_kernel
 from unigen.nn.modulation import Modulation
+from unigen.nn.quantized import check, quantize_frozen
 from unigen.tokens import Tokens
 from unigen.weights import load_pretrained
 
@@ -60,6 +63,9 @@ class JointTransformer(nn.Module):
     """A diffusers transformer of joint blocks, built by the class `stock` from `config` or loaded (`pretrained`).
 
     `predicts` is what loaded weights were trained to predict, as processes call it; None for others.
+    `attention` makes the attention processor from a function of `unigen.attention`, whose mask-free calls `kernel` does
+    (`unigen.nn.kernels`); `quantize` is for `quantize_frozen` (`unigen.nn.quantized`). `checkpoint_every` (with
+    `gradient_checkpointing`) and `compile`: `unigen.backbones.speed`.
     A subclass says how its model embeds (`_embed`, `_embed_time`), places (`_rope`) and reads out (`_norm_out`), what
     its `blocks` are, and whether they return the pictures first, as they take them.
     """
@@ -74,19 +80,29 @@ class JointTransformer(nn.Module):
     def __init__(
         self,
         stock: type[nn.Module],
-        attention: Any,
+        attention: Callable[[Callable[..., Tensor]], Any],
+        lowering: Callable[..., Tensor],
         config: Mapping[str, Any],
         pretrained: str | None,
         predicts: str,
-        gradient_checkpointing: bool,
+        *,
+        gradient_checkpointing: bool = False,
+        checkpoint_every: int = 1,
+        compile: Mapping[str, Any] | None = None,
+        kernel: str | None = None,
+        quantize: str | None = None,
     ) -> None:
         super().__init__()
         self.predicts = None if pretrained is None else predicts
         load = load_pretrained(stock, pretrained, "backbone.pretrained", "transformer", config)
         self.model = load or stock(**config)
-        self.model.set_attn_processor(attention)
+        self.kernel, self.quantize = kernel, quantize
+        self.model.set_attn_processor(attention(with_kernel(lowering, kernel)))
+        self.checkpoint_every = checked_interval(checkpoint_every)
         if gradient_checkpointing:
             self.model.enable_gradient_checkpointing()
+        if compile is not None:
+            compile_blocks(self.blocks, compile)
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -153,11 +169,41 @@ class JointTransformer(nn.Module):
             "attention": blocks * 4 * width * attended_pairs(layout, layout, mask),
         }
 
+    def adapter_flops(self, layout: Layout) -> int:
+        """Forward FLOPs of one sample in LoRA: 2 r (inputs + outputs) for each token that an adapted linear takes.
+
+        Modulation and time embeddings are made once a sample: each counts as one token.
+        """
+        visual = sum(s.tokens for s in layout.visual)
+        tokens = {"visual": visual, "text": len(layout) - visual, "every": len(layout), "one": 1}
+        total = 0
+        for name, module in self.model.named_modules():
+            for which, down in getattr(module, "lora_A", {}).items():
+                sizes = down.in_features + module.lora_B[which].out_features
+                total += 2 * down.out_features * sizes * tokens[self._takes(name)]
+        return total
+
+    def quantize_frozen(self) -> int:
+        """Keep the frozen linears of the blocks in few bits, if `quantize` says so, once they are known to be frozen.
+
+        Returns how many. Of a model of shapes alone (meta) none is.
+        """
+        if self.quantize is None:
+            return 0
+        if next(self.model.parameters()).is_meta:
+            check(self.quantize)
+            return 0
+        return quantize_frozen(self.blocks, self.quantize)
+
+    def try_kernel(self, device: torch.device) -> None:
+        """Raises ConfigError if the chosen attention kernel cannot do a training step on this device."""
+        if self.kernel is not None:
+            try_kernel(self.kernel, self.model.config.attention_head_dim, self.model.proj_out.weight.dtype, device)
+
     def _modulation(self, tokens: Tokens, times: Mapping[str, Tensor]) -> Modulation:
         """Each segment's time embedding; a clock that segments share is embedded once."""
-        clocks = {id(times[s.name]): times[s.name] for s in tokens.layout.segments}
-        made = {key: self._embed_time(t_B, tokens) for key, t_B in clocks.items()}
-        return Modulation(tokens.layout, {s.name: made[id(times[s.name])] for s in tokens.layout.segments})
+        own = Modulation.of(tokens.layout, times)
+        return own._replace(clocks=tuple(self._embed_time(t_B, tokens) for t_B in own.clocks))
 
     def _through_blocks(
         self, x: Tensor, c: Tensor, modulation: Modulation, view: View, memory: Memory | None
@@ -168,7 +214,8 @@ class JointTransformer(nn.Module):
         for number, block in enumerate(self.blocks):
             if memory is not None:
                 view = view._replace(known=(memory.layout, *memory.blocks[number]))
-            run = partial(self.model._gradient_checkpointing_func, block) if checkpoint else block
+            again = checkpoint and number % self.checkpoint_every == 0
+            run = partial(self.model._gradient_checkpointing_func, block) if again else block
             made = run(x, c, modulation, rope, {"view": view})
             x, c = made if self.pictures_first else made[::-1]
         return x
@@ -177,7 +224,8 @@ class JointTransformer(nn.Module):
         segments = modulation.layout.visual
         if not segments:
             return {}
-        sizes, tembs = [s.tokens for s in segments], [modulation.temb[s.name] for s in segments]
+        sizes, temb = [s.tokens for s in segments], modulation.temb
+        tembs = [temb[s.name] for s in segments]
         if all(t is tembs[0] for t in tembs):
             x = self._norm_out(x_BLD, tembs[0])
         else:
@@ -186,6 +234,10 @@ class JointTransformer(nn.Module):
         return dict(zip((s.name for s in segments), self.model.proj_out(x).split(sizes, dim=1), strict=True))
 
     # --- what a subclass fills in ---------------------------------------------------------------------------
+
+    def _takes(self, name: str) -> str:
+        """Which tokens the linear of this name takes: "visual", "text", "every", or "one" a sample."""
+        raise NotImplementedError
 
     def _input(self, tokens: Tokens, name: str) -> Tensor:
         """A visual segment as the model reads it."""

@@ -52,7 +52,8 @@ class SegmentAttention:
 
 
 class CogVideoX(JointTransformer):
-    """`config` are the arguments of `CogVideoXTransformer3DModel`; `pretrained` a folder or repository id, or null.
+    """`config` are the arguments of `CogVideoXTransformer3DModel`; `pretrained` a folder or repository id, or null;
+    `switches` are the keywords of `JointTransformer`.
 
     `training_steps` is the length of the integer time table (t = 1 is step training_steps - 1). `predicts` is what the
     pretrained weights predict: 'v' as published, 'flow' if they were trained as a rectified flow.
@@ -68,8 +69,8 @@ class CogVideoX(JointTransformer):
         lowering: Callable[..., Tensor],
         pretrained: str | None = None,
         training_steps: int = 1000,
-        gradient_checkpointing: bool = False,
         predicts: str = "v",
+        **switches: Any,
     ) -> None:
         from diffusers import CogVideoXTransformer3DModel
 
@@ -78,8 +79,9 @@ class CogVideoX(JointTransformer):
                 "backbone.config: patch_size_t must be set and use_rotary_positional_embeddings true, "
                 "as in CogVideoX1.5; CogVideoX 1.0 interpolates its positions"
             )
-        attention = SegmentAttention(lowering)
-        super().__init__(CogVideoXTransformer3DModel, attention, config, pretrained, predicts, gradient_checkpointing)
+        super().__init__(
+            CogVideoXTransformer3DModel, SegmentAttention, lowering, config, pretrained, predicts, **switches
+        )
         self.training_steps = training_steps
 
     @property
@@ -122,6 +124,13 @@ class CogVideoX(JointTransformer):
             "feed_forward": block + r"ff\.net\.(0\.proj|2)",
             "embedders": r"patch_embed\.(proj|text_proj)|time_embedding\.linear_[12]|norm_out\.linear|proj_out",
         }
+
+    def _takes(self, name: str) -> str:
+        if name in ("patch_embed.proj", "proj_out"):
+            return "visual"
+        if name == "patch_embed.text_proj":
+            return "text"
+        return "one" if "norm" in name or name.startswith("time_embedding") else "every"
 
     def _embedders(self) -> tuple[nn.Module, nn.Module]:
         return self.model.patch_embed.proj, self.model.patch_embed.text_proj

@@ -27,7 +27,8 @@ GUIDANCE = ("train", "sample")
 
 
 class Flux(JointTransformer):
-    """`config` are the arguments of `FluxTransformer2DModel`; `pretrained` a folder or repository id, or null.
+    """`config` are the arguments of `FluxTransformer2DModel`; `pretrained` a folder or repository id, or null;
+    `switches` are the keywords of `JointTransformer`.
 
     Its `in_channels` decide the form: dev reads a token's latents (64 features, as many as it predicts), Fill also
     `Tokens.context` behind them (384: + 64 of the masked picture + 256 of the mask). `guidance` are the strengths that
@@ -47,14 +48,15 @@ class Flux(JointTransformer):
         lowering: Callable[..., Tensor],
         pretrained: str | None = None,
         guidance: Mapping[str, float] | None = None,
-        gradient_checkpointing: bool = False,
         predicts: str = "flow",
+        **switches: Any,
     ) -> None:
         from diffusers import FluxTransformer2DModel
 
         _check(config, guidance)
-        attention = FluxSegmentAttention(lowering)
-        super().__init__(FluxTransformer2DModel, attention, config, pretrained, predicts, gradient_checkpointing)
+        super().__init__(
+            FluxTransformer2DModel, FluxSegmentAttention, lowering, config, pretrained, predicts, **switches
+        )
         self.guidance = guidance
 
     @property
@@ -125,6 +127,14 @@ class Flux(JointTransformer):
             )
         features = tokens.features[name]
         return torch.cat([features, given[name].to(features.dtype)], dim=-1) if width else features
+
+    def _takes(self, name: str) -> str:
+        """Double blocks have linears for each stream, single blocks one for both."""
+        if "norm" in name or name.startswith("time_text_embed"):
+            return "one"
+        if name == "context_embedder" or any(part in name for part in ("add_", "ff_context")):
+            return "text"
+        return "every" if name.startswith("single_") else "visual"
 
     def _embedders(self) -> tuple[nn.Module, nn.Module]:
         return self.model.x_embedder, self.model.context_embedder

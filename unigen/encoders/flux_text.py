@@ -12,13 +12,16 @@ from torch import Tensor, nn
 
 from unigen.encoders.t5 import T5Text, load_tokenizer
 from unigen.memo import Memo
-from unigen.weights import load_pretrained
+from unigen.weights import load_pretrained, stored_type
 
 POOLED_MEMORY = 2**27  # bytes of pooled vectors kept for prompts that come back
 
 
 class FluxText(T5Text):
-    """Frozen T5 of `window` tokens, padding attended to (512 as published), and `clip`, a `PooledCLIP`, beside it."""
+    """Frozen T5 of `window` tokens, padding attended to (512 as published), and `clip`, a `PooledCLIP`, beside it.
+
+    `dtype` ("float32" or "bfloat16") is that of both.
+    """
 
     folders = "text_encoder_2", "tokenizer_2"
 
@@ -30,9 +33,10 @@ class FluxText(T5Text):
         window: int,
         clip: nn.Module,
         pretrained: str | None = None,
+        dtype: str = "float32",
     ) -> None:
-        super().__init__(config, tokenizer, vocabulary, window, pool=1, trained=False, pretrained=pretrained)
-        self.clip = clip
+        super().__init__(config, tokenizer, vocabulary, window, 1, False, pretrained, dtype)
+        self.clip = clip.to(stored_type(dtype, "encoder.text.dtype"))
 
     @property
     def pooled_width(self) -> int:

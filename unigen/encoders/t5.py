@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unigen.memo import Memo
-from unigen.weights import load_pretrained
+from unigen.weights import in_type, load_pretrained, stored_type
 
 FEATURE_MEMORY = 2**29  # bytes of a frozen encoder's features kept for prompts that come back
 # What the shapes of T5's weights do not tell of its function.
@@ -34,8 +34,10 @@ class T5Text(nn.Module):
     `tokenizer` is "byt5" (bytes; needs no files) or a folder or repository id. `pool` shortens byte
     sequences for small models (pool 1: as published): neighbours are summed, each embedded by its byte
     and by its place among them, which is a strided convolution over bytes and keeps their order.
-    `trained` says whether it learns with the backbone. A prompt longer than the window is cut, with a
-    warning that names it.
+    `trained` says whether it learns with the backbone. A prompt longer than the window is cut, the first one with a
+    warning that names it. `dtype` is what a frozen encoder's weights are held and used in: "float32", or "bfloat16",
+    half the memory, whose features are rounded.
+    Raises ValueError for a window that `pool` does not divide, and for another `dtype`, or one that is trained.
     """
 
     folders = "text_encoder", "tokenizer"  # where a pipeline keeps the weights and the tokenizer
@@ -49,20 +51,24 @@ class T5Text(nn.Module):
         pool: int,
         trained: bool,
         pretrained: str | None = None,
+        dtype: str = "float32",
     ) -> None:
         from transformers import T5Config, T5EncoderModel
 
         super().__init__()
         if window % pool:
             raise ValueError(f"encoder.text.window is {window}; it must be a multiple of encoder.text.pool ({pool})")
-        load = load_pretrained(T5EncoderModel, pretrained, "encoder.text.pretrained", self.folders[0], config)
-        self.model = load or T5EncoderModel(T5Config(**config, vocab_size=vocabulary * pool))
+        stored = stored_type(dtype, "encoder.text.dtype")
+        if trained and stored != torch.float32:
+            raise ValueError(f"encoder.text.dtype is {dtype}, but encoder.text.trained is true: legal is float32")
+        load = load_pretrained(T5EncoderModel, pretrained, "encoder.text.pretrained", self.folders[0], config, stored)
+        self.model = load or in_type(T5EncoderModel(T5Config(**config, vocab_size=vocabulary * pool)), stored)
         self.vocabulary = vocabulary
         self.model.requires_grad_(trained).train(trained)
         self.window, self.pool, self.trained = window, pool, trained
         self.tokens, self.width = window // pool, self.model.config.d_model
         self.source = tokenizer
-        self._known = Memo(FEATURE_MEMORY)
+        self._known, self._cut_said = Memo(FEATURE_MEMORY), False
 
     def encode(self, prompts: list[str]) -> Tensor:
         """(B, T, D) features; a frozen encoder reads each distinct prompt once, in its weights' precision."""
@@ -110,8 +116,17 @@ class T5Text(nn.Module):
         return {"pool": self.pool, **{name: getattr(self.model.config, name) for name in UNSEEN}}
 
     def ids(self, prompts: list[str]) -> list[tuple[int, ...]]:
-        """`window` token ids for each prompt, cut or padded."""
-        return [_cached_ids(self.tokenizer, self.window, prompt) for prompt in prompts]
+        """`window` token ids for each prompt, cut or padded; the first cut is said."""
+        found = [_cached_ids(self.tokenizer, self.window, prompt) for prompt in prompts]
+        for ids, length in found:
+            if length > self.window and not self._cut_said:
+                self._cut_said = True
+                warnings.warn(
+                    f"prompt has {length} tokens, the window (encoder.text.window) {self.window}: cut after "
+                    f"{self.tokenizer.decode(ids[:-1])!r}; others will be cut without a word",
+                    stacklevel=2,
+                )
+        return [ids for ids, _ in found]
 
     def _offsets(self, prompt: str) -> list[tuple[int, int]]:
         """Each token's (first, last + 1) character of the prompt."""
@@ -131,16 +146,13 @@ def load_tokenizer(source: str, key: str, folder: str) -> Any:
 
 
 @lru_cache(maxsize=65536)
-def _cached_ids(tokenizer: Any, window: int, prompt: str) -> tuple[int, ...]:
+def _cached_ids(tokenizer: Any, window: int, prompt: str) -> tuple[tuple[int, ...], int]:
+    """A prompt's ids, cut or padded, and how many it has by itself."""
     ids = tokenizer(prompt)["input_ids"]
-    if len(ids) > window:
-        warnings.warn(
-            f"prompt has {len(ids)} tokens, the window (encoder.text.window) {window}: cut after "
-            f"{tokenizer.decode(ids[: window - 1])!r}",
-            stacklevel=2,
-        )
+    length = len(ids)
+    if length > window:
         ids = [*ids[: window - 1], tokenizer.eos_token_id]
-    return tuple(ids + [tokenizer.pad_token_id] * (window - len(ids)))
+    return tuple(ids + [tokenizer.pad_token_id] * (window - len(ids))), length
 
 
 def _matches(prompt: str, words: tuple[str, ...]) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from unigen.weights import load_pretrained
+from unigen.weights import in_type, load_pretrained, stored_type
 
 
 def sampled(parameters: Tensor, generator: Generator | None) -> Tensor:
@@ -24,18 +24,21 @@ class CogVideoXVAE(nn.Module):
     """`AutoencoderKLCogVideoX` on stills: latent = posterior * scaling_factor, as the authors train.
 
     Stills are decoded one latent frame at a time: two frames together would decode to eight.
-    `config` are the class's arguments, `pretrained` a folder or repository id, or null.
+    `config` are the class's arguments, `pretrained` a folder or repository id, or null. `dtype` is what the weights are
+    held and used in: "float32" or "bfloat16"; posteriors are drawn, and pictures given back, in fp32.
+    Raises ValueError for another `dtype`.
     """
 
     stride = 8
     cacheable = False  # training samples the posterior
 
-    def __init__(self, config: Mapping[str, Any], pretrained: str | None = None) -> None:
+    def __init__(self, config: Mapping[str, Any], pretrained: str | None = None, dtype: str = "float32") -> None:
         from diffusers import AutoencoderKLCogVideoX
 
         super().__init__()
-        load = load_pretrained(AutoencoderKLCogVideoX, pretrained, "encoder.codec.pretrained", "vae", config)
-        self.vae = (load or AutoencoderKLCogVideoX(**config)).requires_grad_(False).eval()
+        stored = stored_type(dtype, "encoder.codec.dtype")
+        load = load_pretrained(AutoencoderKLCogVideoX, pretrained, "encoder.codec.pretrained", "vae", config, stored)
+        self.vae = (load or in_type(AutoencoderKLCogVideoX(**config), stored)).requires_grad_(False).eval()
         # One picture after the other: beyond 2^30 elements (ten pictures of 512²) diffusers splits a convolution along
         # time, of which a still does not have enough; and it takes a tenth of the memory.
         self.vae.enable_slicing()
@@ -56,12 +59,12 @@ class CogVideoXVAE(nn.Module):
     def moments(self, pixels_N3HW: Tensor) -> Tensor:
         """The posterior's mean and log-variance before scaling, (N, 2 C, h, w), in the weights' precision."""
         with torch.autocast(pixels_N3HW.device.type, enabled=False):
-            return self.vae.encode(pixels_N3HW[:, :, None]).latent_dist.parameters[:, :, 0]
+            return self.vae.encode(pixels_N3HW[:, :, None].to(self.vae.dtype)).latent_dist.parameters[:, :, 0]
 
     @torch.no_grad()
     def draw(self, moments: Tensor, generator: Generator | None = None) -> Tensor:
         """Latents (N, C, h, w): a posterior sample with a generator, the posterior's mean without."""
-        return sampled(moments[:, :, None], generator)[:, :, 0] * self.vae.config.scaling_factor
+        return sampled(moments[:, :, None].float(), generator)[:, :, 0] * self.vae.config.scaling_factor
 
     def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor:
         """A posterior sample with a generator, the posterior's mean without."""
@@ -69,21 +72,26 @@ class CogVideoXVAE(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents_NCHW: Tensor) -> Tensor:
-        return self.vae.decode(latents_NCHW[:, :, None] / self.vae.config.scaling_factor).sample[:, :, 0]
+        z = latents_NCHW[:, :, None] / self.vae.config.scaling_factor
+        return self.vae.decode(z.to(self.vae.dtype)).sample[:, :, 0].float()
 
 
 class ImageVAE(nn.Module):
-    """`AutoencoderKL` (Flux and its kin): latent = (posterior - shift_factor) * scaling_factor."""
+    """`AutoencoderKL` (Flux and its kin): latent = (posterior - shift_factor) * scaling_factor.
+
+    Arguments are those of `CogVideoXVAE`.
+    """
 
     stride = 8
     cacheable = False  # training samples the posterior
 
-    def __init__(self, config: Mapping[str, Any], pretrained: str | None = None) -> None:
+    def __init__(self, config: Mapping[str, Any], pretrained: str | None = None, dtype: str = "float32") -> None:
         from diffusers import AutoencoderKL
 
         super().__init__()
-        load = load_pretrained(AutoencoderKL, pretrained, "encoder.codec.pretrained", "vae", config)
-        self.vae = (load or AutoencoderKL(**config)).requires_grad_(False).eval()
+        stored = stored_type(dtype, "encoder.codec.dtype")
+        load = load_pretrained(AutoencoderKL, pretrained, "encoder.codec.pretrained", "vae", config, stored)
+        self.vae = (load or in_type(AutoencoderKL(**config), stored)).requires_grad_(False).eval()
 
     @property
     def channels(self) -> int:
@@ -101,12 +109,12 @@ class ImageVAE(nn.Module):
     def moments(self, pixels_N3HW: Tensor) -> Tensor:
         """The posterior's mean and log-variance before shift and scale, (N, 2 C, h, w), in the weights' precision."""
         with torch.autocast(pixels_N3HW.device.type, enabled=False):
-            return self.vae.encode(pixels_N3HW).latent_dist.parameters
+            return self.vae.encode(pixels_N3HW.to(self.vae.dtype)).latent_dist.parameters
 
     @torch.no_grad()
     def draw(self, moments: Tensor, generator: Generator | None = None) -> Tensor:
         """Latents (N, C, h, w): a posterior sample with a generator, the posterior's mean without."""
-        z = sampled(moments, generator)
+        z = sampled(moments.float(), generator)
         return (z - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
 
     def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor:
@@ -115,6 +123,5 @@ class ImageVAE(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents_NCHW: Tensor) -> Tensor:
-        return self.vae.decode(
-            latents_NCHW / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
-        ).sample
+        z = latents_NCHW / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
+        return self.vae.decode(z.to(self.vae.dtype)).sample.float()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unigen import canvas, noise
 from unigen.build import build
+from unigen.config import averages
 from unigen.evaluation import bounded, metric_cards, through_codec
 from unigen.learner import Learner, parameters
 from unigen.types import Batch, ImageSlot
@@ -47,9 +48,7 @@ class CodecLearner(Learner):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss on the batch's pictures."""
-        step = self.trainer.fit_loop.total_batch_idx
-        chance = noise.generator(self.seed, "codec", step, self.global_rank)
-        losses = self._losses(canvas.to_unit(_pictures(batch)), chance)
+        losses = self._losses(canvas.to_unit(_pictures(batch)), self.chance("codec"))
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), batch_size=len(batch))
         self.log("step", self.trainer.global_step + 1.0, batch_size=len(batch))
@@ -93,7 +92,7 @@ class CodecLearner(Learner):
             "split": "test",
             "items": max((s["items"] for s in scores.values()), default=0),
             "size": config["data"]["size"],
-            "weights": "EMA" if "ema" in config["callback"] else "last",
+            "weights": "EMA" if averages(config) else "last",
             **metric_cards(metrics),
         }
         return {"metrics": scores, "bounds": {"low": "another picture", "high": "the picture"}, "protocol": protocol}

@@ -12,15 +12,18 @@ from unigen.build import build, build_pipeline
 from unigen.cache import open_cache
 from unigen.evaluation import evaluate, protocol
 from unigen.header import print_header
+from unigen.latency import sampling
 from unigen.learner import Learner
+from unigen.pipeline import Pipeline
 from unigen.types import Batch, ImageSlot
+from unigen.validation import FastMetrics
 
 BOUNDS = {"low": "no condition", "high": "through codec"}  # see unigen.evaluation
 FIT_PICTURES = 2000  # training pictures that a codec without weights is fitted on
 
 
 class Denoising(Learner):
-    """One experiment. All randomness of step k on rank r is a function of (seed, k, r): none is in a checkpoint."""
+    """One experiment. All randomness of a step is keyed (see `Learner.chance`): none is in a checkpoint."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__(config)
@@ -30,6 +33,7 @@ class Denoising(Learner):
         frozen = {"codec": pipeline.codec}
         (self.parts if pipeline.text.trained else frozen)["text"] = pipeline.text
         self.frozen = frozen.values()
+        self.fast = FastMetrics(config)
 
     def print_header(self, slots: tuple[ImageSlot, ...], config: Mapping[str, Any]) -> None:
         """Who sees whom, what may be cached, what is trained, how long a sample is."""
@@ -42,10 +46,10 @@ class Denoising(Learner):
     def measure(self, data: Any, config: Mapping[str, Any]) -> dict[str, Any]:
         """The configured metrics over samples of the test split."""
         metrics = {name: build(node) for name, node in config["metric"].items()}
-        scores = evaluate(self.pipeline, data.test_dataloader(), metrics, config["evaluation"]["seed"])
+        scores, draws = evaluate(self.pipeline, data.test_dataloader(), metrics, config["evaluation"]["seed"])
         items = max((s["items"] for s in scores.values()), default=0)  # a split may hold fewer than asked for
         said = protocol(self.pipeline, metrics, config) | {"items": items}
-        return {"metrics": scores, "bounds": BOUNDS, "protocol": said}
+        return {"metrics": scores, "bounds": BOUNDS, "protocol": said, "sampling": sampling(draws)}
 
     def export(self, folder: Path, config: Mapping[str, Any]) -> list[Path]:
         """LoRA in diffusers' format and a sidecar; no model of its own."""
@@ -63,17 +67,19 @@ class Denoising(Learner):
         return self.pipeline.sample(batch, seed)
 
     def cost(self, batch: Batch) -> tuple[int, float]:
-        """3 × forward where everything is trained; a frozen base's linears need no weight gradients: 2 × linear."""
-        p = self.pipeline
-        layout = p.plan(batch.slots).layout
-        flops = p.backbone.flops(layout, p.mask)
-        frozen = any(not parameter.requires_grad for parameter in p.backbone.parameters())
-        return len(layout), (2 if frozen else 3) * flops["linear"] + 3 * flops["attention"]
+        """See `sample_cost`."""
+        return sample_cost(self.pipeline, batch)
+
+    def on_fit_start(self) -> None:
+        """Before the first step: an attention kernel that cannot train here is refused, validation has its metrics."""
+        super().on_fit_start()
+        self.fast.check()
+        with self.trainer.precision_plugin.forward_context():
+            self.pipeline.backbone.try_kernel(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch; logs it and its parts by segment."""
-        step = self.trainer.fit_loop.total_batch_idx
-        loss, parts = self.pipeline.training_loss(batch, noise.generator(self.seed, "train", step, self.global_rank))
+        loss, parts = self.pipeline.training_loss(batch, self.chance("train"))
         self.log("train/loss", loss.detach(), batch_size=len(batch))
         self.log("step", self.trainer.global_step + 1.0, batch_size=len(batch))  # Lightning counts from 0
         for name, value in parts.items():
@@ -81,7 +87,10 @@ class Denoising(Learner):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The loss, and by segment, at evenly spread times on fixed noise: low variance, and equal for every arm."""
+        """The loss, and by segment, at evenly spread times on fixed noise: low variance, and equal for every arm.
+
+        Of some samples also what the fast metrics need.
+        """
         p = self.pipeline
         plan, size = p.plan(batch.slots), len(batch)
         t_B = (torch.arange(size, device=self.device) + 0.5) / size
@@ -91,6 +100,12 @@ class Denoising(Learner):
         for name, value in parts.items():
             self.log(f"val/loss_{name}", value, batch_size=size, sync_dist=True)
         self.log("step", float(self.trainer.global_step), batch_size=size, sync_dist=True)
+        self.fast.take(p, batch, self.trainer.num_val_batches[0])
+
+    def on_validation_epoch_end(self) -> None:
+        """The fast metrics, as val/NAME."""
+        for name, value in self.fast.scores().items():
+            self.log(f"val/{name}", value, sync_dist=True)
 
     def on_fit_end(self) -> None:
         """On every rank."""
@@ -109,3 +124,18 @@ class Denoising(Learner):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The codec that the checkpoint was trained with."""
         self.pipeline.codec.load_state_dict(checkpoint["codec"], strict=False)
+
+
+def sample_cost(pipeline: Pipeline, batch: Batch) -> tuple[int, float]:
+    """(tokens, model FLOPs) of a sample: what a step must compute, whatever it computes besides (recomputation).
+
+    Forward and backward are 3 × forward where weights are trained. A frozen linear needs no weight gradient: 2 ×.
+    Attention, over the attended pairs alone, is 3 ×, and so are adapters. Left out: frozen modulation, norms and
+    everything else without a matrix product, UCE and encoders.
+    """
+    layout = pipeline.plan(batch.slots).layout
+    backbone = pipeline.backbone
+    flops = backbone.flops(layout, pipeline.mask)
+    frozen = any(not parameter.requires_grad for parameter in backbone.parameters())
+    trained = 3 * (flops["attention"] + backbone.adapter_flops(layout))
+    return len(layout), (2 if frozen else 3) * flops["linear"] + trained

@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from unigen.config import averages
 from unigen.judge import Judge, best_retrieval, byte_ids, info_nce, retrieval
 from unigen.learner import Learner, parameters
 from unigen.types import Batch, ImageSlot
@@ -134,7 +135,7 @@ class JudgeLearner(Learner):
             "caption_retrieval": f"plain caption to twemoji drawing, the right one of {items} test glyphs, as drawn",
             "hit": "cosine above every other glyph's (top 5: above all but four); a tie is a miss",
             "precision": "weights rounded to fp16, computed in fp32",
-            "weights": "EMA" if "ema" in config["callback"] else "last",
+            "weights": "EMA" if averages(config) else "last",
         }
 
     def export(self, folder: Path, config: Mapping[str, Any]) -> list[Path]:

@@ -7,6 +7,7 @@ from typing import Any
 from unigen.build import build
 from unigen.evaluation import evaluate, protocol
 from unigen.export import save_stock
+from unigen.latency import sampling
 from unigen.learners.denoising import BOUNDS, Denoising
 from unigen.types import CONDITION, Batch
 from unigen.weights import round_to_half
@@ -29,14 +30,15 @@ class Pretraining(Denoising):
         for batch in data.test_dataloader():
             if any(slot.role == CONDITION for slot in batch.slots):
                 forms.setdefault(batch.keys[0].rpartition("/")[2], []).append(batch)
-        scores = {}
+        scores, draws = {}, []
         for form, batches in forms.items():
             found = evaluate(self.pipeline, batches, metrics, config["evaluation"]["seed"])
-            scores |= {f"{name}_{form}": score for name, score in found.items()}
+            scores |= {f"{name}_{form}": score for name, score in found.metrics.items()}
+            draws += found.draws
         items = max((s["items"] for s in scores.values()), default=0)
         said = protocol(self.pipeline, metrics, config) | {"items": items}
-        began = config["backbone"]["pretrained"]
-        return {"metrics": scores, "bounds": BOUNDS, "protocol": said, "began_with": began}
+        made = {"began_with": config["backbone"]["pretrained"], "sampling": sampling(draws)}
+        return {"metrics": scores, "bounds": BOUNDS, "protocol": said, **made}
 
     def export(self, folder: Path, config: Mapping[str, Any]) -> list[Path]:
         """As `Denoising`, and the base and its text encoder in fp16, each by its class's save_pretrained."""

@@ -51,27 +51,27 @@ class BranchedAdaLayerNorm(nn.Module):
 
     def forward(self, x_BLD: Tensor, emb: Modulation) -> tuple[Tensor | PerToken, ...]:
         """The modulated tokens, then the gate and what else the stock linear makes, each (B, D) or `PerToken`."""
-        served = [s for s in emb.layout.segments if self.serves in (EVERY, _stream(s.role))]
-        made = self._chunks(served, emb)
+        served, keys = [], []
+        for segment, clock in zip(emb.layout.segments, emb.clock_of, strict=True):
+            if self.serves in (EVERY, _stream(segment.role)):
+                served.append(segment)
+                keys.append((self.table[segment.role], clock))
         if not served:
             return x_BLD, *[PerToken(x_BLD)] * (self.chunks - 2)
-        if all(chunks is made[0] for chunks in made):
-            shift, scale, *rest = made[0]
+        made = {key: self._chunks(*key, emb) for key in dict.fromkeys(keys)}
+        if len(made) == 1:
+            shift, scale, *rest = made[keys[0]]
             return self.norm(x_BLD) * (1 + scale[:, None]) + shift[:, None], *rest
-        parts = self.norm(x_BLD).split([s.tokens for s in served], dim=1)
-        out = [x * (1 + scale[:, None]) + shift[:, None] for x, (shift, scale, *_) in zip(parts, made, strict=True)]
-        rest = [_spread(served, values) for values in list(zip(*made, strict=True))[2:]]
+        out = []
+        for x, key in zip(self.norm(x_BLD).split([s.tokens for s in served], dim=1), keys, strict=True):
+            shift, scale, *_ = made[key]
+            out.append(x * (1 + scale[:, None]) + shift[:, None])
+        rest = [_spread(served, [made[key][i] for key in keys]) for i in range(2, self.chunks)]
         return torch.cat(out, dim=1), *rest
 
-    def _chunks(self, served: Sequence[Segment], emb: Modulation) -> list[tuple[Tensor, ...]]:
-        """For each segment (shift, scale, gate, ...), each (B, D); one tuple for a branch and a time embedding."""
-        made: dict[tuple[str, int], tuple[Tensor, ...]] = {}
-        for segment in served:
-            temb = emb.temb[segment.name]
-            key = self.table[segment.role], id(temb)
-            if key not in made:
-                made[key] = self.branches[key[0]](self.silu(temb)).chunk(self.chunks, dim=1)
-        return [made[self.table[s.role], id(emb.temb[s.name])] for s in served]
+    def _chunks(self, branch: str, clock: int, emb: Modulation) -> tuple[Tensor, ...]:
+        """(shift, scale, gate, ...) of a branch at a clock, each (B, D)."""
+        return self.branches[branch](self.silu(emb.clocks[clock])).chunk(self.chunks, dim=1)
 
 
 def stock_names(model: nn.Module) -> dict[str, str]:

@@ -13,14 +13,28 @@ from unigen.layout import TEXT_STREAM, Layout
 
 
 class Modulation(NamedTuple):
-    """What a block needs to modulate its tokens: the layout, and each segment's time embedding (B, E).
+    """What a block needs to modulate its tokens: the layout, the distinct time embeddings (B, E), and which is whose.
 
-    It travels in the place of the stock `temb` argument, so nothing is shared mutable state and
-    gradient checkpointing recomputes with the very same layout. Segments on one clock share one tensor.
+    `clock_of[i]` is the place in `clocks` of the i-th segment's. It travels in the place of the stock `temb` argument,
+    so nothing is shared mutable state and gradient checkpointing recomputes with the very same layout. Numbers, and
+    not the identity of tensors, say who shares a clock: a compiled block would be compiled again for every new tensor.
     """
 
     layout: Layout
-    temb: dict[str, Tensor]
+    clocks: tuple[Tensor, ...]
+    clock_of: tuple[int, ...]
+
+    @classmethod
+    def of(cls, layout: Layout, temb: Mapping[str, Tensor]) -> "Modulation":
+        """From each segment's time embedding by name; segments on one clock have the very same tensor."""
+        distinct = {id(temb[name]): temb[name] for name in layout.names}
+        places = {key: i for i, key in enumerate(distinct)}
+        return cls(layout, tuple(distinct.values()), tuple(places[id(temb[name])] for name in layout.names))
+
+    @property
+    def temb(self) -> dict[str, Tensor]:
+        """Each segment's time embedding."""
+        return {s.name: self.clocks[i] for s, i in zip(self.layout.segments, self.clock_of, strict=True)}
 
 
 class BranchedLayerNormZero(nn.Module):
@@ -43,28 +57,32 @@ class BranchedLayerNormZero(nn.Module):
     def forward(self, visual_BLD: Tensor, text_BLD: Tensor, modulation: Modulation) -> tuple[Tensor, ...]:
         """Modulated visual and text tokens, then their gates: broadcastable to (B, L, D)."""
         made: dict[tuple[str, int], tuple[Tensor, ...]] = {}
-        streams: dict[bool, list] = {True: [], False: []}
-        for segment in modulation.layout.segments:
-            temb = modulation.temb[segment.name]
-            key = (self.table[segment.role], id(temb))
+        streams: dict[bool, list[tuple[int, tuple[str, int]]]] = {True: [], False: []}
+        for segment, clock in zip(modulation.layout.segments, modulation.clock_of, strict=True):
+            key = (self.table[segment.role], clock)
             if key not in made:
-                made[key] = self.branches[key[0]](self.silu(temb))[:, None, :].chunk(3, dim=-1)
-            streams[segment.stream == TEXT_STREAM].append((segment.tokens, made[key]))
-        x, gate = self._modulate(visual_BLD, streams[False])
-        text, text_gate = self._modulate(text_BLD, streams[True])
+                made[key] = self.branches[key[0]](self.silu(modulation.clocks[clock]))[:, None, :].chunk(3, dim=-1)
+            streams[segment.stream == TEXT_STREAM].append((segment.tokens, key))
+        x, gate = self._modulate(visual_BLD, streams[False], made)
+        text, text_gate = self._modulate(text_BLD, streams[True], made)
         return x, text, gate, text_gate
 
-    def _modulate(self, x_BLD: Tensor, runs: list) -> tuple[Tensor, Tensor]:
+    def _modulate(
+        self, x_BLD: Tensor, runs: list[tuple[int, tuple[str, int]]], made: dict[tuple[str, int], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, Tensor]:
+        """`runs`: (tokens, branch and clock) of each segment; `made`: (shift, scale, gate) of each branch and clock."""
         if not runs:
             return x_BLD, x_BLD.new_ones(())
         x = self.norm(x_BLD)
-        if all(made is runs[0][1] for _, made in runs):
-            shift, scale, gate = runs[0][1]
+        if all(key == runs[0][1] for _, key in runs):
+            shift, scale, gate = made[runs[0][1]]
             return x * (1 + scale) + shift, gate
-        parts = x.split([tokens for tokens, _ in runs], dim=1)
-        out = [part * (1 + scale) + shift for part, (_, (shift, scale, _)) in zip(parts, runs, strict=True)]
-        gates = [gate.expand(-1, tokens, -1) for tokens, (_, _, gate) in runs]
-        return torch.cat(out, dim=1), torch.cat(gates, dim=1)
+        outs, gates = [], []
+        for part, (tokens, key) in zip(x.split([tokens for tokens, _ in runs], dim=1), runs, strict=True):
+            shift, scale, gate = made[key]
+            outs.append(part * (1 + scale) + shift)
+            gates.append(gate.expand(-1, tokens, -1))
+        return torch.cat(outs, dim=1), torch.cat(gates, dim=1)
 
 
 def joined_state(state: Mapping[str, Tensor], table: Mapping[str, str]) -> dict[str, Tensor]:

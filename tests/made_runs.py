@@ -1,0 +1,60 @@
+"""Made-up run folders for tests of reports, and what they look for in a report."""
+
+import base64
+import json
+from pathlib import Path
+
+import yaml
+
+from unigen.report import Report
+from unigen.report_tables import Table
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+SCRIPT = Path(__file__).parents[1] / "experiments" / "report.py"
+PROTOCOL = {"split": "test", "items": 128, "solver": "ddim", "steps": 20, "seed": 0}
+EVIL = '<script>alert("1")</script>|`x`\n\x1b[31m & *b* [l](http://e)'
+
+
+def make_run(folder: Path, name="a", seed=0, f1=0.3, rmse=0.2, config=None, grids=("final",), **changes) -> Path:
+    """A finished run in `folder`; `changes` replace keys of summary.json."""
+    (folder / "samples").mkdir(parents=True)
+    settings = {"name": name, "seed": seed, "run_dir": str(folder), "paths": {"out": f"x{folder.name}"}, "lr": 0.1}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings | (config or {})))
+    lines = [{"step": s, "time": 0.0, "train/loss": 1 / s, "val/loss": 2 / s} for s in (10, 20, 30)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    metrics = {
+        "canny_f1": {"value": f1, "low": 0.15, "high": 0.81, "better": "higher", "items": 128},
+        "rmse": {"value": rmse, "low": None, "better": "lower"},
+    }
+    summary = {"name": name, "task": "canny", "seed": seed, "steps": 3000, "samples_seen": 192000, "seconds": 180.0}
+    summary |= {"parameters": {"trained": 2070000}, "metrics": metrics, "protocol": PROTOCOL}
+    summary |= {"throughput": {"samples_per_s": 400.0}}
+    (folder / "summary.json").write_text(json.dumps(summary | changes))
+    for grid in grids:
+        (folder / "samples" / f"{grid}.png").write_bytes(PNG + grid.encode())
+    return folder
+
+
+def table(report: Report, title: str) -> Table:
+    return next(table for table in report.tables if table.title.startswith(title))
+
+
+def titles(report: Report) -> list[str]:
+    return [table.title for table in report.tables]
+
+
+def column(report: Report, header: str) -> list[str]:
+    results = table(report, "Results")
+    return [row[results.header.index(header)].text for row in results.rows]
+
+
+def bold(report: Report) -> set[tuple[str, str]]:
+    """(arm, column) of every marked cell of the results."""
+    results = table(report, "Results")
+    return {(r[0].text, h) for r in results.rows for h, c in zip(results.header, r, strict=True) if c.bold}
+
+
+def notes(report: Report) -> str:
+    return "\n".join(table(report, "Results").notes)

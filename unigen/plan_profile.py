@@ -1,0 +1,39 @@
+"""A kind of device as a plan needs it: its memory, its speeds, and what share of them is assumed to be reached."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from unigen.config import ConfigError
+
+
+class Profile(NamedTuple):
+    """A device, as its file in conf/profile says it: bytes, FLOP/s, bytes/s; `efficiency` is an assumption.
+
+    `device` is what torch.cuda.get_device_name calls it.
+    """
+
+    name: str
+    device: str
+    memory_gib: float
+    reserve_gib: float
+    flops: Mapping[str, float]
+    bandwidth: float
+    link: float
+    network: float
+    efficiency: float
+
+
+def read_profile(folder: Path, word: str) -> Profile:
+    """The device `word` of `folder`, or of a .yaml file. Raises ConfigError for none such, or one with other keys."""
+    from omegaconf import OmegaConf
+
+    path = Path(word) if word.endswith(".yaml") else folder / f"{word}.yaml"
+    if not path.is_file():
+        legal = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise ConfigError(f"profile={word} is unknown; legal are {legal}, or the path of a .yaml file like theirs")
+    said = OmegaConf.to_container(OmegaConf.load(path))
+    wanted = set(Profile._fields) - {"name"}
+    if not isinstance(said, dict) or set(said) != wanted:
+        raise ConfigError(f"{path} must have exactly the keys {', '.join(sorted(wanted))}")
+    return Profile(name=path.stem, **said)
