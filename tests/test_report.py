@@ -132,9 +132,12 @@ def test_a_repeated_seed_is_told_apart_by_folder_and_not_averaged(tmp_path):
 
 def test_arms_of_one_name_are_told_apart_by_their_settings(tmp_path):
     for i, (lr, seed) in enumerate(((0.1, 0), (0.1, 1), (0.2, 0))):
-        make_run(tmp_path / f"{i}", seed=seed, config={"optimizer": {"lr": lr}})
+        make_run(tmp_path / f"{i}", seed=seed, config={"loss": {"weights": {"text": lr}}})
     report = build_report(str(tmp_path))
-    assert column(report, "arm") == ["a (lr=0.1)", "a (lr=0.2)"] and column(report, "seeds") == ["2", "1"]
+    assert column(report, "arm") == ["a (weights.text=0.1)", "a (weights.text=0.2)"] and column(report, "seeds") == [
+        "2",
+        "1",
+    ]
 
 
 def test_config_differences_leave_out_seeds_and_places_and_mark_the_odd_one(tmp_path):

@@ -40,13 +40,18 @@ def group_arms(runs: list[Run]) -> list[Arm]:
     arms = []
     for name, groups in by_name.items():
         keys = differing([group[0].config for group in groups])[:3]
-        texts = [", ".join(f"{k.split('.')[-1]}={group[0].config.get(k, 'absent')}" for k in keys) for group in groups]
+        texts = [", ".join(f"{short(k)}={group[0].config.get(k, 'absent')}" for k in keys) for group in groups]
         for text, group in zip(texts, groups, strict=True):
             folder = os.path.commonpath([run.folder for run in group]) if texts.count(text) > 1 else ""
             detail = "; ".join(filter(None, (text, folder)))
             arms.append(Arm(f"{name} ({detail})" if detail else name, group))
     order = {id(run): i for i, run in enumerate(runs)}
     return sorted(arms, key=lambda arm: order[id(arm.runs[0])])
+
+
+def short(key: str) -> str:
+    """The end of a config key that says what it is of: weights.condition, blank.train."""
+    return ".".join(key.split(".")[-2:])
 
 
 def without_repeats(runs: list[Run]) -> list[list[Run]]:
