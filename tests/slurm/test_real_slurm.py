@@ -68,7 +68,7 @@ def test_a_failing_task_is_FAILED_and_the_others_go_on(submitted):
 def test_a_requeued_task_runs_the_same_line_in_the_same_folder(submitted):
     folder = submitted("seed=2")
     words = folder / "2" / "words"
-    wait_for(words.exists, said=lambda: logs(folder))
+    wait_for(lambda: words.exists() and words.read_text(), said=lambda: logs(folder))  # it is made before it is written
     job = read_submissions(folder)[0].job
     run("scontrol", "requeue", f"{job}_0")
     assert commands.retry(folder)[0].startswith("nothing to retry: 1 ")
