@@ -1,6 +1,6 @@
 """Turn run folders into one report: `python experiments/report.py runs=<folder>` or `... table=<name>`.
 
-runs=       a run folder, a folder with runs at any depth, or a comma-separated list of either
+runs=       a run folder, a folder with runs at any depth, a pattern of either ('sweep/*flux*'), or a list with commas
 table=      a published table (experiments/conf/table): its numbers beside ours; runs= defaults to ./runs, of which it
             takes what belongs to the table
 bench=      a benchmark, or several with commas between: the numbers are those of evaluate.py on them, not of the runs'

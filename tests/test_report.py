@@ -16,7 +16,6 @@ from unigen.report import build_report
 from unigen.report_html import to_html
 from unigen.report_latex import to_latex
 from unigen.report_print import to_markdown
-from unigen.report_runs import find_runs
 from unigen.report_wandb import available
 
 
@@ -205,20 +204,6 @@ def test_a_truncated_log_tells_the_last_whole_step(tmp_path):
     (tmp_path / "sweep" / "stillborn" / ".hydra").mkdir(parents=True)
     rows = table(build_report(str(tmp_path)), "Not in the table").rows
     assert {row[0].text.split("/")[-1]: row[2].text for row in rows} == {"killed": "420", "stillborn": "none"}
-
-
-def test_folders_inside_a_run_are_not_runs_and_lists_do_not_count_twice(tmp_path):
-    run = make_run(tmp_path / "deep" / "er" / "0")
-    (run / "other").mkdir()
-    (run / "other" / "config.yaml").write_text("a: 1")
-    (tmp_path / "wandb").mkdir()
-    (tmp_path / "wandb" / "config.yaml").write_text("a: 1")
-    assert len(find_runs(f"{tmp_path}, {run}")) == 1
-    (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "config.yaml").write_text("a: 1")
-    assert len(find_runs(str(tmp_path))) == 2
-    comma = make_run(tmp_path / "exp=a,seed=0")  # as Hydra names the folders of a sweep
-    assert find_runs(str(comma)) == [comma.resolve()]
 
 
 def test_a_failed_write_keeps_the_old_report(tmp_path, monkeypatch):

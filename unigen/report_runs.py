@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import glob
 import json
 import math
 import os
@@ -94,21 +95,38 @@ def flatten(node: Any, prefix: str = "") -> dict[str, str]:
 def find_runs(runs: str, key: str = "runs") -> list[Path]:
     """Run folders at any depth under one folder or a comma-separated list, in natural order (9 before 10).
 
+    A part of the list may be a pattern, as in `sweep/*flux*`; links are followed.
     Raises ValueError, which names `key`, if a folder does not exist or if there is no run at all.
     """
-    given = [Path(runs)] if Path(runs).is_dir() else [Path(part.strip()) for part in runs.split(",") if part.strip()]
     found: set[Path] = set()
-    for folder in given:
-        if not folder.is_dir():
-            raise ValueError(f"{key}: there is no folder '{folder}'")
-        for path, names, files in os.walk(folder, onerror=lambda error: found.add(Path(error.filename).resolve())):
+    walked: set[str] = set()
+    for folder in _folders(runs, key):
+        walk = os.walk(folder, onerror=lambda error: found.add(Path(error.filename).resolve()), followlinks=True)
+        for path, names, files in walk:
+            if (real := os.path.realpath(path)) in walked:  # a link that leads back, or a folder named twice
+                names.clear()
+                continue
+            walked.add(real)
             is_run = bool(RUN_FILES & set(files))
             if is_run or ".hydra" in names:  # Hydra's mark alone: it crashed before it wrote anything
-                found.add(Path(path).resolve())
+                found.add(Path(real))
             names[:] = [] if is_run else [name for name in names if name not in NOT_RUNS and name[0] != "."]
     if not found:
         raise ValueError(f"{key}: no run in '{runs}' (a run folder holds summary.json, metrics.jsonl or config.yaml)")
     return sorted(found, key=lambda path: [p.zfill(12) if p.isdigit() else p for p in re.split(r"(\d+)", str(path))])
+
+
+def _folders(runs: str, key: str) -> list[Path]:
+    """The folders that the words name: one, or several with commas between, or patterns of them."""
+    if Path(runs).is_dir():
+        return [Path(runs)]
+    found = []
+    for part in (part.strip() for part in runs.split(",") if part.strip()):
+        folders = [Path(part)] if Path(part).is_dir() else [Path(p) for p in glob.glob(part) if os.path.isdir(p)]
+        if not folders:
+            raise ValueError(f"{key}: there is no folder '{part}'")
+        found += folders
+    return found
 
 
 def read_tree(path: Path, parse: Callable[[bytes], Any]) -> dict[str, Any]:
