@@ -2,9 +2,9 @@
 
 from types import SimpleNamespace
 
-import lightning as L
 import pytest
 import torch
+from bare_trainer import bare_trainer
 from tiny import composed
 from torch import nn
 
@@ -85,17 +85,7 @@ class Regression(Learner):
 def fitted(fused: bool, clip: float | None, precision: str = "bf16-mixed", algorithm: str = "norm"):
     model = Regression(fused)
     rows = torch.randn(4, 2, 4, generator=torch.Generator().manual_seed(1))
-    trainer = L.Trainer(
-        max_steps=4,
-        precision=precision,
-        gradient_clip_val=clip,
-        gradient_clip_algorithm=algorithm,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = bare_trainer(4, precision=precision, gradient_clip_val=clip, gradient_clip_algorithm=algorithm)
     norms = []
     model.on_before_zero_grad = lambda _: norms.append(_norms(model))
     trainer.fit(model, torch.utils.data.DataLoader(rows, batch_size=None))

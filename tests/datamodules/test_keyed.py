@@ -5,6 +5,7 @@ import itertools
 import lightning as L
 import pytest
 import torch
+from bare_trainer import bare_trainer
 from tiny import composed
 
 from datamodules import keyed
@@ -108,16 +109,7 @@ class Recorder(L.LightningModule):
 
 
 def fit(data: EmojiGraphData, steps: int, accumulate: int, resume=None):
-    trainer = L.Trainer(
-        max_steps=steps,
-        accumulate_grad_batches=accumulate,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    trainer = bare_trainer(steps, accumulate_grad_batches=accumulate, use_distributed_sampler=False)
     module = Recorder()
     trainer.fit(module, train_dataloaders=None, datamodule=data, ckpt_path=resume)
     return trainer, module.keys

@@ -3,9 +3,9 @@
 import copy
 import json
 
-import lightning as L
 import pytest
 import torch
+from bare_trainer import bare_trainer
 from diffusers import AutoencoderKL
 from tiny import composed
 
@@ -46,9 +46,7 @@ def learner() -> CodecLearner:
 
 
 def fit(learner: CodecLearner, data: StillsData, steps: int) -> None:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = L.Trainer(max_steps=steps, accelerator="cpu", enable_model_summary=False, limit_val_batches=1, **quiet)
-    trainer.fit(learner, datamodule=data)
+    bare_trainer(steps, limit_val_batches=1).fit(learner, datamodule=data)
 
 
 def error(learner: CodecLearner, pictures: torch.Tensor) -> float:

@@ -6,6 +6,7 @@ import math
 import lightning as L
 import pytest
 import torch
+from bare_trainer import bare_trainer
 from tiny import composed
 from tiny_judge import CLIP, VISION
 
@@ -45,10 +46,7 @@ class Losses(L.Callback):
 
 
 def trainer(steps: int, *callbacks: L.Callback, **options) -> L.Trainer:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    return L.Trainer(
-        max_steps=steps, accelerator="cpu", callbacks=list(callbacks), enable_model_summary=False, **quiet, **options
-    )
+    return bare_trainer(steps, callbacks=list(callbacks), **options)
 
 
 def test_training_lowers_every_loss(learner, data):

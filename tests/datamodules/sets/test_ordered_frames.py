@@ -22,7 +22,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "frames"
 
 
-def shown(record, seeds: dict[str, int]) -> None:
+def assert_shows(record, seeds: dict[str, int]) -> None:
     assert tuple(record.pictures) == tuple(seeds)
     for name, seed in seeds.items():
         assert np.array_equal(record.read(name), pixels(seed, 24)), name
@@ -31,15 +31,15 @@ def shown(record, seeds: dict[str, int]) -> None:
 def test_frames_are_spread_from_the_first_to_the_last_by_number(root):
     found = Frames(root, count=4)
     assert [found.record(i).key for i in (0, 1)] == ["painting 2", "painting 10"] and len(found) == 3
-    shown(found.record(0), {"frame0": 0, "frame1": 3, "frame2": 7, "target": 11})
-    shown(found.record(1), {"frame0": 100, "frame1": 103, "frame2": 107, "target": 111})
-    shown(Frames(root, count=12).record(0), {**{f"frame{i}": i for i in range(11)}, "target": 11})
+    assert_shows(found.record(0), {"frame0": 0, "frame1": 3, "frame2": 7, "target": 11})
+    assert_shows(found.record(1), {"frame0": 100, "frame1": 103, "frame2": 107, "target": 111})
+    assert_shows(Frames(root, count=12).record(0), {**{f"frame{i}": i for i in range(11)}, "target": 11})
     assert found.names == ("frame0", "frame1", "frame2", "target") and found.record(0).size() == (24, 16)
     assert (found.record(0).caption(), found.record(1).caption()) == ("A vase", "")
 
 
 def test_the_first_may_be_the_target(root):
-    shown(Frames(root, count=3, target="first").record(0), {"target": 0, "frame1": 5, "frame2": 11})
+    assert_shows(Frames(root, count=3, target="first").record(0), {"target": 0, "frame1": 5, "frame2": 11})
 
 
 def test_a_short_sequence_and_a_broken_frame_are_refused(root):
