@@ -102,8 +102,21 @@ def same_run(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str] = I
     Raises:
         ConfigError: the folder holds another configuration, or one that cannot be read.
     """
+    refused, change = _compared(run_dir, config, ignore)
+    if refused:
+        raise ConfigError(f"{run_dir} already holds another configuration ({refused}); use run_dir=<another folder>")
+    return change
+
+
+def change_of(run_dir: Path, config: Mapping[str, Any]) -> Change:
+    """What `same_run` returns, of a folder that has passed it: nothing is refused here."""
+    return _compared(run_dir, config, IGNORED)[1]
+
+
+def _compared(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str]) -> tuple[str | None, Change]:
+    """What makes the configuration that of another run, in words (None: nothing), and what it changes in this one."""
     if not (run_dir / "config.yaml").exists():
-        return Change()
+        return None, Change()
     old, new = (dict(_leaves(_portable(c))) for c in (read_config(run_dir), config))
     steps = (old.get(LENGTH), new.get(LENGTH))
     if _step_samples(old) == _step_samples(new) is not None:
@@ -112,21 +125,21 @@ def same_run(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str] = I
         ignore = (*ignore, LENGTH)
     changed = [key for key in {**new, **old} if old.get(key) != new.get(key) and not _below(key, ignore)]
     refused = [key for key in changed if not _below(key, (*MEASURING, *WATCHING))]
-    if refused:
-        told = _told(refused, old, new)
-        raise ConfigError(f"{run_dir} already holds another configuration ({told}); use run_dir=<another folder>")
     measuring = [key for key in changed if _below(key, MEASURING)]
     if "evaluation.items" in measuring:
         measuring = [key for key in measuring if key != "data.test_items"]  # which follows it
-    return Change(steps if LENGTH in ignore else None, _told(measuring, old, new) if measuring else None)
+    change = Change(steps if LENGTH in ignore else None, _told(measuring, old, new))
+    return _told(refused, old, new), change
 
 
 def _below(key: str, names: Sequence[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
-def _told(keys: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The first three differences in words, and how many more there are."""
+def _told(keys: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """The first three differences in words, and how many more there are; None if there is none."""
+    if not keys:
+        return None
     shown = ", ".join(f"{key} is {_short(old, key)} there and {_short(new, key)} here" for key in keys[:3])
     return f"{shown}, and {len(keys) - 3} more" if len(keys) > 3 else shown
 

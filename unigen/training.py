@@ -15,7 +15,7 @@ from rich.console import Console
 
 from unigen.build import build, build_learner
 from unigen.card import write_card
-from unigen.config import Change, ConfigError, same_run, write_config
+from unigen.config import Change, ConfigError, change_of, write_config
 from unigen.consolidation import damaged, restored
 from unigen.files import remove_parts, unused
 from unigen.global_batch import global_batch, unpublished
@@ -58,7 +58,7 @@ def run(config: dict[str, Any], run_dir: Path) -> None:
     ValueError or OSError, one sentence each, for what a user can mend, and Preempted where the process is asked to
     stop; the same call later goes on from there.
     """
-    change = same_run(run_dir, config)
+    change = change_of(run_dir, config)
     if (run_dir / "summary.json").is_file() and not change:
         Console().print("this run is finished; its results:")
         print_results(read_summary(run_dir), run_dir)
