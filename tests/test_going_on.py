@@ -65,6 +65,7 @@ def test_a_run_may_be_measured_in_another_way(tmp_path, capsys):
 def test_another_training_is_refused(tmp_path):
     config = small(tmp_path, *CONSTANT)
     write_config(tmp_path, config)
+    (tmp_path / "metrics.jsonl").touch()
     assert not same_run(tmp_path, config) and same_run(tmp_path, config) == Change()
     longer = small(tmp_path, *CONSTANT, "trainer.max_steps=9")
     assert same_run(tmp_path, longer).steps == (2, 9)

@@ -68,7 +68,7 @@ class Notice:
             yield
         finally:
             signal.alarm(0)
-            self._prompt = self.stepping = False
+            self._prompt = self.stepping = self.interrupted = False
             for number, handler in before.items():
                 signal.signal(number, handler)
 
