@@ -52,6 +52,13 @@ def print_header(learner: Learner, data: Any, config: dict[str, Any]) -> None:
         console.print(f"[bold]warning:[/bold] {said}", soft_wrap=True)
 
 
+@rank_zero_only
+def print_data(data: Any) -> None:
+    """What the data say of themselves: how many samples each split has, and what was left out of the user's files."""
+    if hasattr(data, "said"):
+        Console(highlight=False).print(f"data: {data.said()}", soft_wrap=True, markup=False)
+
+
 def run(config: dict[str, Any], run_dir: Path) -> None:
     """Train (or go on from checkpoints/last.ckpt), measure, export, and write summary.json last.
 
@@ -88,6 +95,7 @@ def _run(config: dict[str, Any], run_dir: Path) -> None:
     learner, data = build_learner(config), build(config["data"])
     print_header(learner, data, config)
     data.prepare_data()
+    print_data(data)
     learner.prepare(data)
     trainer, callbacks = make_trainer(config)
     if getattr(trainer.strategy, "divides_weights", False) and "checkpoint" not in callbacks:

@@ -1,7 +1,7 @@
-"""A folder of the user's own pictures: annotations found by file name (`datamodules.folder`), captions beside them.
+"""A folder of the user's own images: annotations found by file name (`datamodules.folder`), captions beside them.
 
-Every annotation is brought to the size of its picture, and refused, by name, if its aspect ratio differs. A style
-reference or another picture of the subject may have any size: those are `references`. What is missing is computed: by
+Every annotation is brought to the size of its image, and refused, by name, if its aspect ratio differs. A style
+reference or another image of the subject may have any size: those are `references`. What is missing is computed: by
 models that the user names (`datamodules.annotators`), and what needs none (canny, grey, the degradations) by who draws
 the rows, see `datamodules.sets.online`.
 """
@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from datamodules.annotators import Annotator, annotators
-from datamodules.folder import ARRAY, Record, Scan, scan
+from datamodules.accounts import Account
+from datamodules.annotators import ANNOTATORS, Annotator, annotators
+from datamodules.folder import ARRAY, KEY, Record, Scan, scan
 from datamodules.sets.base import (
     Picture,
     SetRecord,
@@ -35,10 +36,12 @@ class OwnFolder:
     computed: {annotation: model} for those that a model of transformers computes where there is no file, such as
         {depth: depth-anything/Depth-Anything-V2-Small-hf}; null: none does. Such names are legal for files too.
     limit: at most so many records, the first. cache: where what models computed is kept, by default
-        ~/.cache/unigen/annotations. `notes` are sentences on what was left out, for the log.
+        ~/.cache/unigen/annotations. `own`: that a few images are enough, see `datamodules.sets.parts`.
     Raises ValueError for an annotation that no model here computes, and on use as `datamodules.folder.scan` does, and
     if a model is needed that is not there.
     """
+
+    own = True
 
     def __init__(
         self,
@@ -60,9 +63,23 @@ class OwnFolder:
         return len(self._records)
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What the scan left out, in sentences."""
-        return self._scan.notes
+    def account(self) -> Account:
+        """How many images have captions, what the scan left out, and what it guessed."""
+        found, notes = self._scan, self._scan.notes
+        if more := len(found.records) - len(self):
+            notes = (f"data.train.limit={self.limit} leaves out {more} more images", *notes)
+        return Account("images", sum(record.caption is not None for record in self._records), found.left_out, notes)
+
+    def looked_for(self, name: str) -> str:
+        """Which files would be the annotation `name`, and what else gives it, for a task that lacks it."""
+        example = self._records[0].target.stem if "_scan" in self.__dict__ else "photo"
+        files = f"{example}.{name}.png, {example}_{name}.png and {name}/{example}.png (or .jpg, .webp, ..., .npy)"
+        if name not in self.annotations:
+            said = f"with {KEY}=[{name}], {files} are looked for beside {example}.png in '{self.root}'"
+        else:
+            said = f"looked for {files} in '{self.root}'"
+        model = f"; data.train.computed.{name} names a model that computes it" if name in ANNOTATORS else ""
+        return f"{said}{model}"
 
     def record(self, index: int, seed: int = 0) -> SetRecord:
         """Record `index`; there are no variants, so `seed` is not used."""
@@ -83,7 +100,7 @@ class OwnFolder:
 
     @cached_property
     def _scan(self) -> Scan:
-        found = scan(check_folder(self.root, "pictures", "name a folder that is there"), self.annotations)
+        found = scan(check_folder(self.root, "images", "name a folder that is there"), self.annotations)
         for name, annotator in self.computed.items():
             if any(name not in record.annotations for record in found.records[: self.limit]):
                 annotator.load()

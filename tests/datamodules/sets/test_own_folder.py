@@ -67,7 +67,7 @@ def test_what_is_missing_is_computed_and_what_is_there_is_not(root):
 
 def test_a_broken_file_is_refused_by_name_and_another_record_read(root):
     written(root / "b.png", png(1)[:80])
-    written(root / "d.png", b"")
+    written(root / "d.png", b"x")
     found, refusals = OwnFolder(root, NAMES), Refusals("mine", share=1.0)
     read = [refusals.read(lambda i, seed: found.record(i).read("target").shape, (i, 3), 4) for i in range(4)]
     assert read == [(3, 16, 24)] * 4
@@ -102,4 +102,11 @@ def test_a_folder_that_is_not_there_is_told_on_use(tmp_path):
 
 def test_what_the_scan_left_out_is_told(root):
     written(root / "a_cany.png", png(0))
-    assert any("did you mean 'canny'" in note for note in OwnFolder(root, NAMES).notes)
+    written(root / "b.txt", " ")
+    account = OwnFolder(root, NAMES).account
+    assert (account.noun, account.captioned, account.notes) == ("images", 1, ())
+    assert dict(account.left_out) == {
+        "a_cany.png": "'cany' reads as an annotation of another image: did you mean canny?",
+        "b.txt": "an empty caption",
+        "notes.pdf": "an image format that is not read: save it as PNG or JPEG",
+    }
