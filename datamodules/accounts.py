@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -38,6 +39,11 @@ class Account(NamedTuple):
 def account_of(source: Any) -> Account:
     """The account of a reader; an empty one if it gives none."""
     return getattr(source, "account", Account())
+
+
+def visible(text: str) -> str:
+    """A name from anywhere as one line that can be printed: control characters and lone surrogates become escapes."""
+    return "".join(c if unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") else ascii(c)[1:-1] for c in text)
 
 
 def listed_out(things: Sequence[LeftOut]) -> str:

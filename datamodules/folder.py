@@ -20,7 +20,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.accounts import LeftOut, listed_out
+from datamodules.accounts import LeftOut, listed_out, visible
 from datamodules.folder_captions import ORDER, find_captions
 from datamodules.reading import image_suffixes, undecodable
 
@@ -216,8 +216,11 @@ def _of_a_run(names: set[str]) -> bool:
 
 
 def _written(path: str) -> str:
-    """A path in NFC, so that it is the same on any machine; bytes that are not UTF-8 become \\x and two digits."""
-    return unicodedata.normalize("NFC", os.fsencode(path).decode("utf-8", "backslashreplace"))
+    """A path in NFC, so that it is the same on any machine, in one visible line.
+
+    Bytes that are not UTF-8, and control characters, become \\x and two digits or the like.
+    """
+    return visible(unicodedata.normalize("NFC", os.fsencode(path).decode("utf-8", "backslashreplace")))
 
 
 def _suffix(path: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.accounts import LeftOut, listed_out
+from datamodules.accounts import LeftOut, listed_out, visible
 from datamodules.captions import (
     CAPTION,
     CLUSTER,
@@ -113,7 +113,7 @@ class _Search:
             place, image = f"{path}, line {row.line}", _joined(folder, row.name)
             cleaned = clean_caption(row.text, LOOKED_AT)
             if row.fault or image not in self.images:
-                name = f"{row.name[:LONGEST]} in {place}" if row.name else place
+                name = f"{visible(row.name[:LONGEST])} in {place}" if row.name else place
                 self.rows.append(LeftOut(name, row.fault or self._missing(image)))
             elif cleaned:
                 self.found.setdefault(image, []).append(_Found(path, place, cleaned))
@@ -166,4 +166,4 @@ def _some(things: Sequence[str]) -> str:
 
 def _joined(folder: str, name: str) -> str:
     """The NFC path of a file name in a table that lies in `folder`; it may come from Windows."""
-    return unicodedata.normalize("NFC", posixpath.normpath(posixpath.join(folder, name.replace("\\", "/"))))
+    return visible(unicodedata.normalize("NFC", posixpath.normpath(posixpath.join(folder, name.replace("\\", "/")))))

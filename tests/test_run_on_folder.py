@@ -7,6 +7,8 @@ from PIL import Image
 from small_runs import SMALL, command, small, summary, train
 from tiny import composed
 
+pytestmark = pytest.mark.usefixtures("without_heif")
+
 
 def images(folder: Path, count: int) -> Path:
     folder.mkdir(exist_ok=True)
@@ -52,6 +54,14 @@ def test_a_run_on_five_images_trains_on_all_and_says_what_its_scores_are_of(tmp_
     assert "4 training samples, task canny" in out
     assert found["data_report"].startswith(f"no record was refused; {said}") and left in found["data_report"]
     assert found["protocol"]["split"] == "train, as nothing was held out"
+
+
+def test_a_dry_run_says_what_is_in_a_folder_that_is_there(tmp_path, capsys):
+    root = images(tmp_path / "data", 2)
+    for folder, said in ((root, "data: 2 images (2 train, 2 val, 2 test)"), (tmp_path / "nowhere", "")):
+        assert command("run.py", *words(folder, "task=canny", "dry_run=true"), f"run_dir={tmp_path / 'run'}") == 0
+        out = capsys.readouterr().out
+        assert said in out and "batch of an update" in out and (said or "data:" not in out)
 
 
 @pytest.mark.parametrize("count", [1, 12])

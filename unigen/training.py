@@ -36,10 +36,13 @@ def quiet() -> None:
 
 
 def dry_run(config: dict[str, Any]) -> None:
-    """Print the header from shapes alone: no weights, no data."""
+    """Print the header from shapes alone: no weights, and of data no more than the names of the user's own files."""
     with torch.device("meta"):
         learner = build_learner(config)
-    print_header(learner, build(config["data"]), config)
+    data = build(config["data"])
+    print_header(learner, data, config)
+    if getattr(data, "at_hand", False):
+        print_data(data)
 
 
 @rank_zero_only

@@ -24,7 +24,7 @@ from datamodules.records import Refusals, summary
 from datamodules.sets.base import PictureSet
 from datamodules.sets.order import WindowBatchSampler
 from datamodules.sets.parts import splits_of
-from datamodules.sets.said import check_found, counts, shown_again, warnings
+from datamodules.sets.said import check_found, counts, reader_of, shown_again, warnings
 from datamodules.sets.samples import SetDataset, SizedForm, check_servable, servable, size_shares, sized_forms
 from datamodules.sets.sizes import buckets_of, filled
 from unigen.noise import mix
@@ -130,6 +130,13 @@ class SetGraphData(KeyedData):
     def on_training_images(self) -> tuple[str, ...]:
         """Those of val and test that show training images, because nothing was held out."""
         return shown_again(self.sources, self.not_given)
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether all data are folders of the user's own that are there: then `said` needs file names alone."""
+        readers = [reader_of(source) for source in self.sources.values()]
+        own = all(getattr(reader, "own", False) and not getattr(reader, "computed", None) for reader in readers)
+        return own and all(reader.root.is_dir() for reader in readers)
 
     def said(self) -> str:
         """How many records each split has, what was left out and why, in one line for a header."""

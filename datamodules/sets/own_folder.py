@@ -8,6 +8,7 @@ the rows, see `datamodules.sets.online`.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -67,7 +68,7 @@ class OwnFolder:
         """How many images have captions, what the scan left out, and what it guessed."""
         found, notes = self._scan, self._scan.notes
         if more := len(found.records) - len(self):
-            notes = (f"data.train.limit={self.limit} leaves out {more} more images", *notes)
+            notes = (f"data.train.limit={self.limit} leaves out {more} of {len(found.records)} images", *notes)
         return Account("images", sum(record.caption is not None for record in self._records), found.left_out, notes)
 
     def looked_for(self, name: str) -> str:
@@ -93,7 +94,8 @@ class OwnFolder:
         for name in self.computed.keys() - found.annotations.keys():
             pictures[name] = self._computed(name, found.target, target)
         captions = {"target": (found.caption,)} if found.caption else {}
-        return SetRecord(found.key, pictures, captions)
+        origin = posixpath.splitext(self._name(found.target))[0]  # of a.jpg and a.png no sample has both
+        return SetRecord(found.key, pictures, captions, origin=origin)
 
     def _computed(self, name: str, file: Path, target: Picture) -> Picture:
         return Picture(lambda: self.computed[name].kept(file, target.read), target.size)

@@ -78,7 +78,7 @@ class Subjects200K:
     def account(self) -> Account:
         """What the tables say, and how many pairs `pairs` leaves out."""
         more = len(self.tables) - len(self._pairs)
-        notes = (f"data.train.pairs={self.pairs} leaves out {more} pairs",) if more else ()
+        notes = (f"data.train.pairs={self.pairs} leaves out {more} of {len(self.tables)} pairs",) if more else ()
         return self.tables.account._replace(notes=(*self.tables.account.notes, *notes))
 
     def record(self, index: int, seed: int = 0) -> SetRecord:

@@ -8,6 +8,8 @@ import pytest
 from datamodules.captions import CAPTION
 from datamodules.folder import scan
 
+pytestmark = pytest.mark.usefixtures("without_heif")
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:

@@ -9,6 +9,8 @@ import pytest
 from datamodules import reading
 from datamodules.folder import Record, scan
 
+pytestmark = pytest.mark.usefixtures("without_heif")
+
 NAMES = ("canny", "depth", "mask", "sam2_mask")
 
 

@@ -24,6 +24,8 @@ from datamodules.sets.subjects200k import Subjects200K
 from datamodules.sets.text_to_image_2m import TextToImage2M
 from datamodules.sets.viton_hd import VitonHD
 
+pytestmark = pytest.mark.usefixtures("without_heif")
+
 
 def as_on_the_hub(root: Path) -> None:
     """Every file becomes a link to a blob without a suffix that lies elsewhere, as in the cache of huggingface_hub."""
@@ -176,7 +178,7 @@ def test_tables_say_how_many_rows_are_not_selected(tmp_path):
         found = test_subjects200k.made(tmp_path / "set", *rows, pairs=1)
         assert found.account.notes == (
             "2 rows left out that are not collection_2, scores of at least 5",
-            "data.train.pairs=1 leaves out 1 pairs",
+            "data.train.pairs=1 leaves out 1 of 2 pairs",
         )
     assert test_subjects200k.made(tmp_path / "all", *rows, least_score=None).account == Account()
 
@@ -193,5 +195,5 @@ def test_own_images_say_their_limit(tmp_path):
     own(tmp_path)
     assert OwnFolder(tmp_path, ["canny"]).account == Account("images", 2)
     assert OwnFolder(tmp_path, ["canny"], limit=1).account == Account(
-        "images", 1, notes=("data.train.limit=1 leaves out 1 more images",)
+        "images", 1, notes=("data.train.limit=1 leaves out 1 of 2 images",)
     )

@@ -87,6 +87,13 @@ def test_upright_sizes_are_stated(root):
     assert record.size() == (16, 24) and record.read("target").shape == (3, 24, 16)
 
 
+def test_images_that_differ_in_the_suffix_alone_have_one_origin(root):
+    written(root / "a.jpg", encoded(pixels(20, 24, 16), "JPEG"))
+    records = [OwnFolder(root, NAMES).record(i) for i in range(5)]
+    assert [record.key for record in records] == ["a", "a.png", "b", "c", "d"]
+    assert len({record.origin for record in records}) == 4 and records[0].origin == records[1].origin
+
+
 def test_a_limit_and_the_middle(root):
     found, few = OwnFolder(root, NAMES), OwnFolder(root, NAMES, limit=2)
     assert len(few) == 2 and few.record(1).key == found.record(1).key == "b"

@@ -9,6 +9,8 @@ from datamodules.graph import AnnotationGraph
 from datamodules.sets.data import SetGraphData
 from datamodules.sets.own_folder import OwnFolder
 
+pytestmark = pytest.mark.usefixtures("without_heif")
+
 GRAPH = AnnotationGraph(
     nodes={"condition": ["depth", "canny", "hed"], "degradation": ["blur"]},
     groups={"make": {"maps": ["depth|canny|hed > target", "depth + hed > target"], "restore": ["blur > target"]}},
