@@ -1,4 +1,4 @@
-"""Finding records in a folder of the user's own images, by file name; no image is opened.
+"""Finding records in a folder of the user's own images, by file name.
 
 A record is an image with the annotations (canny, depth, ...) that lie beside it, as `photo.canny.png` or
 `photo_canny.png`, or in a folder of their own, as `canny/photo.png` for the image `target/photo.png`,
@@ -15,7 +15,7 @@ import os
 import posixpath
 import stat
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +36,7 @@ _WORDS = """
 KNOWN = frozenset(_WORDS.split())
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 RUN = ({"config.yaml"}, {"checkpoints", "metrics.jsonl", "summary.json", "export"})  # files of a run's folder
+CHECKED = 10_000  # images whose headers are read: about 3 seconds
 EMPTY, HIDDEN = "the file is empty", "hidden"
 
 
@@ -73,17 +74,20 @@ class _Place(NamedTuple):
     readings: tuple[tuple[str, str], ...]
 
 
-def scan(root: str | Path, annotations: Sequence[str]) -> Scan:
+def scan(root: str | Path, annotations: Sequence[str], fault: Callable[[Path], str] | None = None) -> Scan:
     """The records in a folder and its sub-folders; `annotations` are the legal names. Sorted, the same on any machine.
 
     An image that is named like an annotation that is not legal (without that word the name is that of another image)
-    is left out. Raises ValueError, naming the files, if two of them could be the same annotation or, in different
-    folders, the same image, one could be two things, or there is no record.
+    is left out. fault: why an image cannot be used, '' if it can; it is asked of images if they are at most CHECKED, so
+    that a large folder is not opened file by file. Without it no image is opened.
+    Raises ValueError, naming the files, if two of them could be the same annotation or, in different folders, the same
+    image, one could be two things, or there is no record.
     """
     names, known = _checked(annotations), image_suffixes()
     files, skipped = _listed(Path(root))
-    whole = {path: file for path, file in files.items() if file.size}
-    places = {path: _place(path, names) for path in whole if _suffix(path) in (*known, ARRAY)}
+    faults = _faults(files, known, fault)
+    usable = [path for path in files if path not in faults and _suffix(path) in (*known, ARRAY)]
+    places = {path: _place(path, names) for path in usable}
     targets, twins = _targets(places, names)
     unknown = _unknown(targets, places, names)
     unknown |= {twin: unknown[path] for twin, path in twins.items() if path in unknown}
@@ -92,7 +96,7 @@ def scan(root: str | Path, annotations: Sequence[str]) -> Scan:
     images = targets | {path: path for path in twins if path not in unknown}  # the key of a twin is its path
     shown = {path: annotated.get(twins.get(path, path), {}) for path in images.values()}
     used = {*images.values(), *(path for found in shown.values() for path in found.values())}
-    reasons = _reasons(files, places, unknown, names)
+    reasons = _reasons(files, places, unknown, names) | faults
     lost = {path for path in reasons if path not in used and _looks_like_image(path)}
     captions = find_captions({path: file.path for path, file in files.items()}, list(images.values()), lost)
     used |= captions.used
@@ -110,19 +114,26 @@ def scan(root: str | Path, annotations: Sequence[str]) -> Scan:
     return Scan(tuple(records), frozenset(used), left, (*notes, *captions.notes))
 
 
+def _faults(files: Mapping[str, _File], known: Sequence[str], fault: Callable[[Path], str] | None) -> dict[str, str]:
+    """Why files are left out whatever their name says: empty ones, and images that have a fault."""
+    found = {path: EMPTY for path, file in files.items() if not file.size}
+    images = [path for path in files if path not in found and _suffix(path) in known]
+    if fault is not None and len(images) <= CHECKED:
+        found |= {path: why for path in images if (why := fault(files[path].path))}
+    return found
+
+
 def _reasons(
-    files: Mapping[str, _File], places: Mapping[str, _Place], unknown: Mapping[str, str], names: Sequence[str]
+    files: Iterable[str], places: Mapping[str, _Place], unknown: Mapping[str, str], names: Sequence[str]
 ) -> dict[str, str]:
     """Why each file would be left out if no record uses it; captions have reasons of their own."""
     reasons = {}
-    for path, file in files.items():
+    for path in files:
         suffix = _suffix(path)
         if path in unknown:
             near = _near(unknown[path], names, 0.6)
             told = f"did you mean {near[0]}?" if near else f"rename it, or name {unknown[path]} in {KEY}"
             reasons[path] = f"'{unknown[path]}' reads as an annotation of another image: {told}"
-        elif not file.size:
-            reasons[path] = EMPTY
         elif path in places:
             reasons[path] = "an annotation of no image" if places[path].readings else "an array that annotates no image"
         else:

@@ -135,6 +135,18 @@ def undecodable(suffix: str) -> str:
     return "an image format that is not read: save it as PNG or JPEG" if suffix in UNREAD else ""
 
 
+def why_unreadable(file: Path, limits: Limits = LIMITS) -> str:
+    """Why a file is no image within the limits as far as its header tells, '' if it is one; no pixel is decoded."""
+    from PIL import Image
+
+    try:
+        with _strict(limits), _stream(file) as stream, Image.open(stream, formats=formats()) as image:
+            limits.check(*image.size)
+    except Exception as error:  # as in `_read`
+        return _reason(file, error)
+    return ""
+
+
 def read_picture(source: str | Path | bytes, name: str = "", limits: Limits = LIMITS) -> np.ndarray:
     """A file or its bytes as uint8 (3, H, W) of its own size: upright, alpha over white, an animation's first frame.
 

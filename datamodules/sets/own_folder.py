@@ -16,6 +16,7 @@ from pathlib import Path
 from datamodules.accounts import Account
 from datamodules.annotators import ANNOTATORS, Annotator, annotators
 from datamodules.folder import ARRAY, KEY, Record, Scan, scan
+from datamodules.reading import why_unreadable
 from datamodules.sets.base import (
     Picture,
     SetRecord,
@@ -102,7 +103,7 @@ class OwnFolder:
 
     @cached_property
     def _scan(self) -> Scan:
-        found = scan(check_folder(self.root, "images", "name a folder that is there"), self.annotations)
+        found = scan(check_folder(self.root, "images", "name a folder that is there"), self.annotations, why_unreadable)
         for name, annotator in self.computed.items():
             if any(name not in record.annotations for record in found.records[: self.limit]):
                 annotator.load()

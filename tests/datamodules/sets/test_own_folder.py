@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from miniature import encoded, pixels, png, written
 
+from datamodules import folder
 from datamodules.reading import BadPicture
 from datamodules.records import Refusals
 from datamodules.sets.online import Draw, with_online
@@ -67,13 +68,31 @@ def test_what_is_missing_is_computed_and_what_is_there_is_not(root):
 
 def test_a_broken_file_is_refused_by_name_and_another_record_read(root):
     written(root / "b.png", png(1)[:80])
-    written(root / "d.png", b"x")
+    written(root / "d.png", png(3)[:90])
     found, refusals = OwnFolder(root, NAMES), Refusals("mine", share=1.0)
     read = [refusals.read(lambda i, seed: found.record(i).read("target").shape, (i, 3), 4) for i in range(4)]
     assert read == [(3, 16, 24)] * 4
     assert sorted({text.split(":")[0] for text in refusals.first}) == ["'b.png'", "'d.png'"]
     with pytest.raises(BadPicture, match=r"d\.png"):
-        found.record(3).size()
+        found.record(3).read("target")
+
+
+def test_what_is_no_image_by_its_header_is_left_out_at_once(root, monkeypatch):
+    written(root / "d.png", "<html>404</html>")
+    written(root / "e.png", png(0, 1000, 10))
+    written(root / "d.txt", "a page")
+    (root / "a.depth.png").write_bytes(b"x")
+    found = OwnFolder(root, NAMES)
+    assert len(found) == 3 and set(found.record(0).pictures) == {"target", "reference"}
+    assert dict(found.account.left_out) == {
+        "a.depth.png": "no known picture format",
+        "d.png": "no known picture format",
+        "d.txt": "a caption of an image that is left out",
+        "e.png": "it has 1000 x 10 pixels, but its sides must be within 1 : 32",
+        "notes.pdf": "an image format that is not read: save it as PNG or JPEG",
+    }
+    monkeypatch.setattr(folder, "CHECKED", 6)
+    assert len(OwnFolder(root, NAMES)) == 5, "a large folder is not opened"
 
 
 def test_upright_sizes_are_stated(root):
