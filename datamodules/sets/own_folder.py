@@ -8,15 +8,17 @@ the rows, see `datamodules.sets.online`.
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from datamodules.accounts import Account
+from datamodules.accounts import NAMED, Account, visible
 from datamodules.annotators import ANNOTATORS, Annotator, annotators
-from datamodules.folder import ARRAY, KEY, Record, Scan, scan
+from datamodules.folder import ARRAY, CHECKED, KEY, Record, Scan, scan
 from datamodules.reading import why_unreadable
+from datamodules.same_files import same_files
 from datamodules.sets.base import (
     Picture,
     SetRecord,
@@ -64,10 +66,14 @@ class OwnFolder:
     def __len__(self) -> int:
         return len(self._records)
 
-    @property
+    @cached_property
     def account(self) -> Account:
-        """How many images have captions, what the scan left out, and what it guessed."""
+        """How many images have captions, what the scan left out, what it guessed, and which images are the same."""
         found, notes = self._scan, self._scan.notes
+        if same := same_files(record.target for record in self._records) if len(self) <= CHECKED else []:
+            pairs = [f"{self._name(again)} as {self._name(first)}" for first, *others in same for again in others]
+            more = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
+            notes = (*notes, f"images of the same content are used each: {', '.join(pairs[:NAMED])}{more}")
         if more := len(found.records) - len(self):
             notes = (f"data.train.limit={self.limit} leaves out {more} of {len(found.records)} images", *notes)
         return Account("images", sum(record.caption is not None for record in self._records), found.left_out, notes)
@@ -114,4 +120,4 @@ class OwnFolder:
         return self._scan.records[: self.limit]
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
+        return visible(os.fsencode(path.relative_to(self.root)).decode("utf-8", "backslashreplace"))

@@ -106,6 +106,16 @@ def test_upright_sizes_are_stated(root):
     assert record.size() == (16, 24) and record.read("target").shape == (3, 24, 16)
 
 
+def test_images_of_the_same_content_are_said(root):
+    assert OwnFolder(root, NAMES).account.notes == ()
+    written(root / "e.png", png(0, 24, 16))
+    (root / "sub").mkdir()
+    (root / "sub/f.png").symlink_to("../b.png")
+    found = OwnFolder(root, NAMES)
+    assert found.account.notes == ("images of the same content are used each: e.png as a.png, sub/f.png as b.png",)
+    assert len(found) == 6
+
+
 def test_images_that_differ_in_the_suffix_alone_have_one_origin(root):
     written(root / "a.jpg", encoded(pixels(20, 24, 16), "JPEG"))
     records = [OwnFolder(root, NAMES).record(i) for i in range(5)]
