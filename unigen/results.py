@@ -110,7 +110,8 @@ def print_results(summary: Mapping[str, Any], run_dir: Path) -> None:
     """The table of metrics, and what was written where."""
     console = Console(highlight=False)
     items, seen = summary["protocol"]["items"], summary["samples_seen"]
-    console.print(f"{items} held-out samples, task {summary['task']}, after {seen:,} training samples", soft_wrap=True)
+    kind = "held-out" if summary["protocol"].get("split", "test") == "test" else "training"
+    console.print(f"{items} {kind} samples, task {summary['task']}, after {seen:,} training samples", soft_wrap=True)
     print_metrics(console, summary)
     if "data_report" in summary:
         console.print(f"data: {summary['data_report']}", soft_wrap=True, markup=False)

@@ -35,10 +35,13 @@ def quiet() -> None:
 
 
 def dry_run(config: dict[str, Any]) -> None:
-    """Print the header from shapes alone: no weights, no data."""
+    """Print the header from shapes alone: no weights, and of data no more than the names of the user's own files."""
     with torch.device("meta"):
         learner = build_learner(config)
-    print_header(learner, build(config["data"]), config)
+    data = build(config["data"])
+    print_header(learner, data, config)
+    if getattr(data, "at_hand", False):
+        print_data(data)
 
 
 @rank_zero_only
@@ -49,6 +52,13 @@ def print_header(learner: Learner, data: Any, config: dict[str, Any]) -> None:
     console.print(f"batch of an update: {made}", soft_wrap=True)
     if said := unpublished(config, made):
         console.print(f"[bold]warning:[/bold] {said}", soft_wrap=True)
+
+
+@rank_zero_only
+def print_data(data: Any) -> None:
+    """What the data say of themselves: how many samples each split has, and what was left out of the user's files."""
+    if hasattr(data, "said"):
+        Console(highlight=False).print(f"data: {data.said()}", soft_wrap=True, markup=False)
 
 
 def run(config: dict[str, Any], run_dir: Path) -> None:
@@ -126,6 +136,7 @@ def _run(config: dict[str, Any], run_dir: Path) -> None:
     learner, data = build_learner(config), build(config["data"])
     print_header(learner, data, config)
     data.prepare_data()
+    print_data(data)
     learner.prepare(data)
     trainer, callbacks = make_trainer(config)
     if getattr(trainer.strategy, "divides_weights", False) and "checkpoint" not in callbacks:
