@@ -45,7 +45,7 @@ def test_a_fused_lora_is_the_same_function_on_split_linears(tmp_path):
 
 
 def test_every_linear_of_the_authors_tree_becomes_every_linear_of_diffusers():
-    split = interchange.split_fused(authors_lora(rank=64))
+    split = interchange.parse(authors_lora(rank=64))
     stock = stock_model(guided_config())
     linears = {n: m for n, m in stock.named_modules() if isinstance(m, torch.nn.Linear)}
     assert set(split) == set(linears) and len(split) == len(authors_linears()) + 2 * 2 * 2 + 2 * 3
@@ -72,7 +72,20 @@ def without(state, *names):
         (
             lambda s: s | {"one.lora_A.weight": torch.ones(2, 2), "one.lora_B.weight": torch.ones(2, 2)},
             {},
-            "no linear of",
+            "LoRA for 'one', which this run does not adapt",
+        ),
+        (
+            lambda s: (
+                s | {"img_in.extra.lora_A.weight": torch.ones(2, 2), "img_in.extra.lora_B.weight": torch.ones(2, 2)}
+            ),
+            {},
+            "'img_in.extra' is no linear of FLUX as its first release names them",
+        ),
+        (lambda s: s | {"lora_te1_a.alpha": torch.ones(())}, {}, r"1 keys of text encoders .* are left out"),
+        (
+            lambda s: s | {"img_in.lora_A.weight": s["img_in.lora_A.weight"] / 0},
+            {},
+            r"adapter.start: .*authors.pth: it is damaged: \d+ of the \d+ numbers of 'img_in.lora_A.weight' are NaN or",
         ),
         (lambda s: s, {"parts": ["attention"]}, r"LoRA for '\w+.*' and \d+ more, which this run does not adapt"),
         (lambda s: s, {"rank": 8, "alpha": 8}, r"has rank 4, here 8 \(conditioning.adapter.rank\)"),
