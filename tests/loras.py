@@ -15,11 +15,11 @@ Pairs = dict[str, tuple[Tensor, Tensor]]  # A and B by linear
 State = dict[str, Tensor]
 
 
-def flux() -> nn.Module:
+def flux(blocks: int = 2) -> nn.Module:
     torch.manual_seed(0)
     return FluxTransformer2DModel(
-        num_layers=2,
-        num_single_layers=2,
+        num_layers=blocks,
+        num_single_layers=blocks,
         attention_head_dim=16,
         num_attention_heads=2,
         joint_attention_dim=32,
@@ -29,10 +29,10 @@ def flux() -> nn.Module:
     )
 
 
-def cogvideox() -> nn.Module:
+def cogvideox(blocks: int = 2) -> nn.Module:
     torch.manual_seed(0)
     return CogVideoXTransformer3DModel(
-        num_layers=2,
+        num_layers=blocks,
         attention_head_dim=16,
         num_attention_heads=2,
         text_embed_dim=24,
@@ -42,7 +42,7 @@ def cogvideox() -> nn.Module:
     )
 
 
-STOCK: dict[str, Callable[[], nn.Module]] = {"flux": flux, "cogvideox": cogvideox}
+STOCK: dict[str, Callable[..., nn.Module]] = {"flux": flux, "cogvideox": cogvideox}
 PIPELINES = {"flux": FluxPipeline, "cogvideox": CogVideoXPipeline}
 
 

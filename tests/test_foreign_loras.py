@@ -165,7 +165,7 @@ def test_text_encoders_are_left_out_and_counted(tmp_path, capsys):
 def test_pefts_alpha_is_said_to_be_missing(tmp_path, capsys):
     path = loras.written(tmp_path / "theirs", peft(stock_pairs(loras.flux()), "base_model.model."))
     assert command("lora.py", "convert", f"lora={path}", f"out={tmp_path / 'a.safetensors'}") == 0
-    said = "peft's adapter_config.json is not beside it, so alpha is taken to be the rank"
+    said = "no adapter_config.json of peft's with the alpha is beside it, so alpha is taken to be the rank"
     assert said in capsys.readouterr().out
     (tmp_path / "theirs" / "adapter_config.json").write_text('{"lora_alpha": 4}')
     assert command("lora.py", "convert", f"lora={path}", f"out={tmp_path / 'b.safetensors'}") == 0
@@ -293,7 +293,20 @@ def test_pickles_are_read_and_nested_ones_refused(tmp_path, capsys):
         refused(tmp_path / f"{n}.pt", "something else than tensors by name", capsys)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"lora_alpha": "many"}', '{"lora_alpha": NaN}', '{"peft_type": "LOKR"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[1]",
+        "",
+        "[]",
+        '{"r": 4}',
+        "\\xff",
+        '{"lora_alpha": "many"}',
+        '{"lora_alpha": NaN}',
+        '{"peft_type": "LOKR"}',
+    ],
+)
 def test_a_bad_configuration_of_peft_is_one_sentence(text, tmp_path, capsys):
     path = loras.written(tmp_path, peft(stock_pairs(loras.flux()), "base_model.model."))
     (tmp_path / "adapter_config.json").write_text(text)

@@ -36,7 +36,7 @@ def parse(state: Mapping[str, Tensor], metadata: Mapping[str, object] | None = N
     Raises ValueError for a key that is not understood, a part without its partner, two keys for one linear, and
     numbers that make no LoRA.
     """
-    config, lora, source_of = _config(metadata or {}), Lora(), {}
+    config, lora, source_of = _config({} if metadata is None else metadata), Lora(), {}
     for name, parts in _by_linear(state).items():
         delta = _delta(name, parts)
         delta = _bounded(name, _scaled(delta, _scale(name, delta, config, parts.get("alpha"))))
@@ -106,16 +106,17 @@ def _config(metadata: Mapping[str, object]) -> dict[str, object]:
     """peft's configuration without diffusers' prefix. Raises ValueError for one that no plain LoRA has."""
     if not isinstance(metadata, Mapping):
         raise ValueError("its configuration of peft is no table of keys")
-    config = {key.removeprefix(PREFIX): value for key, value in metadata.items()}
+    config = {k.removeprefix(PREFIX): value for k, value in metadata.items() if not lora_names.TEXT.match(k)}
+    if not config:
+        return config
     kind = config.get("peft_type") or "LORA"
     odd = [key for key in ("use_dora", "fan_in_fan_out", "use_qalora", "use_bdlora") if config.get(key)]
     if odd or kind != "LORA":
         said = f"{odd[0]}: true" if odd else f"peft_type: {kind}"
         raise ValueError(f"its configuration of peft says {said}; only plain LoRA is read")
     patterns = config.get("alpha_pattern") or {}
-    alphas = [config["lora_alpha"]] if "lora_alpha" in config else []
-    if not isinstance(patterns, Mapping) or not all(map(_is_alpha, [*alphas, *patterns.values()])):
-        raise ValueError("its configuration of peft has an alpha that is not a number, not finite, or 0")
+    if not isinstance(patterns, Mapping) or not all(map(_is_alpha, [config.get("lora_alpha"), *patterns.values()])):
+        raise ValueError("its configuration of peft has no lora_alpha, or an alpha that is no finite number or is 0")
     return config
 
 
@@ -137,11 +138,13 @@ def _scale(name: str, delta: Delta, config: Mapping[str, object], own: Tensor | 
 
 
 def _peft_alpha(name: str, config: Mapping[str, object]) -> float | None:
+    if not config:
+        return None
     from peft.utils.other import get_pattern_key
 
     patterns = config.get("alpha_pattern") or {}
     try:
-        return patterns.get(get_pattern_key(list(patterns), name), config.get("lora_alpha"))
+        return patterns.get(get_pattern_key(list(patterns), name), config["lora_alpha"])
     except re.error as error:
         raise ValueError(f"its configuration of peft has an alpha_pattern that is no pattern: {error}") from error
 

@@ -61,8 +61,8 @@ def _taken_for_granted(names: Sequence[str], config: object) -> list[str]:
     if alphas or config or not any(name.startswith(PEFT_FOLDER) for name in names):
         return []
     return [
-        f"peft's {PEFT_CONFIG} is not beside it, so alpha is taken to be the rank (merge with weights=[alpha/rank] "
-        "if it is not)"
+        f"no {PEFT_CONFIG} of peft's with the alpha is beside it, so alpha is taken to be the rank (if it is not, merge "
+        "with weights=[alpha/rank])"
     ]
 
 
@@ -111,11 +111,10 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], object]:
     lora_names.check(names)  # a whole model is refused before it is read
     with _reading(), safe_open(file, framework="pt") as opened:
         state = {name: _plain(opened.get_tensor(name)) for name in names}
-    beside = file.parent / PEFT_CONFIG
-    if config is None and beside.is_file() and any(name.startswith(PEFT_FOLDER) for name in names):
-        config = beside.read_text(encoding="utf-8")
+    beside, of_peft = file.parent / PEFT_CONFIG, any(name.startswith(PEFT_FOLDER) for name in names)
     try:
-        return state, config and json.loads(config)
+        text = beside.read_text(encoding="utf-8") if config is None and of_peft and beside.is_file() else config
+        return state, None if text is None else json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"its configuration of peft is no JSON ({error})") from error
 
