@@ -80,7 +80,7 @@ def test_the_stock_pipeline_adds_what_the_file_says(family, form, tmp_path, caps
     state, expected, config = forms(family)[form]
     path = loras.written(tmp_path / "theirs", state, config)
     assert command("lora.py", "convert", f"lora={path}", f"out={tmp_path / 'ours.safetensors'}") == 0
-    assert "It fits no published model (a " in capsys.readouterr().out
+    assert "of width 32, as no published model is.\n" in capsys.readouterr().out
     found = loras.loaded(tmp_path / "ours.safetensors", family)
     assert difference(found, expected) < 1e-4
     assert difference(found, {name: x * 4 / 3 for name, x in expected.items()}) > 0.1, "negative control: no alpha"
@@ -102,6 +102,13 @@ def test_other_precisions_are_exact_with_any_alpha(dtype, tmp_path):
             torch.testing.assert_close(b @ a, expected, rtol=1e-6, atol=1e-6 * alpha)
         kept = {x.dtype for x in state.values()}
         assert alpha != 4 or kept == {getattr(torch, dtype if "8" not in dtype else "bfloat16")}
+
+
+def test_names_that_both_families_have_are_tried_in_both(tmp_path, capsys):
+    path = loras.written(tmp_path, one("transformer_blocks.0.ff.net.2", 128, 32))
+    assert command("lora.py", "convert", f"lora={path}", f"out={tmp_path / 'ours.safetensors'}") == 0
+    said = capsys.readouterr().out
+    assert said.count("of width 32, as no published model is") == 2 and "CogVideoXTransformer3DModel" in said
 
 
 def test_ranks_may_differ_by_linear(tmp_path):
@@ -139,7 +146,7 @@ def test_it_agrees_with_the_converters_of_diffusers(form, tmp_path, capsys):
     path = loras.written(tmp_path / "theirs", state)
     out = tmp_path / "ours.safetensors"
     assert command("lora.py", "convert", f"lora={path}", f"out={out}") == 0
-    assert "It fits FLUX.1 (a FluxTransformer2DModel of width 3072)" in capsys.readouterr().out
+    assert "It was loaded into a FluxTransformer2DModel of width 3072, as FLUX.1 is.\n" in capsys.readouterr().out
     # some of theirs, which diffusers would then not load, have no prefix
     found, expected = load_file(out), {f"transformer.{k.removeprefix('transformer.')}": x for k, x in expected.items()}
     assert set(found) == set(expected)
@@ -168,7 +175,7 @@ def test_pefts_alpha_is_said_to_be_missing(tmp_path, capsys):
     said = "no adapter_config.json of peft's with the alpha is beside it, so alpha is taken to be the rank"
     assert said in capsys.readouterr().out
     (tmp_path / "theirs" / "adapter_config.json").write_text('{"lora_alpha": 4}')
-    assert command("lora.py", "convert", f"lora={path}", f"out={tmp_path / 'b.safetensors'}") == 0
+    assert command("lora.py", "convert", f"lora={tmp_path / 'theirs'}", f"out={tmp_path / 'b.safetensors'}") == 0
     assert said not in capsys.readouterr().out, "negative control"
 
 
@@ -280,6 +287,7 @@ def test_a_damaged_file_is_one_sentence(name, tmp_path, capsys):
         refused(path, "cannot be read as a LoRA", capsys)
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 def test_pickles_are_read_and_nested_ones_refused(tmp_path, capsys):
     state = bad(lambda state: None)
     torch.save(state, tmp_path / "a.pt")
@@ -288,7 +296,15 @@ def test_pickles_are_read_and_nested_ones_refused(tmp_path, capsys):
         difference(loras.loaded(tmp_path / "ours.safetensors", "flux"), added(stock_pairs(loras.flux()), plainly))
         < 1e-4
     )
-    for n, other in enumerate(({"state_dict": state}, {0: torch.ones(1)}, {"a": torch.eye(2).to_sparse()}, [1])):
+    for n, other in enumerate(
+        (
+            {"state_dict": state},
+            {0: torch.ones(1)},
+            {"a": torch.eye(2).to_sparse()},
+            {"a": torch.ones(1, device="meta")},
+            [1],
+        )
+    ):
         torch.save(other, tmp_path / f"{n}.pt")
         refused(tmp_path / f"{n}.pt", "something else than tensors by name", capsys)
 

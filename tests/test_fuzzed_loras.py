@@ -268,7 +268,7 @@ def tried(rng: random.Random, folder: Path, capsys: pytest.CaptureFixture) -> in
     words = ("merge", f"loras=[{path}]", "weights=[0.3]") if factor == 0.3 else ("convert", f"lora={path}")
     code, (printed, error) = command("lora.py", *words, f"out={out}"), capsys.readouterr()
     if code == 0:
-        assert printed.startswith(f"{out}: ") and "which was tried" in printed
+        assert printed.startswith(f"{out}: ") and "It was loaded into a " in printed
         state = load_file(path)
         used = config and any(key.startswith("base_model.model.") for key in state)
         expected = said(state, json.loads(beside.read_text()) if used else None)

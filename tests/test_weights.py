@@ -1,9 +1,12 @@
 """Pretrained weights: absent ones are one sentence, and shapes alone need none."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from unigen import consolidation
 from unigen.weights import Unavailable, check_finite, load_pretrained
 
 
@@ -78,3 +81,12 @@ def test_weights_that_are_not_finite_are_refused_by_name(value, tmp_path):
 def test_all_kinds_of_finite_tensors_pass():
     tensors = (torch.ones(2).to(kind) for kind in (torch.bfloat16, torch.float16, torch.int8, torch.bool))
     check_finite(((str(n), x) for n, x in enumerate([*tensors, torch.zeros(0), torch.ones(1, device="meta")])), "it")
+
+
+def test_a_checkpoint_that_is_not_finite_is_refused_by_name(tmp_path):
+    path = tmp_path / "last.ckpt"
+    for value in (1.0, float("nan")):
+        torch.save({"state_dict": {"backbone.w": torch.tensor([0.0, value])}, "callbacks": {}}, path)
+        said = "last.ckpt is damaged: 1 of the 2 numbers of 'backbone.w'"
+        with nullcontext() if value == 1 else pytest.raises(ValueError, match=said):
+            consolidation.read(path)

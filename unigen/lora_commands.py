@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from torch import Tensor
+
 from unigen import interchange, lora_files, lora_stock
 from unigen.config import ConfigError
 from unigen.interchange import Lora
@@ -25,13 +27,13 @@ def merge(given: Mapping[str, str]) -> str:
     loras = [lora for lora, _ in understood]
     merged = interchange.merge(loras, weights)
     state = interchange.state_of(merged)
-    fit = lora_stock.check(_sizes(merged), state)
+    fits = _tried("the sum", merged, state)
     lora_files.write(out, state)
     parts = ", ".join(
         f"{w:g} × {path.name} ({len(lora)} linears)" for w, path, lora in zip(weights, paths, loras, strict=True)
     )
     notes = [f"{path}: {note}" for path, (_, notes) in zip(paths, understood, strict=True) for note in notes]
-    return "\n".join([f"{_said(out, merged)}: {parts}", _fits(merged, fit), *notes])
+    return "\n".join([f"{_said(out, merged)}: {parts}", _fits(merged, fits), *notes])
 
 
 def convert(given: Mapping[str, str]) -> str:
@@ -48,36 +50,38 @@ def convert(given: Mapping[str, str]) -> str:
             "(SC-AdaLN), and in no stock model; conditioning.adapter.start takes the file as it is"
         )
     state = interchange.state_of(lora)
-    try:
-        fit = lora_stock.check(_sizes(lora), state)
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    if fit.published is None and fit.width >= lora_stock.LARGE:
+    fits = _tried(path, lora, state)
+    if all(fit.published is None and fit.width >= lora_stock.LARGE for fit in fits):
         legal = ", ".join(f"{name} ({width} wide)" for name, (_, width, _) in lora_stock.PUBLISHED.items())
-        raise ConfigError(f"{path}: it has the names of {fit.model}, but sizes of another model; known are {legal}")
+        raise ConfigError(f"{path}: it has the names of {fits[0].model}, but sizes of another model; known are {legal}")
     lora_files.write(out, state)
-    return "\n".join([_said(out, lora), _fits(lora, fit), *notes])
+    return "\n".join([_said(out, lora), _fits(lora, fits), *notes])
+
+
+def _tried(what: object, lora: Lora, state: Mapping[str, Tensor]) -> list[Fit]:
+    sizes = {name: (delta.down_RI.shape[1], len(delta.up_OR)) for name, delta in lora.items()}
+    try:
+        return lora_stock.check(sizes, state)
+    except ValueError as error:
+        raise ConfigError(f"{what}: {error}") from error
 
 
 def _said(out: Path, lora: Lora) -> str:
     ranks = sorted({len(delta.down_RI) for delta in lora.values()})
     size = sum(x.numel() for delta in lora.values() for x in delta if x is not None)
     spread = str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
-    return f"{out}: {len(lora)} linears, rank {spread}, {size:,} parameters"
+    kinds = " and ".join(sorted({str(x.dtype).removeprefix("torch.") for x in interchange.state_of(lora).values()}))
+    return f"{out}: {len(lora)} linears, rank {spread}, {size:,} parameters in {kinds}"
 
 
-def _fits(lora: Lora, fit: Fit) -> str:
+def _fits(lora: Lora, fits: list[Fit]) -> str:
     if branches := _branches(lora):
         return f"No stock model takes it: '{branches[0]}' is of SC-AdaLN; conditioning.adapter.start does."
-    return f"It fits {fit}, which was tried."
+    return f"It was loaded into {' and into '.join(map(str, fits))}."
 
 
 def _branches(lora: Lora) -> list[str]:
     return [name for name in lora if lora_stock.BRANCH.search(name)]
-
-
-def _sizes(lora: Lora) -> dict[str, tuple[int, int]]:
-    return {name: (delta.down_RI.shape[1], len(delta.up_OR)) for name, delta in lora.items()}
 
 
 def _list(given: Mapping[str, str], key: str) -> list[str]:

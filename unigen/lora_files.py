@@ -61,8 +61,8 @@ def _taken_for_granted(names: Sequence[str], config: object) -> list[str]:
     if alphas or config or not any(name.startswith(PEFT_FOLDER) for name in names):
         return []
     return [
-        f"no {PEFT_CONFIG} of peft's with the alpha is beside it, so alpha is taken to be the rank (if it is not, merge "
-        "with weights=[alpha/rank])"
+        f"no {PEFT_CONFIG} of peft's with the alpha is beside it, so alpha is taken to be the rank (if it is another, "
+        "merge with weights=[alpha/rank])"
     ]
 
 
@@ -93,13 +93,14 @@ def _read_pickle(file: Path) -> tuple[dict[str, Tensor], None]:
     """Nothing in it is run."""
     with _reading():
         state = torch.load(file, map_location="cpu", weights_only=True)
-    dense = isinstance(state, dict) and all(
-        isinstance(k, str) and isinstance(x, Tensor) and x.layout == torch.strided and not x.is_quantized
-        for k, x in state.items()
-    )
-    if not dense:
+    if not isinstance(state, dict) or not all(isinstance(k, str) and _dense(x) for k, x in state.items()):
         raise ValueError("it holds something else than tensors by name")
-    return {key: _plain(x.detach()) for key, x in state.items()}, None
+    with _reading():
+        return {key: _plain(x.detach()) for key, x in state.items()}, None
+
+
+def _dense(x: object) -> bool:
+    return isinstance(x, Tensor) and x.layout == torch.strided and not x.is_quantized and not x.is_meta
 
 
 def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], object]:

@@ -30,7 +30,7 @@ class Fit(NamedTuple):
     published: str | None
 
     def __str__(self) -> str:
-        return f"{self.published or 'no published model'} (a {self.model} of width {self.width})"
+        return f"a {self.model} of width {self.width}, as {self.published or 'no published model'} is"
 
 
 def generic(name: str) -> str:
@@ -45,21 +45,24 @@ def linears(family: str) -> frozenset[str]:
     return frozenset(_sizes(_made(family, FAMILIES[family](dict.fromkeys(some, (64, 64))))))
 
 
-def check(lora: Sizes, state: Mapping[str, Tensor]) -> Fit:
-    """Load `state` (diffusers' keys) into the stock model that `lora`, the linears' sizes, are of.
+def check(lora: Sizes, state: Mapping[str, Tensor]) -> list[Fit]:
+    """Load `state` (diffusers' keys) into the stock models that `lora`, the linears' sizes, can be of.
 
-    A split modulation (SC-AdaLN) is compared with the stock one, and not loaded. Raises ValueError, which names one
-    linear, if no stock model has these linears in these sizes, or does not take all that `state` holds.
+    That is one, or both where the families share all names. A split modulation (SC-AdaLN) is compared with the stock
+    one, and not loaded. Raises ValueError, which names one linear, if no stock model has these linears in these sizes,
+    or does not take all that `state` holds.
     """
-    errors = []
+    fits, errors = [], []
     for family in _families(lora):
         try:
             width, model = _fitting(family, lora)
             _load(model, {key: x for key, x in state.items() if not BRANCH.search(key.partition(".lora_")[0])})
-            return Fit(family, width, _published(family, width, model.config))
+            fits.append(Fit(family, width, _published(family, width, model.config)))
         except ValueError as error:
             errors.append(error)
-    raise errors[0]
+    if not fits:
+        raise errors[0]
+    return fits
 
 
 def _families(names: Iterable[str]) -> list[str]:
