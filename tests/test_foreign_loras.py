@@ -165,7 +165,7 @@ def test_text_encoders_are_left_out_and_counted(tmp_path, capsys):
         path = loras.written(tmp_path / str(n), state)
         assert command("lora.py", "convert", f"lora={path}", f"out={tmp_path / f'{n}.safetensors'}") == 0
         said = capsys.readouterr().out
-        assert f"\n2 keys of text encoders ('{prefix}q.lora_A.weight', ...) are left out" in said
+        assert f"\n2 key(s) of text encoders ('{prefix}q.lora_A.weight', ...) are left out" in said
         assert difference(loras.loaded(tmp_path / f"{n}.safetensors", "flux"), added(pairs, plainly)) < 1e-4
 
 

@@ -46,7 +46,7 @@ def convert(given: Mapping[str, str]) -> str:
     lora, notes = lora_files.understand(path)
     if branches := _branches(lora):
         raise ConfigError(
-            f"{path}: '{branches[0]}' and {len(branches) - 1} more are of a modulation that this project has split "
+            f"{path}: {len(branches)} linears such as '{branches[0]}' are of a modulation that this project has split "
             "(SC-AdaLN), and in no stock model; conditioning.adapter.start takes the file as it is"
         )
     state = interchange.state_of(lora)

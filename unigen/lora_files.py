@@ -52,7 +52,9 @@ def _left_out(state: Mapping[str, Tensor], names: Sequence[str]) -> list[str]:
     text = [key for key in state if key not in set(names)]
     if not text:
         return []
-    return [f"{len(text)} keys of text encoders ('{text[0]}', ...) are left out: this is the transformer's part alone"]
+    return [
+        f"{len(text)} key(s) of text encoders ('{text[0]}', ...) are left out: this is the transformer's part alone"
+    ]
 
 
 def _taken_for_granted(names: Sequence[str], config: object) -> list[str]:

@@ -82,7 +82,7 @@ def without(state, *names):
             {},
             "'img_in.extra' is no linear of FLUX as its first release names them",
         ),
-        (lambda s: s | {"lora_te1_a.alpha": torch.ones(())}, {}, r"1 keys of text encoders .* are left out"),
+        (lambda s: s | {"lora_te1_a.alpha": torch.ones(())}, {}, r"1 key\(s\) of text encoders .* are left out"),
         (
             lambda s: s | {"img_in.lora_A.weight": s["img_in.lora_A.weight"] / 0},
             {},
