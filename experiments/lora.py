@@ -5,8 +5,9 @@ merge    one LoRA that adds the weighted sum of what several add
            weights=[...]  a number for each
            out=           the .safetensors to write
 convert  any LoRA in diffusers' format, for load_lora_weights of its pipelines
-           lora=          a .safetensors file, a folder with one (a run's export), or a .pth of VisualCloze's own
-           out=           the .safetensors to write
+           lora=          a .safetensors or .pth file, or a folder with one: a run's export, or a LoRA for Flux or
+                          CogVideoX by diffusers, peft, BFL, ComfyUI, kohya, x-flux or VisualCloze (docs/visualcloze.md)
+           out=           the .safetensors to write, which must not be there
 """
 
 import sys

@@ -17,6 +17,7 @@ from unigen import shards
 from unigen.build import build_learner
 from unigen.config import ConfigError
 from unigen.learner import Learner
+from unigen.weights import check_finite
 
 STATE = "state.pt"  # in a sharded checkpoint: the Trainer's state, without weights and the optimizer's states
 TAG = "checkpoint"  # what DeepSpeed calls its folder in ours
@@ -45,7 +46,10 @@ def read_state(path: Path, wanted: str) -> dict[str, Any]:
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(the Trainer's state, {name in the learner: fp32 weight}); averaged weights where the run kept averages."""
+    """(the Trainer's state, {name in the learner: fp32 weight}); averaged weights where the run kept averages.
+
+    Raises ValueError, which names the weight, where one is not finite.
+    """
     form = kind(path)
     if form == "one file":
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -54,7 +58,9 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         state = read_state(path, form)
         weights = _of_zero(path) if form == "DeepSpeed" else _of_fsdp2(path)
     averages = state["callbacks"].get("EMA", {}).get("average", {})
-    return state, {name: averages.get(name, tensor).float() for name, tensor in weights.items()}
+    found = {name: averages.get(name, tensor).float() for name, tensor in weights.items()}
+    check_finite(found.items(), str(path))
+    return state, found
 
 
 def _of_zero(path: Path) -> dict[str, Tensor]:

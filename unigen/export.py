@@ -20,7 +20,7 @@ from unigen.files import whole_tensors, write_text
 from unigen.lora_files import LORA_FILE, write
 from unigen.nn.adaln_zero import stock_names
 from unigen.pipeline import Pipeline
-from unigen.weights import without_bars
+from unigen.weights import check_finite, without_bars
 
 MODULES_FILE, CONFIG_FILE = "unigen_modules.safetensors", "unigen.json"
 
@@ -53,6 +53,7 @@ def load(folder: Path) -> tuple[Pipeline, dict[str, Any]]:
     config = json.loads((folder / CONFIG_FILE).read_text())["config"]
     pipeline = build_pipeline(_without_start(config))
     stored = load_file(folder / MODULES_FILE)
+    check_finite(stored.items(), str(folder / MODULES_FILE))
     wanted = _sidecar(pipeline, config)
     if set(stored) != set(wanted):
         odd = sorted(set(stored) ^ set(wanted))
@@ -165,7 +166,9 @@ def _load_lora(pipeline: Pipeline, folder: Path) -> None:
     if not path.is_file():
         raise ConfigError(f"{folder} says it has a LoRA, but {LORA_FILE} is missing")
     ours = {theirs: name for name, theirs in _exported_names(pipeline.backbone.model).items()}
-    weights = {_renamed(k.removeprefix("transformer."), ours): v for k, v in load_file(path).items()}
+    stored = load_file(path)
+    check_finite(stored.items(), str(path))
+    weights = {_renamed(k.removeprefix("transformer."), ours): v for k, v in stored.items()}
     result = set_peft_model_state_dict(pipeline.backbone.model, weights)
     missing = [k for k in result.missing_keys if "lora_" in k]
     if missing or result.unexpected_keys:

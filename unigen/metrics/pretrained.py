@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unigen.metrics.pictures import require_pictures
-from unigen.weights import Unavailable, weights_hash, without_bars
+from unigen.weights import Unavailable, check_finite, weights_hash, without_bars
 
 FILES = ("*.json", "*.txt", "*.safetensors", "*.bin")  # of a repository: configuration, tokenizer, weights
 
@@ -143,7 +143,8 @@ def model_folder(source: str, key: str, download: bool, source_key: str = "model
 def load(architecture: str, folder: Path, **options: Any) -> nn.Module:
     """A model of transformers by the name of its class, in fp32, on the accelerator if there is one.
 
-    Raises Unavailable if the folder does not hold all of its weights: transformers would draw the others at random.
+    Raises Unavailable if the folder does not hold all of its weights, which transformers would draw at random, or if
+    they are not finite.
     """
     import transformers
 
@@ -162,6 +163,10 @@ def load(architecture: str, folder: Path, **options: Any) -> nn.Module:
         raise Unavailable(
             f"{folder} holds no whole {architecture}: {len(missing)} weights are missing, e.g. {missing[0]}"
         )
+    try:
+        check_finite(model.named_parameters(), str(folder))
+    except ValueError as error:
+        raise Unavailable(str(error)) from error
     return model.float().eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
