@@ -132,6 +132,8 @@ def print_metrics(console: Console, measured: Mapping[str, Any]) -> None:
     for name, s in measured["metrics"].items():
         if "reason" in s:
             console.print(f"{name} is absent: {s['reason']}", soft_wrap=True, markup=False)
+        elif s["value"] is None:
+            console.print(f"{name} has no value: the score of at least one image is not finite", soft_wrap=True)
         if s.get("undetected"):
             console.print(f"{name}: no subject found in {s['undetected']} of {s['items']} pictures, which count whole")
 

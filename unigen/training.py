@@ -135,14 +135,14 @@ def _run(config: dict[str, Any], run_dir: Path) -> None:
     data.prepare_data()
     print_data(data)
     learner.prepare(data)
-    if rank_zero_only.rank == 0:  # now that nothing of the user's is refused
-        reopen(run_dir, change_of(run_dir, config), config)
-        write_config(run_dir, config)
     trainer, callbacks = make_trainer(config)
     if getattr(trainer.strategy, "divides_weights", False) and "checkpoint" not in callbacks:
         raise ValueError(
             "callback=[...] has no checkpoint, from which this strategy puts its weights together at the end"
         )
+    if rank_zero_only.rank == 0:  # nothing of the user's is refused from here on
+        reopen(run_dir, change_of(run_dir, config), config)
+        write_config(run_dir, config)
     for logger in trainer.loggers:
         logger.log_hyperparams(config)
     last = last_checkpoint(run_dir)
