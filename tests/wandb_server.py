@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.received += body.decode(errors="replace")
             self._answer(200, {})
 
-    do_GET = do_PUT = do_POST
+    do_GET = do_HEAD = do_PUT = do_POST
 
     def _answer(self, status: int, value: dict) -> None:
         text = json.dumps(value).encode()
