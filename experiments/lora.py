@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from unigen.arguments import parse  # noqa: E402
+from unigen.terminal import program  # noqa: E402
 
 KEYS = {"merge": ("loras", "weights", "out"), "convert": ("lora", "out")}
 
@@ -41,4 +42,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program(main)

@@ -7,8 +7,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from unigen.preemption import NOTICE, deafen  # noqa: E402
+from unigen.terminal import one_line_for_ctrl_c, steady_output  # noqa: E402
 
 if __name__ == "__main__":
+    steady_output()
+    one_line_for_ctrl_c()
     NOTICE.listen()  # a signal during the seconds of imports is not lost
 
 from unigen.launch import launch  # noqa: E402

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 SHIPPED = "shipped:"
+HUB_SECONDS = 10  # for which the Hub is waited for
 STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # of frozen encoders, by config word
 
 
@@ -59,7 +60,7 @@ def load_pretrained(
             raise FileNotFoundError(f"{folder} is not there")
         alone = subfolder is None or (Path(folder) / "config.json").is_file()
         with without_bars() if shipped else nullcontext():
-            model = cls.from_pretrained(folder, **({} if alone else {"subfolder": subfolder}))
+            model = _from_folder_or_hub(cls, folder, {} if alone else {"subfolder": subfolder})
     except Exception as error:  # the hubs raise a dozen unrelated types for "not there"
         advice = f"This package ships {_shipped_names()}" if shipped else _advice(key)
         raise Unavailable(
@@ -71,6 +72,35 @@ def load_pretrained(
         return model  # a tokenizer has no precision
     check_finite(model.named_parameters(), f"'{source}' (config key {key})")
     return in_type(model, dtype)
+
+
+def _from_folder_or_hub(cls: type, source: str, where: Mapping[str, str]) -> Any:
+    """`cls.from_pretrained` from a folder or the Hugging Face cache, without a question to the Hub; else from there."""
+    if Path(source).is_dir():
+        return cls.from_pretrained(source, **where)
+    try:
+        return cls.from_pretrained(source, local_files_only=True, **where)
+    except Exception as error:
+        if why := hub_silent():
+            raise FileNotFoundError(f"the Hugging Face cache does not hold them whole, and {why}") from error
+    return cls.from_pretrained(source, **where)
+
+
+@cache
+def hub_silent() -> str | None:
+    """Why the Hugging Face Hub cannot be asked; None if it can. Found out once: its own client retries for 50 s a file.
+
+    Proxies and HF_ENDPOINT count.
+    """
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE forbids to ask the Hub"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception as error:  # of whatever HTTP library it uses
+        return f"{constants.ENDPOINT} does not answer ({_reason(error)})"
+    return None
 
 
 def _check_config(stored: Any, config: Mapping[str, Any], source: str, key: str) -> None:

@@ -21,9 +21,8 @@ from datamodules.accounts import Account
 from datamodules.reading import BadPicture, inside
 from datamodules.sets import cells
 from datamodules.sets.base import Picture, check_index, check_limit, stored
-from unigen.files import write_text
+from unigen.files import user_cache, write_text
 
-DEFAULT_CACHE = Path("~/.cache/unigen/sets")
 LAYOUTS = ("{split}/*.arrow", "{split}/*.parquet", "data/{split}-*.parquet", "data/{split}-*.arrow")
 
 
@@ -57,7 +56,7 @@ class Tables:
     ) -> None:
         self.root, self.split, self.limit = Path(root).expanduser(), split, check_limit(limit)
         self.pictures, self.values, self.selection = tuple(pictures), tuple(values), selection
-        self.cache = Path(cache or DEFAULT_CACHE).expanduser()
+        self.cache = Path(cache or user_cache("sets")).expanduser()
 
     def __len__(self) -> int:
         return self._starts[-1]

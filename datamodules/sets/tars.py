@@ -22,8 +22,7 @@ import numpy as np
 from datamodules.accounts import Account
 from datamodules.reading import BadPicture
 from datamodules.sets.base import check_index, check_limit
-from datamodules.sets.tables import DEFAULT_CACHE
-from unigen.files import whole_file
+from unigen.files import user_cache, whole_file
 
 
 class Tars:
@@ -45,7 +44,7 @@ class Tars:
         cache: str | Path | None = None,
     ) -> None:
         self.root, self.pattern, self.parts = Path(root).expanduser(), pattern, tuple(parts)
-        self.limit, self.cache = check_limit(limit), Path(cache or DEFAULT_CACHE).expanduser()
+        self.limit, self.cache = check_limit(limit), Path(cache or user_cache("sets")).expanduser()
 
     def __len__(self) -> int:
         return self._starts[-1] if self.limit is None else min(self._starts[-1], self.limit)

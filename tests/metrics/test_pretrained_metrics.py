@@ -209,6 +209,7 @@ def test_what_is_not_asked_for_is_not_downloaded(tmp_path, monkeypatch):
         raise OSError("no network\nmore")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    monkeypatch.setattr("unigen.metrics.pretrained.hub_silent", lambda: None)
     with pytest.raises(Unavailable):
         dict(Dino("nobody/nothing", 40, 32, download=False).protocol)
     with pytest.raises(Unavailable, match=r"cannot be downloaded \(no network\)"):
