@@ -20,11 +20,14 @@ def main(cfg) -> None:
     from omegaconf import open_dict
 
     from unigen.config import own_packages, plain, same_run
+    from unigen.machine import able
 
     own_packages(ROOT)
     with open_dict(cfg):
         cfg.run_dir = HydraConfig.get().runtime.output_dir
     config = plain(cfg)
+    if not config["dry_run"]:
+        able(config)
     run_dir = Path(config["run_dir"])
     same_run(run_dir, config)
     from unigen import training
