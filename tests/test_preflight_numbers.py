@@ -100,9 +100,7 @@ def test_a_plug_in_of_ones_own_needs_no_line_in_the_table(tmp_path):
     preflight(CONF, own)
     preflight(CONF, [*own, "+exp=good", "metric.mine.size=small", "metric.mine.power=-7"])
     for word in ("metric.mine.power=inf", "metric.mine.crop=nan", "metric.mine.low=[inf]"):
-        with pytest.raises(
-            ConfigError, match="is (inf|nan) on the command line; (legal are finite|expected an integer)"
-        ):
+        with pytest.raises(ConfigError, match=r"is (inf|nan) on the command line; (legal are finite|expected)"):
             preflight(CONF, [*own, word])
 
 

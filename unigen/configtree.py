@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FREE = object()  # what `lookup` finds at a legal key that takes any value
 UNKNOWN = object()  # ... and at a key that is not legal
+_REFERENCE = re.compile(r"\$\{(\w[\w.]*)\}")
 _SPLIT = re.compile(r"[./]")
 
 
@@ -114,6 +115,21 @@ def written(node: Any, parts: Sequence[str]) -> Any:
         else:
             return FREE if _is_free(node) else UNKNOWN
     return node
+
+
+def default_of(reference: Any, parts: Sequence[str]) -> Any:
+    """What tells the type of a key, as `lookup`: a text with references in it, such as ${run_dir}/samples, is a text,
+    and a default that is one reference is what that refers to."""
+    found = written(reference, parts)
+    if isinstance(found, str) and (match := _REFERENCE.fullmatch(found)):
+        referred = lookup(reference, match[1].split("."))
+        return FREE if referred is UNKNOWN else referred
+    return found if is_text(found) else lookup(reference, parts)
+
+
+def is_text(default: Any) -> bool:
+    """Whether a default is a text with references in it, such as ${run_dir}/samples, and not one reference alone."""
+    return isinstance(default, str) and "${" in default and not re.fullmatch(r"\$\{[^{}]*\}", default)
 
 
 def _is_free(node: Any) -> bool:

@@ -28,6 +28,7 @@ from unigen.configtree import (
     FREE,
     UNKNOWN,
     Tree,
+    default_of,
     dotted_keys,
     fits,
     kind,
@@ -169,6 +170,9 @@ def _check_hydra_key(word: Override) -> None:
         )
 
 
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+|.*\$\{.*")
+
+
 def _refers(value: Any) -> bool:
     return isinstance(value, str) and "${" in value
 
@@ -207,6 +211,7 @@ class _Job:
             lines = [*self.choices, *values, *self.tree.search_path()]
             config = compose(self.tree.name, lines, return_hydra_config=True)
             known = {key: value for key, value in resolved(config).items() if key != "hydra"}
+            self.check_resolved(known, (), lambda parts: self.where_said(parts, defaults))
             self.check_numbers(known, (), lambda parts: self.where_said(parts, defaults))
 
     def defaults(self) -> list[ResultDefault]:
@@ -277,11 +282,34 @@ class _Job:
             place = where(wrong.parts)
             raise ConfigError(f"'{'.'.join(wrong.parts)}' is {wrong.value} {place}; {wrong.legal}{self.context}")
 
+    def check_resolved(self, value: Any, parts: tuple[str, ...], where: Callable[[tuple[str, ...]], str]) -> None:
+        """Refuses what a reference led to and is of another type than the default."""
+        wanted = lookup(self.reference, parts)
+        if isinstance(value, dict) and isinstance(wanted, dict):
+            for name, item in value.items():
+                self.check_resolved(item, (*parts, name), where)
+        elif isinstance(value, list) and isinstance(wanted, list) and wanted:
+            texts = all(isinstance(item, str) for item in wanted)
+            for i, item in enumerate(value if texts else ()):
+                if not isinstance(item, str):
+                    key, why = f"{'.'.join(parts)}.{i}", "expected a string, in quotes if it looks like something else"
+                    raise ConfigError(f"'{key}' is {spelt(item)} {where(parts)}; {why}{self.context}")
+        elif value is not None and wanted is not UNKNOWN and not self.takes(value, wanted, parts):
+            key = ".".join(parts)
+            raise ConfigError(f"'{key}' is {spelt(value)} {where(parts)}; expected {kind(wanted)}{self.context}")
+
+    def takes(self, value: Any, wanted: Any, parts: tuple[str, ...]) -> bool:
+        """Whether a value may replace a default."""
+        known = ranges.legal(".".join(parts))
+        return fits(value, wanted) or (known is not None and value in known.besides)
+
     def is_judged(self, parts: tuple[str, ...]) -> bool:
         """Whether the table of ranges speaks of a key: not of one that has another meaning by its default."""
         default = lookup(self.reference, parts)
-        if default in (FREE, UNKNOWN):
+        if default is FREE or default is UNKNOWN:
             return True
+        if isinstance(default, list | str):
+            return not [*ranges.refusals(parts, default, lambda _: True)]
         return ranges.is_number(default) and ranges.refusal(".".join(parts), default) is None
 
     def where_said(self, parts: tuple[str, ...], files: Sequence[ResultDefault]) -> str:
@@ -305,7 +333,7 @@ class _Job:
             plus: the + of a word, for an error.
             line: the word itself.
         """
-        wanted, key = lookup(self.reference, parts), ".".join(parts)
+        wanted, key = default_of(self.reference, parts), ".".join(parts)
         if wanted is UNKNOWN:
             if not self.is_open(parts):
                 raise ConfigError(f"unknown key '{plus}{key}' {where}{self.unknown_hint(parts)}{self.context}")
@@ -324,7 +352,9 @@ class _Job:
         elif _refers(value) and (nowhere := self.leads_nowhere(value)):
             shell = f"; a variable of the shell is ${{oc.env:{nowhere}}}" if nowhere.isupper() else self.hint(nowhere)
             raise ConfigError(f"'{key}' refers to '{nowhere}' {where}, which is no key{shell}{self.context}")
-        elif not fits(value, wanted) and not ((known := ranges.legal(key)) and value in known.besides):
+        elif parts[-1] == "_target_" and isinstance(value, str) and not _DOTTED.fullmatch(value):
+            raise ConfigError(f"'{key}' is {spelt(value)} {where}; legal is package.module.Name{self.context}")
+        elif not self.takes(value, wanted, parts):
             hint = self.wrong_type_hint(value, wanted, key, line)
             raise ConfigError(f"'{key}' is {spelt(value)} {where}; expected {kind(wanted)}{hint}{self.context}")
 
@@ -337,7 +367,9 @@ class _Job:
         return None
 
     def is_open(self, parts: Sequence[str]) -> bool:
-        return any(part in self.tree.open_tables for part in parts[:-1])
+        """Whether a key is below a table whose keys are free, and that table is there."""
+        tables = (parts[: i + 1] for i, part in enumerate(parts[:-1]) if part in self.tree.open_tables)
+        return any(lookup(self.reference, table) is not UNKNOWN for table in tables)
 
     def hint(self, key: str, words: Sequence[str] | None = None) -> str:
         """The nearest legal words; where none is near, what is legal beside `key`."""

@@ -1,4 +1,6 @@
-"""Which numbers are legal at which keys of a configuration: one table, and what it refuses in one sentence.
+"""Which values are legal at which keys of a configuration: one table, and what it refuses in one sentence.
+
+It is of numbers, and of the few keys whose default, null or auto, does not say what they take.
 
 Light on purpose (no torch): the preflight asks it before anything heavy is imported, for every value of a sweep too.
 A key that the table does not know, such as one of a plug-in of one's own, takes every finite number.
@@ -14,9 +16,22 @@ from typing import Any, NamedTuple
 
 # Interval by dotted key. `*` stands for one name or for the place in a list, `**` for any number of names; the first
 # pattern that matches decides. `[` and `]` include an end, `(` and `)` exclude it; `1..9` are whole numbers; words and
-# numbers after `or` are legal besides, or alone. Upper ends are far above what is of use: they catch a slip of the
-# exponent.
+# numbers after `or` are legal besides, or alone; `text` is any text. Upper ends are far above what is of use: they
+# catch a slip of the exponent.
 TABLE = {
+    "paper": "text",
+    "*.name": "text",
+    "*.title": "text",
+    "*.source": "text",
+    "published.*": "[-1e12, 1e12]",
+    "cache": "text",
+    "cache_lossy": "bfloat16 or float16",
+    "*.cache": "text",
+    "data.*.cache": "text",
+    "data.*.computed.*": "text",
+    "**.pretrained": "text",
+    "conditioning.adapter.start": "text",
+    "callback.checkpoint.monitor": "text",
     "**.seed": "0..9223372036854775807",
     # training
     "optimizer.lr": "(0, 1]",
@@ -42,6 +57,7 @@ TABLE = {
     "dropout.*": "[0, 1]",
     "validation.every": "1..1e9",
     "validation.batches": "1..1e9",
+    "validation.metrics.*": "text",
     "validation.items": "1..1e9",
     "evaluation.items": "1..1e9",
     "evaluation.images": "1..1e6",
@@ -100,6 +116,8 @@ TABLE = {
     "data.bad_share": "[0, 1]",
     "data.rows.*": "0..100",
     "data.test_rows.*": "0..100",
+    "data.tasks.*": "text",
+    "data.test_tasks.*": "text",
     "data.row_shares.*": "[0, 1e6]",
     "data.forms.*.share": "[0, 1e6]",
     "data.forms.*.frames": "1..1000",
@@ -126,7 +144,16 @@ TABLE = {
     "metric.*.low": "[0, 1e6]",
     "metric.*.high": "[0, 1e6]",
 }
-LENGTHS = {"optimizer.betas": 2, "data.rows": 2, "data.test_rows": 2}  # of lists
+# Keys that take lists: of how many values, or of any number; what their values are says the table.
+LISTS = {
+    "optimizer.betas": 2,
+    "data.rows": 2,
+    "data.test_rows": 2,
+    "data.row_shares": None,
+    "data.tasks": None,
+    "data.test_tasks": None,
+    "validation.metrics": None,
+}
 LARGEST = 2**63  # no whole number of a configuration needs more than 64 bits
 _WHOLE = re.compile(r"(\S+)\.\.(\S+)")
 _SPAN = re.compile(r"([\[(])(\S+), (\S+)([\])])")
@@ -141,11 +168,14 @@ class Range(NamedTuple):
     above: bool = False  # `low` itself is not legal
     below: bool = False  # ... and `high`
     besides: tuple[int | str, ...] = ()
+    text: bool = False  # any text is legal, and no number
     broad: bool = False  # of keys of many kinds: what is no number is not judged
 
     def holds(self, value: Any) -> bool:
         if isinstance(value, int | str) and not isinstance(value, bool) and value in self.besides:
             return True
+        if self.text:
+            return isinstance(value, str)
         if self.broad and not is_number(value):
             return True
         if not is_number(value) or (self.whole and not isinstance(value, int)):
@@ -154,6 +184,8 @@ class Range(NamedTuple):
         return over and (value < self.high if self.below else value <= self.high)
 
     def __str__(self) -> str:
+        if self.text:
+            return "legal is a text, in quotes if it looks like something else: '\"...\"'"
         if self.low > self.high:
             return f"legal are {', '.join(map(str, self.besides))}"
         besides = "".join(f", or {word}" for word in self.besides)
@@ -176,6 +208,8 @@ class Refusal(NamedTuple):
 
 def read(text: str) -> Range:
     """A range as the table writes it."""
+    if text == "text":
+        return Range(text=True)
     interval, *words = text.split(" or ")
     if not re.match(r"[\[(]|\d+\.\.", interval):
         words = [interval, *words]
@@ -229,16 +263,26 @@ def refusals(parts: tuple[str, ...], value: Any, judged: Callable[[tuple[str, ..
     `judged` says whether the table speaks of a key: not of one whose default it refuses, which is another plug-in's.
     """
     key = ".".join(parts)
-    if isinstance(value, dict):
+    if isinstance(value, dict | list) and (known := legal(key)) and not known.broad and judged(parts):
+        yield Refusal(parts, f"a {'mapping' if isinstance(value, dict) else 'list'}", str(known))
+    elif isinstance(value, dict) and key not in LISTS:
         for name, item in value.items():
             yield from refusals((*parts, str(name)), item, judged)
+    elif key in LISTS and judged(parts) and not _is_list(value, LISTS[key]):
+        said = f"a list of {len(value)}" if isinstance(value, list) else _spelt(value)
+        yield Refusal(parts, said, f"legal are lists of {LISTS[key]} numbers" if LISTS[key] else "legal are lists")
     elif isinstance(value, list):
-        if len(value) != (wanted := LENGTHS.get(key, len(value))):
-            yield Refusal(parts, f"a list of {len(value)}", f"legal are lists of {wanted} numbers")
         for i, item in enumerate(value):
             yield from refusals((*parts, str(i)), item, judged)
     elif said := refusal(key, value, judged(parts)):
         yield Refusal(parts, *said)
+
+
+def _is_list(value: Any, length: int | None) -> bool:
+    """Null, and what is not known yet, pass as everywhere."""
+    if isinstance(value, list):
+        return length in (None, len(value))
+    return value is None or (isinstance(value, str) and ("${" in value or value == "???"))
 
 
 def is_number(value: Any) -> bool:
@@ -248,6 +292,8 @@ def is_number(value: Any) -> bool:
 def _spelt(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return "a mapping"
     if isinstance(value, int):
         return f"{value:,}" if abs(value) < 10**20 else f"a whole number of {len(f'{value:x}') * 4} bits"
     return f"{value:g}" if isinstance(value, float) and value == float(f"{value:g}") else repr(value)
