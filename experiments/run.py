@@ -20,10 +20,13 @@ from unigen.launch import launch  # noqa: E402
 def main(cfg) -> None:
     """One job. Its folder is Hydra's, so that every job of a sweep has one of its own."""
     from unigen.config import own_packages
+    from unigen.machine import able
     from unigen.run_folder import run_folder
 
     own_packages(ROOT)
     with run_folder(cfg) as (config, run_dir):
+        if not config["dry_run"]:
+            able(config)
         from unigen import training
 
         training.quiet()

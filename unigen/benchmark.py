@@ -22,6 +22,7 @@ from unigen.learners.denoising import BOUNDS
 from unigen.pipeline import Pipeline
 from unigen.preflight import preflight
 from unigen.protocol_card import common, digest, hashed
+from unigen.quoting import readable
 from unigen.results import print_metrics
 from unigen.sampling import number
 from unigen.types import CONDITION, TARGET, Batch, rows_of
@@ -74,7 +75,7 @@ def bench_config(config_dir: Path, name: str, words: Sequence[str], out: Path, s
     from omegaconf import OmegaConf
 
     sized = any(word.partition("=")[0].lstrip("+") == "data.size" for word in words)
-    line = [f"+bench={name}", *words, *([] if sized or size is None else [f"data.size={size}"])]
+    line = [f"+bench={name}", *readable(words), *([] if sized or size is None else [f"data.size={size}"])]
     preflight(config_dir, line, "evaluate")
     with initialize_config_dir(version_base="1.3", config_dir=str(config_dir.resolve())):
         config = compose("evaluate", overrides=line)

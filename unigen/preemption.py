@@ -126,6 +126,9 @@ class Notice:
         os.write(2, ONCE_MORE)
 
 
+NOTICE = Notice()
+
+
 def _ignored(number: int) -> bool:
     """Whether whoever started us wants the signal ignored: nohup does so with SIGHUP, a shell's `&` with Ctrl-C."""
     return signal.getsignal(number) == signal.SIG_IGN

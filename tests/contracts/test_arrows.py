@@ -12,7 +12,10 @@ FACTS = {"types", "layout", "masks", "attention", "canvas", "tokens", "noise", "
 FACTS |= {"finite"}
 # what plug-ins of several packages use
 SHARED = {"protocols", "judge", "interchange", "lora_files", "lora_names", "lora_stock"}
-CONFIG = {"config", "configtree", "jobs", "preflight", "files", "arguments", "terminal"}  # the config folder as data
+CONFIG = {  # the config folder as data
+    *("config", "configtree", "jobs", "preflight", "files", "arguments", "terminal"),
+    *("ranges", "quoting", "ownfiles", "machine"),
+}
 PACKAGES = {p.parent.name for p in (ROOT / "unigen").glob("*/__init__.py")} - {"nn", "learners"}  # the plug-ins
 LEAVES = {"callbacks", "datamodules"}
 
