@@ -69,7 +69,8 @@ class PictureSet(Protocol):
 
     names: all pictures that a record may have. `record` decodes nothing; where a record has variants of a picture,
     `seed` chooses among them. It raises BadPicture if the record lacks what every record must have, ValueError if the
-    data set is not there or not of its schema, naming what is missing and what is there.
+    data set is not there or not of its schema, naming what is missing and what is there. A reader whose annotations
+    models compute also has them as `computed`, {name: annotator}, so that a user's own image can be annotated alike.
     """
 
     @property
