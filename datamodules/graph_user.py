@@ -39,7 +39,16 @@ class UserGraphData(KeyedData):
     columns: Columns
     rows: Sequence[int]
     made: ClassVar[Collection[str]] = ()
-    unsampled = None
+
+    @property
+    def unsampled(self) -> str | None:
+        """Why no image can be a condition: training always showed example rows. None if it did not."""
+        if 0 in self.rows:
+            return None
+        return (
+            f"rows={[self.rows[0], self.rows[-1]]}: in training every sample had example rows, and one picture of your "
+            "own has none; rows must begin at 0 for this, or give rows=[[...],[...]] instead of condition="
+        )
 
     def user_conditions(self, wanted: Sequence[Wanted]) -> list[np.ndarray]:
         """The images of a sample's conditions, uint8 (3, H, W) of one size. Raises ValueError for a bad file."""
@@ -58,11 +67,8 @@ class UserGraphData(KeyedData):
         Raises ValueError, naming the task, for a file that cannot be read, an unknown task, a condition that cannot be
         made, another number of files, and if training always had example rows.
         """
-        if 0 not in self.rows:
-            raise ValueError(
-                f"rows={[self.rows[0], self.rows[-1]]}: in training every sample had example rows, and one picture of "
-                "your own has none; rows must begin at 0 for this, or give rows=[[...],[...]] instead of condition="
-            )
+        if self.unsampled:
+            raise ValueError(self.unsampled)
         found = self.graph.task(task)
         self.check_user_task(found)
         files = self._files_of(found, [files] if isinstance(files, str) else files, prepared)

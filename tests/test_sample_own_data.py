@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from small_runs import command
+from tiny import composed
 from visual_prompts import FILL, exported, picture
 
 from datamodules.pictures import canny
+from unigen import training
 from unigen.files import CLIPS, IMAGES
 
 OWN = ("data=own_folder", "data.train.root=/nowhere", "data.rows=[0,0]")
@@ -155,9 +157,25 @@ def test_data_that_take_no_image_say_so(tmp_path, capfd):
     about = json.loads((run / "export" / "unigen.json").read_text())
     about["config"]["data"]["forms"] = {"still": {"first": False, "frames": 1, "share": 1.0}}
     (run / "export" / "unigen.json").write_text(json.dumps(about))
-    assert "takes no image of your own: no form of data.forms shows one image" in refused(
+    assert "takes no image of your own as condition=: no form of data.forms shows one image" in refused(
         capfd, run, f"condition={path}"
     )
     about["config"]["data"] = {"_target_": "torch.nn.Identity"}
     (run / "export" / "unigen.json").write_text(json.dumps(about))
     assert "Identity has no method user_sample" in refused(capfd, run, f"condition={path}")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["task=graph", "data.rows=[1,2]", *FILL], "rows=[1, 2]: in training every sample had example rows"),
+        (["task=graph", "data.rows=[0,2]", *FILL], ""),
+        (["task=graph", "data.rows=[1,2]", *FILL, "data=own_folder", "data.train.root=/nowhere"], "rows=[1, 2]: in"),
+        (["task=clip", "conditioning/embedding=none"], ""),
+        (["data=own_folder", "task=canny", "data.train.root=/nowhere"], ""),
+    ],
+)
+def test_a_run_that_no_image_can_go_through_says_so_before_it_trains(words, said, tmp_path, capsys):
+    training.dry_run(composed(*words, f"run_dir={tmp_path}"))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (f"sample.py condition= will not work: {said}" in shown) if said else "will not work" not in shown

@@ -32,7 +32,7 @@ def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
         raise ConfigError(f"prepared={prepared} is neither true nor false")
     data, files = build(config["data"]), files_of(given["condition"])
     if said := unsampled(data):
-        raise ConfigError(f"run={given['run']} takes no image of your own: {said}")
+        raise ConfigError(f"run={given['run']} takes no image of your own as condition=: {said}")
     sample = data.user_sample(
         files, prompt, (given.get("subject", prompt),), task_of(given, data.tasks), prepared=prepared == "true"
     )

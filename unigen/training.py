@@ -21,6 +21,7 @@ from unigen.global_batch import global_batch, unpublished
 from unigen.learner import Learner
 from unigen.preemption import NOTICE, Preempted, farewell
 from unigen.results import print_results, write_csv, write_summary
+from unigen.sampling import unsampled
 from unigen.scores import split, write_scores
 
 UNNAMED = {"bounds": {"low": "low", "high": "high"}}  # of summaries from before the bounds had names
@@ -50,6 +51,8 @@ def print_header(learner: Learner, data: Any, config: dict[str, Any]) -> None:
     console.print(f"batch of an update: {made}", soft_wrap=True)
     if said := unpublished(config, made):
         console.print(f"[bold]warning:[/bold] {said}", soft_wrap=True)
+    if said := unsampled(data):
+        console.print(f"sample.py condition= will not work: {said}", soft_wrap=True, markup=False)
 
 
 def run(config: dict[str, Any], run_dir: Path) -> None:
