@@ -106,8 +106,9 @@ class UserGraphData(KeyedData):
             return prepared
         node = self.graph.nodes.get(self.graph.node_of[name])
         if node is not None and node.kind == "condition":
+            others = [name for name in self.graph.nodes if name in self.made]
+            more = f", or name a task whose condition can be made ({listed(others)})" if others else ""
             raise ValueError(
-                f"task={task.name} needs a {name}, which is not made of a picture; give one with prepared=true, or "
-                f"name a task whose condition can be made ({listed([n for n in self.graph.nodes if n in self.made])})"
+                f"task={task.name} needs a {name}, which is not made of a picture; give one with prepared=true{more}"
             )
         return True
