@@ -12,6 +12,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import Strategy
 
 from unigen.config import ConfigError
+from unigen.consolidation import damaged
 from unigen.files import whole_file
 
 
@@ -27,12 +28,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise _unharmed(Path(path), error) from error
 
     def load_checkpoint(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Raises ConfigError for a checkpoint in shards, which only the strategy that wrote it takes up again."""
+        """Raises ConfigError for a damaged file, and for shards, which only the strategy that wrote them takes up."""
         if Path(path).is_dir():
             raise ConfigError(
                 f"{path} is a folder of shards; go on with the strategy=deepspeed_* or fsdp2 that wrote it"
             )
-        return super().load_checkpoint(path, *args, **kwargs)
+        try:
+            return super().load_checkpoint(path, *args, **kwargs)
+        except Exception as error:  # torch raises half a dozen types for a truncated or foreign file
+            raise damaged(Path(path), _reason(error).split(". ")[0]) from error
 
 
 @contextmanager

@@ -56,8 +56,12 @@ class LastCheckpoint(L.Callback):
         self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        """last.ckpt of this optimiser step, not twice. For all ranks; the gradients of the next must not have begun."""
+        """last.ckpt of this optimiser step, not twice. For all ranks; the gradients of the next must not have begun.
+
+        Raises NotFinite, and keeps the file that is there, if the training has left the finite numbers.
+        """
         if self._saved != trainer.global_step:
+            trainer.lightning_module.require_finite()
             self._saved = trainer.global_step
             trainer.save_checkpoint(self.folder / "last.ckpt")
 

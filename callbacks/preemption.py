@@ -1,4 +1,4 @@
-"""Stops a run that is asked to (SIGTERM, SIGUSR1, time limit) at an optimiser step, on all ranks, with all saved."""
+"""Stops a run that is asked to (signal, Ctrl-C, time limit) at an optimiser step, on all ranks, with all saved."""
 
 from typing import Any
 
@@ -30,6 +30,7 @@ class Preemption(L.Callback):
             self._checkpoint(trainer)
             NOTICE.requeue = self.requeue
             NOTICE.limit(self.seconds)
+            NOTICE.stepping = True
             self._leave_if_asked(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

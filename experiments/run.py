@@ -16,24 +16,18 @@ from unigen.launch import launch  # noqa: E402
 
 def main(cfg) -> None:
     """One job. Its folder is Hydra's, so that every job of a sweep has one of its own."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import open_dict
-
-    from unigen.config import own_packages, plain, same_run
+    from unigen.config import own_packages
+    from unigen.run_folder import run_folder
 
     own_packages(ROOT)
-    with open_dict(cfg):
-        cfg.run_dir = HydraConfig.get().runtime.output_dir
-    config = plain(cfg)
-    run_dir = Path(config["run_dir"])
-    same_run(run_dir, config)
-    from unigen import training
+    with run_folder(cfg) as (config, run_dir):
+        from unigen import training
 
-    training.quiet()
-    if config["dry_run"]:
-        training.dry_run(config)
-    else:
-        training.run(config, run_dir)
+        training.quiet()
+        if config["dry_run"]:
+            training.dry_run(config)
+        else:
+            training.run(config, run_dir)
     print(f"run folder: {run_dir}", flush=True)
 
 

@@ -11,7 +11,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -24,6 +24,11 @@ from unigen.files import write_text
 IGNORED = ("run_dir", "dry_run", "debug", "logger", "hydra", "cache", "callback.preemption")
 # Those in which they may differ as long as the product stays: how the samples of a step are shared out.
 SHARES = ("trainer.devices", "trainer.num_nodes", "trainer.accumulate_grad_batches", "data.batch_size")
+# What is done with a model and does not train it; of these, what decides the numbers of a finished run.
+MEASURING = ("evaluation", "metric", "solver", "data.test_items")
+WATCHING = ("validation", *(f"callback.{name}" for name in ("checkpoint", "sample_grid", "console", "progress")))
+WATCHING = (*WATCHING, "trainer.limit_val_batches", "trainer.log_every_n_steps")
+LENGTH = "trainer.max_steps"
 ABSENT = "(absent)"
 
 
@@ -75,9 +80,21 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     return config
 
 
-def same_run(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str] = IGNORED) -> None:
-    """Passes if `run_dir` holds no configuration or this one; reads only. An absent key counts as null, which is how
-    a key that is younger than the run says "off".
+class Change(NamedTuple):
+    """What a configuration asks beyond the one in a run folder: more steps, (from, to), and other measurements."""
+
+    steps: tuple[int, int] | None = None
+    measuring: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.steps or self.measuring)
+
+
+def same_run(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str] = IGNORED) -> Change:
+    """Passes if `run_dir` holds no configuration, or this one, or one that this one goes on from; reads only.
+
+    A run goes on with more steps, and may be validated and measured in another way. An absent key counts as null,
+    which is how a key that is younger than the run says "off".
 
     Args:
         ignore: dotted keys that may differ, each with everything below it.
@@ -85,19 +102,46 @@ def same_run(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str] = I
     Raises:
         ConfigError: the folder holds another configuration, or one that cannot be read.
     """
+    refused, change = _compared(run_dir, config, ignore)
+    if refused:
+        raise ConfigError(f"{run_dir} already holds another configuration ({refused}); use run_dir=<another folder>")
+    return change
+
+
+def change_of(run_dir: Path, config: Mapping[str, Any]) -> Change:
+    """What `same_run` returns, of a folder that has passed it: nothing is refused here."""
+    return _compared(run_dir, config, IGNORED)[1]
+
+
+def _compared(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str]) -> tuple[str | None, Change]:
+    """What makes the configuration that of another run, in words (None: nothing), and what it changes in this one."""
     if not (run_dir / "config.yaml").exists():
-        return
+        return None, Change()
     old, new = (dict(_leaves(_portable(c))) for c in (read_config(run_dir), config))
+    steps = (old.get(LENGTH), new.get(LENGTH))
     if _step_samples(old) == _step_samples(new) is not None:
         ignore = (*ignore, *SHARES)
-    keys = [key for key in {**new, **old} if not any(key == name or key.startswith(f"{name}.") for name in ignore)]
-    changed = [key for key in keys if old.get(key) != new.get(key)]
-    if changed:
-        shown = ", ".join(f"{key} is {_short(old, key)} there and {_short(new, key)} here" for key in changed[:3])
-        more = f", and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise ConfigError(
-            f"{run_dir} already holds another configuration ({shown}{more}); use run_dir=<another folder>"
-        )
+    if all(type(number) is int for number in steps) and steps[0] < steps[1]:
+        ignore = (*ignore, LENGTH)
+    changed = [key for key in {**new, **old} if old.get(key) != new.get(key) and not _below(key, ignore)]
+    refused = [key for key in changed if not _below(key, (*MEASURING, *WATCHING))]
+    measuring = [key for key in changed if _below(key, MEASURING)]
+    if "evaluation.items" in measuring:
+        measuring = [key for key in measuring if key != "data.test_items"]  # which follows it
+    change = Change(steps if LENGTH in ignore else None, _told(measuring, old, new))
+    return _told(refused, old, new), change
+
+
+def _below(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _told(keys: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """The first three differences in words, and how many more there are; None if there is none."""
+    if not keys:
+        return None
+    shown = ", ".join(f"{key} is {_short(old, key)} there and {_short(new, key)} here" for key in keys[:3])
+    return f"{shown}, and {len(keys) - 3} more" if len(keys) > 3 else shown
 
 
 def _step_samples(leaves: Mapping[str, Any]) -> int | None:

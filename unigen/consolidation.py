@@ -84,6 +84,15 @@ def _of_fsdp2(path: Path) -> dict[str, Tensor]:
     return weights
 
 
+def damaged(path: Path, why: str) -> ConfigError:
+    """What to say of a checkpoint that cannot be read."""
+    best = path.with_name("best.ckpt")
+    other = f"copy {best.name} over it, or " if best.exists() and best != path else ""
+    return ConfigError(
+        f"{path} cannot be read ({why}): it is damaged or of another program; {other}remove it to begin anew at step 0"
+    )
+
+
 def restored(config: Mapping[str, Any], path: Path) -> Learner:
     """The learner of a configuration, whole and on the CPU, with the weights that a checkpoint of it leads to.
 

@@ -54,6 +54,15 @@ def remove_parts(folder: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+def unused(path: Path) -> Path:
+    """`path`, or if that exists the first of name_2.suffix, name_3.suffix, ... that does not."""
+    found, number = path, 1
+    while found.exists():
+        number += 1
+        found = path.with_stem(f"{path.stem}_{number}")
+    return found
+
+
 @contextmanager
 def whole_tensors(path: Path) -> Iterator[Path]:
     """`whole_file`, with what safetensors raises on a full disk as the OSError that it is."""

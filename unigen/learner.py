@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unigen import noise, shards
 from unigen.config import ConfigError
+from unigen.finite import LossWatch, NotFinite, names_of_not_finite
 from unigen.types import Batch, ImageSlot
 
 
@@ -32,6 +33,7 @@ class Learner(L.LightningModule):
         self.steps = config["trainer"]["max_steps"]
         self.parts = nn.ModuleDict()
         self.frozen: Iterable[nn.Module] = ()
+        self._losses = LossWatch()
 
     # --- what training.run asks of a learner ----------------------------------------------------------------
 
@@ -105,6 +107,40 @@ class Learner(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """What draws from the global generator (a dropout layer) is keyed by the batch too, so that a run can go on."""
         torch.manual_seed(noise.mix(self.seed, "global", self.trainer.fit_loop.total_batch_idx, self.global_rank))
+
+    def on_train_start(self) -> None:
+        """The rate of this step: the optimiser's state holds that of the schedule before, if max_steps has changed."""
+        for ramp in filter(None, [self.lr_schedulers()]):
+            for group, rate in zip(ramp.optimizer.param_groups, ramp.base_lrs, strict=True):
+                group["lr"] = rate * self._share_of_rate(self.trainer.global_step)
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        self._losses.note(loss, self.trainer.global_step + 1)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+            self.require_finite()
+
+    def on_validation_start(self) -> None:
+        if self.trainer.state.fn == "fit":
+            self.require_finite()
+
+    def require_finite(self) -> None:
+        """Every rank must call it: before a checkpoint and a validation, every log_every_n_steps, at the end.
+
+        Raises NotFinite on all ranks if on any of them a loss so far, or a trained weight now, is not finite.
+        """
+        step, weights = self._losses.first(), names_of_not_finite((n, shards.local(p)) for n, p in shards.trained(self))
+        if not self.trainer.strategy.reduce_boolean_decision(step is not None or bool(weights), all=False):
+            return
+        loss = f"the loss of step {step} is not finite" if step else None
+        weight = f"{len(weights)} trained weights are not finite, the first is {weights[0]}" if weights else None
+        cause = "; ".join(filter(None, [loss, weight])) or "a loss or a weight of another rank is not finite"
+        raise NotFinite(
+            f"training stopped after step {self.trainer.global_step}: {cause} (optimizer.lr={self.options['lr']:g}, "
+            f"trainer.precision={self.trainer.precision}); the last checkpoint is unharmed, nothing is exported; "
+            "start anew with a lower optimizer.lr or more optimizer.warmup"
+        )
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW over what is trained, with linear warm-up and cool-down."""

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from unigen import canvas, fill, noise
 from unigen.cache import Cache
 from unigen.fill import Cells, Fill
+from unigen.finite import NotFinite
 from unigen.layout import Geometry, Layout, Plan
 from unigen.losses.weighted import weighted_mean
 from unigen.masks import Mask, static_segments
@@ -251,7 +252,15 @@ class Pipeline:
         return canvas.cut(pixels, shown, slots, stride=1)
 
     def _decode_latents(self, z_BFCHW: Tensor) -> Tensor:
-        return canvas.to_pixels(self.codec.decode(z_BFCHW.flatten(0, 1))).unflatten(0, z_BFCHW.shape[:2])
+        """Raises NotFinite where pixels would be made up: a NaN becomes black in uint8 without a word."""
+        pixels = self.codec.decode(z_BFCHW.flatten(0, 1))
+        if not pixels.isfinite().all():
+            what = "the codec's images" if z_BFCHW.isfinite().all() else "the sampled latents"
+            raise NotFinite(
+                f"{what} are not finite: no image can be drawn (solver.guidance={self.solver.guidance:g}, "
+                f"solver.steps={self.solver.steps}); check the weights, or take a higher precision"
+            )
+        return canvas.to_pixels(pixels).unflatten(0, z_BFCHW.shape[:2])
 
 
 class Guided:

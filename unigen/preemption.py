@@ -1,4 +1,4 @@
-"""Being asked to stop (SIGTERM, SIGUSR1, the time limit): noted while a run trains, obeyed at once when it does not.
+"""Being asked to stop (a signal, Ctrl-C, the time limit): noted while a run trains, obeyed at once when it does not.
 
 Light on purpose (no torch, no Lightning): entry points listen before anything heavy is imported.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -18,27 +19,33 @@ from pathlib import Path
 from types import FrameType
 
 CODE = 128 + signal.SIGTERM  # 143, the code of a process that SIGTERM ended: not finished, and not by its own fault
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGALRM)  # SLURM's --signal=USR1@N, its end, our time limit
+INTERRUPTED = 128 + signal.SIGINT  # 130, that of one which its user stopped
+# SLURM's --signal=USR1@N, its end, our time limit, a terminal or an ssh connection that closes
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGALRM, signal.SIGHUP)
+ONCE_MORE = b"\ninterrupted: the run saves after this step or validation and stops; Ctrl-C again stops at once\n"
 UNITS = {"h": 3600, "m": 60, "s": 1}
 
 
 class Preempted(SystemExit):
-    """The run stops because it was asked to; it goes on when it is started again. Its exit code is `CODE`."""
+    """The run stops because it was asked to; it goes on when it is started again. Its code is `CODE` or INTERRUPTED."""
 
     def __init__(self) -> None:
-        super().__init__(CODE)
+        super().__init__(INTERRUPTED if NOTICE.interrupted else CODE)
 
 
 class Notice:
     """Whether this process was asked to stop. There is one, `NOTICE`, because a signal is the whole process's.
 
     The handler does no work: it may run between any two instructions, on one rank and not on the others. While ranks
-    work together it only notes (`note`); where a process works alone it raises Preempted (`obey`).
+    work together it only notes (`note`); where a process works alone it raises Preempted (`obey`). The first Ctrl-C is
+    noted where a step's end is near (`stepping`) and raises KeyboardInterrupt elsewhere, as the second one does.
     """
 
     def __init__(self) -> None:
         self.given = False
+        self.interrupted = False  # by Ctrl-C
         self.requeue = False  # whether SLURM shall start the job again
+        self.stepping = False  # whether somebody asks after every step
         self._prompt = False
         self._began = time.monotonic()
         self._owner = os.getpid()
@@ -47,18 +54,21 @@ class Notice:
         """From now on the signals are ours. Only a process's main thread may do this."""
         self._owner = os.getpid()
         for number in SIGNALS:
-            signal.signal(number, self._on_signal)
+            if not (number == signal.SIGHUP and _ignored(number)):
+                signal.signal(number, self._on_signal)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """`listen` for the time of the block, then the handlers that were there before, and no time limit."""
-        before = {number: signal.getsignal(number) for number in SIGNALS}
+        """`listen`, to Ctrl-C too, for the time of the block; then as before, without a time limit."""
+        before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGINT)}
         self.listen()
+        if not _ignored(signal.SIGINT):
+            signal.signal(signal.SIGINT, self._on_interrupt)
         try:
             yield
         finally:
             signal.alarm(0)
-            self._prompt = False
+            self._prompt = self.stepping = False
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -70,11 +80,11 @@ class Notice:
 
     def note(self) -> None:
         """What arrives is kept in `given` until somebody asks."""
-        self._prompt = False
+        self._prompt = self.stepping = False
 
     def obey(self) -> None:
         """What arrives, or has arrived, raises Preempted."""
-        self._prompt = True
+        self._prompt, self.stepping = True, False
         if self.given:
             raise Preempted
 
@@ -82,8 +92,36 @@ class Notice:
         if os.getpid() != self._owner:  # a fork that has not yet its own
             return
         self.given = True
+        if number == signal.SIGHUP:
+            _leave_the_terminal()
         if self._prompt:
             raise Preempted
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            return
+        if self.given or not self.stepping:
+            raise KeyboardInterrupt
+        self.given = self.interrupted = True
+        os.write(2, ONCE_MORE)
+
+
+def _ignored(number: int) -> bool:
+    """Whether whoever started us wants the signal ignored: nohup does so with SIGHUP, a shell's `&` with Ctrl-C."""
+    return signal.getsignal(number) == signal.SIG_IGN
+
+
+def _leave_the_terminal() -> None:
+    """What is written to a terminal that is gone fails, and a progress bar must not end a run before it has saved."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        try:
+            gone = stat.S_ISCHR(os.fstat(stream).st_mode)
+        except OSError:
+            gone = True
+        if gone:
+            os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 NOTICE = Notice()
@@ -95,7 +133,7 @@ def outlive_signals(worker: int = 0) -> None:
     SLURM signals all processes of a job, and a worker that dies of it would end the run in an error before its next
     step. PyTorch's own handler spares a worker only from its parent's SIGTERM.
     """
-    for number in (signal.SIGUSR1, signal.SIGALRM):
+    for number in (signal.SIGUSR1, signal.SIGALRM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_wait_for_the_parent, daemon=True).start()
@@ -140,9 +178,10 @@ def job_id(environment: Mapping[str, str] = os.environ) -> str | None:
 def farewell(run_dir: Path, saved: bool) -> None:
     """On one rank, as the last act of a preempted run: requeue the job if that is wanted, and say how to go on."""
     how = f"run_dir={run_dir} goes on from the last checkpoint" if saved else "there is no checkpoint yet"
-    job = job_id() if NOTICE.requeue else None
+    word = "interrupted" if NOTICE.interrupted else "preempted"
+    job = job_id() if NOTICE.requeue and not NOTICE.interrupted else None
     # The end of the line in the same write: SLURM, which is ending us by now, puts its own lines between two.
-    sys.stderr.write(f"preempted; {how}{_requeued(job) if job else ''}\n")
+    sys.stderr.write(f"{word}; {how}{_requeued(job) if job else ''}\n")
     sys.stderr.flush()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from unigen.config import ConfigError
 from unigen.files import whole_file, write_text
 from unigen.header import device
 from unigen.protocol_card import hashed
@@ -57,6 +58,44 @@ def write_summary(
     }
     write_text(run_dir / "summary.json", json.dumps(summary, indent=1))
     return summary
+
+
+UNNAMED = {"bounds": {"low": "low", "high": "high"}}  # of summaries from before the bounds had names
+NUMBER = (int, float, type(None))
+NEEDED = {
+    "metrics": {},
+    "bounds": {"low": str, "high": str},
+    "protocol": {"items": int},
+    "samples_seen": int,
+    "task": (str, type(None)),
+}
+NEEDED_OF_METRIC = {"value": NUMBER, "low": NUMBER, "high": NUMBER, "better": str}
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """The summary of a finished run. Raises ConfigError, naming the file, if it cannot be read or lacks its parts."""
+    path = run_dir / "summary.json"
+    advice = "remove the file and give the same command again: the run is measured anew from its last checkpoint"
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read ({' '.join(str(error).split())}); {advice}") from error
+    found = UNNAMED | found if isinstance(found, dict) else {}
+    metrics = found.get("metrics")
+    kinds = NEEDED | {"metrics": dict.fromkeys(metrics, NEEDED_OF_METRIC) if isinstance(metrics, dict) else dict}
+    if odd := unusable(found, kinds):
+        raise ConfigError(f"{path} is damaged (it has no usable '{odd}'); {advice}")
+    return found
+
+
+def unusable(node: Any, kinds: Any, key: str = "") -> str | None:
+    """The dotted key of the first value that is not of its kind: a type, several, or a mapping of kinds by key."""
+    if not isinstance(kinds, dict):
+        return None if isinstance(node, kinds) else key
+    if not isinstance(node, dict):
+        return key
+    found = (unusable(node.get(name), kind, f"{key}.{name}".lstrip(".")) for name, kind in kinds.items())
+    return next(filter(None, found), None)
 
 
 def gpu_memory() -> dict[str, float]:

@@ -1,11 +1,12 @@
 """One experiment from its configuration to its run folder: header, fit, metrics, export, summary."""
 
-import json
 import logging
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import lightning as L
 import torch
@@ -14,17 +15,15 @@ from rich.console import Console
 
 from unigen.build import build, build_learner
 from unigen.card import write_card
-from unigen.config import write_config
-from unigen.consolidation import restored
-from unigen.files import remove_parts
+from unigen.config import Change, ConfigError, change_of, write_config
+from unigen.consolidation import damaged, restored
+from unigen.files import remove_parts, unused
 from unigen.global_batch import global_batch, unpublished
 from unigen.learner import Learner
-from unigen.preemption import NOTICE, Preempted, farewell
-from unigen.results import print_results, write_csv, write_summary
+from unigen.preemption import INTERRUPTED, NOTICE, Preempted, farewell
+from unigen.results import print_results, read_summary, write_csv, write_summary
 from unigen.sampling import unsampled
 from unigen.scores import split, write_scores
-
-UNNAMED = {"bounds": {"low": "low", "high": "high"}}  # of summaries from before the bounds had names
 
 
 def quiet() -> None:
@@ -56,29 +55,68 @@ def print_header(learner: Learner, data: Any, config: dict[str, Any]) -> None:
 
 
 def run(config: dict[str, Any], run_dir: Path) -> None:
-    """Train (or go on from checkpoints/last.ckpt), measure, export, and write summary.json last.
+    """Train (or go on from checkpoints/last.ckpt), export, measure, and write summary.json last.
 
-    A finished folder is left alone. Raises ValueError or OSError, one sentence each, for what a user can mend, and
-    Preempted where the process is asked to stop; the same call later goes on from there.
+    A finished folder is left alone, unless the configuration asks for more steps or for other measurements. Raises
+    ValueError or OSError, one sentence each, for what a user can mend, and Preempted where the process is asked to
+    stop; the same call later goes on from there.
     """
-    done = run_dir / "summary.json"
-    if done.is_file():
+    change = change_of(run_dir, config)
+    if (run_dir / "summary.json").is_file() and not change:
         Console().print("this run is finished; its results:")
-        print_results(UNNAMED | json.loads(done.read_text()), run_dir)
+        print_results(read_summary(run_dir), run_dir)
         return
     with NOTICE.listening():
-        if rank_zero_only.rank == 0:
-            remove_parts(run_dir)
-            write_config(run_dir, config)  # by one rank: another's half-written file would be removed
         try:
+            if rank_zero_only.rank == 0:  # by one rank: another's half-written file would be removed
+                remove_parts(run_dir)
+                reopen(run_dir, change, config)
+                write_config(run_dir, config)
             if "preemption" not in config["callback"]:
                 NOTICE.obey()
             _run(config, run_dir)
-        except Preempted:
+        except (Preempted, KeyboardInterrupt) as stop:
             NOTICE.note()
+            NOTICE.interrupted |= isinstance(stop, KeyboardInterrupt)
             if rank_zero_only.rank == 0:
                 farewell(run_dir, saved=last_checkpoint(run_dir).exists())
-            raise
+            if isinstance(stop, Preempted):
+                raise
+            raise SystemExit(INTERRUPTED) from None
+
+
+def reopen(run_dir: Path, change: Change, config: Mapping[str, Any]) -> None:
+    """Say how a folder that holds a run goes on, and keep what this one would overwrite: the summary, a lost log.
+
+    Raises ConfigError if a finished run has no checkpoint to go on from, or a truncated one.
+    """
+    done, last, log = run_dir / "summary.json", last_checkpoint(run_dir), run_dir / "metrics.jsonl"
+    console, said = Console(highlight=False), []
+    if last.is_file() and not is_zipfile(last):  # before anything is moved
+        raise damaged(last, "its end is missing")
+    if done.is_file():
+        if not last.exists():
+            raise ConfigError(
+                f"{run_dir} is finished and has no checkpoints/last.ckpt, so it cannot go on otherwise; "
+                "use run_dir=<another folder>"
+            )
+        kept = unused(run_dir / f"summary_step_{read_summary(run_dir).get('steps', 0):06d}.json")
+        said.append(f"this run was finished; its summary is kept as {kept.name}")
+        done.rename(kept)
+    elif log.is_file() and log.stat().st_size and not last.exists():
+        kept = unused(run_dir / "metrics_without_checkpoint.jsonl")
+        said.append(
+            f"{run_dir} has a log but no checkpoints/last.ckpt: it begins anew at step 0; the log of before is kept as "
+            f"{kept.name}"
+        )
+        log.rename(kept)
+    if change.steps and last.exists():
+        schedule = "; the learning rate follows the longer schedule" if config["optimizer"]["cooldown"] else ""
+        said.append(f"it goes on to step {change.steps[1]:,} instead of {change.steps[0]:,}{schedule}")
+    if change.measuring:
+        said.append(f"it is measured in another way: {change.measuring}")
+    for line in said:
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def last_checkpoint(run_dir: Path) -> Path:
@@ -105,10 +143,9 @@ def _run(config: dict[str, Any], run_dir: Path) -> None:
     except SystemExit as stop:  # Ctrl-C: Lightning turns it into exit code 1 without a word
         if not trainer.interrupted or isinstance(stop, Preempted):
             raise
-        kept = f"run_dir={run_dir} goes on from the last checkpoint" if last.exists() else "there is no checkpoint yet"
-        Console(stderr=True).print(f"interrupted; {kept}", soft_wrap=True)
-        raise SystemExit(130) from None
+        raise KeyboardInterrupt from None
     NOTICE.obey()  # what follows can be done again
+    learner.require_finite()
     trained = bool(trainer.callback_metrics)  # else the checkpoint was of the last step: its validation may be missing
     if not trained or trainer.global_step % config["validation"]["every"]:  # the last step's losses and samples
         trainer.validate(learner, data, verbose=False)
@@ -148,16 +185,16 @@ def precision(word: str) -> str:
 def finish(
     learner: Learner, data: Any, trainer: L.Trainer, callbacks: dict[str, Any], config: dict[str, Any], run_dir: Path
 ) -> None:
-    """Metrics on the test split, export, metrics.csv, summary, model cards, and the table on the terminal."""
+    """Export, metrics on the test split, metrics.csv, summary, model cards, and the table on the terminal."""
     learner.to(trainer.strategy.root_device).eval()  # Lightning moves it to the CPU when a fit ends
     learner.place_frozen()
     learner.settle(data)
+    models = learner.export(run_dir / "export", config)  # first: a metric that fails must not cost the weights
     measured, each = split(learner.measure(data, config))
     values = {f"test/{name}": s["value"] for name, s in measured["metrics"].items() if s["value"] is not None}
     for logger in trainer.loggers:
         logger.log_metrics(values, trainer.global_step)
         logger.finalize("success")
-    models = learner.export(run_dir / "export", config)
     log = run_dir / "metrics.jsonl"
     if log.is_file():
         write_csv(log, run_dir / "metrics.csv")

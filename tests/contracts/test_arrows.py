@@ -9,6 +9,7 @@ from tiny import ROOT
 FOLDERS = ("unigen", "callbacks", "datamodules", "experiments", "slurm")
 # facts and maths
 FACTS = {"types", "layout", "masks", "attention", "canvas", "tokens", "noise", "weights", "memo", "intervals", "shift"}
+FACTS |= {"finite"}
 SHARED = {"protocols", "judge", "interchange", "lora_files"}  # what plug-ins of several packages use
 CONFIG = {"config", "configtree", "jobs", "preflight", "files", "arguments"}  # the config folder as data
 PACKAGES = {p.parent.name for p in (ROOT / "unigen").glob("*/__init__.py")} - {"nn", "learners"}  # the plug-ins

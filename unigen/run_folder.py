@@ -1,0 +1,54 @@
+"""The folder of a job that Hydra has begun: this process's alone, under a name that nobody else has taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, open_dict, read_write
+
+from unigen.claims import claimed, claimed_new, first_rank
+from unigen.config import plain, same_run
+
+
+@contextmanager
+def run_folder(cfg: DictConfig) -> Iterator[tuple[dict[str, Any], Path]]:
+    """The plain configuration of a job and its folder, claimed for the time of the block.
+
+    A folder that the user or a sweep named may hold the same run already; a generated one is new, with a suffix if
+    need be. Ranks other than the first use what the first one has claimed; a dry run claims nothing.
+
+    Raises:
+        ConfigError: another process holds the folder, or it holds another configuration.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    words = [*hydra.overrides.task, *hydra.overrides.hydra]
+    generated = not any(word.lstrip("+").startswith(("run_dir=", "hydra.run.dir=")) for word in words)
+    if cfg.dry_run or not first_rank():
+        yield _at(cfg, folder), folder
+    elif generated and hydra.mode == RunMode.RUN:
+        with claimed_new(folder) as own:
+            yield _at(cfg, own), own
+    else:
+        with claimed(folder, "use run_dir=<another folder>"):
+            yield _at(cfg, folder), folder
+
+
+def _at(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """The configuration in that folder, also for the ranks that Lightning starts with Hydra's words."""
+    from hydra.core.hydra_config import HydraConfig
+
+    with open_dict(cfg):
+        cfg.run_dir = str(folder)
+    own = HydraConfig.instance().cfg
+    with read_write(own.hydra), open_dict(own.hydra):
+        own.hydra.run.dir = str(folder)
+    config = plain(cfg)
+    same_run(folder, config)
+    return config
