@@ -13,6 +13,7 @@ from unigen import export
 from unigen.build import build
 from unigen.config import ConfigError, sentence
 from unigen.files import CLIPS, IMAGES, write_image
+from unigen.own_files import blamed
 from unigen.pipeline import Pipeline
 from unigen.types import CONDITION, TARGET, ImageSlot, collate
 
@@ -30,7 +31,9 @@ def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
     prompt, prepared = given.get("prompt", ""), given.get("prepared", "false")
     if prepared not in ("true", "false"):
         raise ConfigError(f"prepared={prepared} is neither true nor false")
-    data, files = build(config["data"]), files_of(given["condition"])
+    files = files_of(given["condition"])
+    with blamed(Path(given["run"]) / "export" / export.CONFIG_FILE, export.AGAIN):
+        data = build(config["data"])
     if said := unsampled(data):
         raise ConfigError(f"run={given['run']} takes no image of your own as condition=: {said}")
     sample = data.user_sample(

@@ -8,9 +8,11 @@ import torch
 import yaml
 from torch import Tensor
 
+from unigen import export
 from unigen.build import build
 from unigen.config import ConfigError, sentence
 from unigen.formatters.grid import rows_of
+from unigen.own_files import blamed
 from unigen.pipeline import Pipeline
 from unigen.sampling import number, opened, out_of, output_paths, refuse_overwriting, task_of, write_images
 from unigen.types import EXAMPLE, ImageSlot, Sample, collate
@@ -33,6 +35,9 @@ def sample_visual_prompt(
     """
     rows, prompt = parsed_rows(given["rows"]), given.get("prompt", "")
     pipeline, config = opened(given)
+    with blamed(Path(given["run"]) / "export" / export.CONFIG_FILE, export.AGAIN):
+        if not isinstance(config["data"], dict):
+            raise ConfigError("it says nothing of the data")
     resolution, seed = resolution_of(pipeline, config, given["run"]), number(given, "seed", 0, lowest=0)
     finer = number(given, "upsample", resolution, lowest=resolution)
     strength = strength_of(given)
@@ -68,7 +73,9 @@ def text_of(
     columns = yaml.safe_load(given["columns"])
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
         raise ConfigError(f"columns={given['columns']} must be a list of names, such as columns=[canny,target]")
-    return instructed(rows, columns, prompt, given.get("subject", ""), build(node), build(config["data"]["graph"]))
+    with blamed(Path(given["run"]) / "export" / export.CONFIG_FILE, export.AGAIN):
+        writer, graph = build(node), build(config["data"]["graph"])
+    return instructed(rows, columns, prompt, given.get("subject", ""), writer, graph)
 
 
 def parsed_rows(words: str) -> Rows:

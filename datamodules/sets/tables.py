@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -145,14 +146,15 @@ class Tables:
 
 
 class _Index:
-    """Which rows of which file are selected, cached as JSON {file: {size, mtime, rows}}; `rows` may be their number.
+    """Which rows of which file are selected, cached as JSON {file: {size, mtime, rows, crc}}.
 
-    The cached file is whole or absent; an entry counts while its table has the size and the time of change it had.
+    `rows` may be their number, where all are.
+    An entry counts while its table has the size and the time of change it had, and its rows have their checksum.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.entries, self.changed = path, {}, False
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RecursionError):
             found = json.loads(path.read_bytes())
             self.entries = found if isinstance(found, dict) else {}
 
@@ -161,9 +163,10 @@ class _Index:
         status = path.stat()
         stamp = {"size": status.st_size, "mtime": status.st_mtime_ns}
         entry = self.entries.get(str(path))
-        if not isinstance(entry, dict) or {key: entry.get(key) for key in stamp} != stamp or "rows" not in entry:
+        if not isinstance(entry, dict) or entry != {**stamp, "rows": entry.get("rows"), "crc": _crc(entry.get("rows"))}:
             rows = select(path)
-            entry = {**stamp, "rows": len(rows) if isinstance(rows, range) else rows}
+            rows = len(rows) if isinstance(rows, range) else rows
+            entry = {**stamp, "rows": rows, "crc": _crc(rows)}
             self.entries[str(path)], self.changed = entry, True
         return range(entry["rows"]) if isinstance(entry["rows"], int) else entry["rows"]
 
@@ -173,3 +176,8 @@ class _Index:
             return
         with suppress(OSError):
             write_text(self.path, json.dumps(self.entries))
+
+
+def _crc(rows: Any) -> int:
+    """The checksum of an entry's rows."""
+    return zlib.crc32(json.dumps(rows).encode())
