@@ -27,6 +27,7 @@ from datamodules.emoji_cache import KINDS, EmojiPictures
 from datamodules.emoji_names import base_of, caption, subject
 from datamodules.keyed import FormBatchSampler, KeyedData
 from datamodules.motions import FAMILY, GROUPS, MOTION_SHARES, check_shares, choose, posed, random_pose, shown, unlike
+from datamodules.pictures import read_image
 from unigen.noise import mix
 from unigen.types import CONDITION, TARGET, Batch, ImageSlot, Sample
 
@@ -231,6 +232,37 @@ class ClipData(KeyedData):
     def slots(self) -> tuple[ImageSlot, ...]:
         """The slots of the first form that has `first`, else of the first form: what a header shows."""
         return self.forms[self._in_turn()[0]].slots(self.size)
+
+    @property
+    def unsampled(self) -> str | None:
+        """Why no image of a user's own can be a condition: no form shows one image and asks for what follows."""
+        return None if self._user_form() else "no form of data.forms shows one image and asks for what follows"
+
+    def user_sample(
+        self, files: str | Sequence[str], prompt: str, subjects: tuple[str, ...], task: str, prepared: bool
+    ) -> Sample:
+        """A user's own image as the first moment of a clip, in the form of the largest share that shows one.
+
+        Nothing is made of it, so `prepared` changes nothing. Raises ValueError if no form does, for another task, and
+        for a file that cannot be read.
+        """
+        if (form := self._user_form()) is None:
+            return super().user_sample(files, prompt, subjects, task, prepared)
+        files = [files] if isinstance(files, str) else files
+        if task not in self.tasks or len(files) != 1:
+            raise ValueError(f"task={task} with {len(files)} images: clips have task=clip, which takes one image")
+        slots, shown = form.slots(self.size), read_image(files[0], self.size)
+        images = {
+            slot.name: shown if slot.role == CONDITION else shown.new_zeros(slot.frames, *shown.shape[1:])
+            for slot in slots
+        }
+        return Sample(slots, images, prompt, subjects, "clip", "user")
+
+    def _user_form(self) -> Any:
+        """The form of the largest share whose samples are one image and a target; None if there is none."""
+        roles = {name: sorted(slot.role for slot in form.slots(self.size)) for name, form in self.forms.items()}
+        found = [form for name, form in self.forms.items() if form.share and roles[name] == [CONDITION, TARGET]]
+        return max(found, key=lambda form: form.share, default=None)
 
     def prepare_data(self) -> None:
         """Draw the picture cache if it is not there. Lightning calls this on one process per machine."""

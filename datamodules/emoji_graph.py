@@ -27,6 +27,8 @@ from datamodules.emoji_cache import KINDS, LAYERS, EmojiPictures, glyphs
 from datamodules.emoji_names import GENDERS, TONES, ZWJ, base_of
 from datamodules.graph_sampling import Task, meant
 from datamodules.motions import posed, random_pose
+from datamodules.sets.online import COMPUTED as ONLINE_MAPS
+from datamodules.sets.online import Draw, degraded
 from unigen.noise import mix
 
 STYLES = ("openmoji", "line", "colour_layer")
@@ -152,14 +154,15 @@ class EmojiGraph:
             return COMPUTED[name](target, self.layers.picture("mask", index))
         if name == "reference":
             return posed(target, random_pose(random.Random(mix(row.sample, name))))
-        return target if name == "target" or name in self.relatives else self._degraded(target, name, row)
+        if name == "target" or name in self.relatives:
+            return target
+        return degraded(target, name, Draw(row.sample, row.number, self.shared_degradations))
 
-    def _degraded(self, target: np.ndarray, name: str, row: Row) -> np.ndarray:
-        own = random.Random(mix(row.sample, name, row.number))
-        if not self.shared_degradations:
-            return degradations.apply(target, degradations.draw(name, own))
-        shared = degradations.draw(name, random.Random(mix(row.sample, name)))
-        return degradations.apply(target, degradations.reseeded(shared, own))
+    def of_image(self, name: str, image: np.ndarray, sample: int) -> np.ndarray:
+        """What a row of the sample `sample` shows under a name of OF_IMAGES if `image` is its target."""
+        if name in MAPS:
+            return MAPS[name](image)
+        return degraded(image, name, Draw(sample, 0, self.shared_degradations))
 
 
 def category(glyph: str) -> str:
@@ -210,6 +213,11 @@ COMPUTED: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "bbox": bbox,
     "foreground": foreground,
 }
+MAPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # those that are made of any image
+    **ONLINE_MAPS,
+    "sobel": lambda image: sobel(image, image),  # the mask is for others of its kind
+}
+OF_IMAGES = frozenset({*MAPS, *degradations.NAMES})
 Valued = tuple[str, tuple[str, ...]]
 
 

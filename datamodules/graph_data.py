@@ -8,26 +8,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.columns import Columns, Instruction
 from datamodules.emoji import EmojiSplits
-from datamodules.emoji_graph import EmojiGraph
+from datamodules.emoji_graph import OF_IMAGES, EmojiGraph
 from datamodules.example_rows import check_rows, row_shares_of
 from datamodules.graph import AnnotationGraph
 from datamodules.graph_samples import Forms, GraphDataset, forms_of, glyphs_of, pool_of
 from datamodules.graph_sampling import Task, listed, matching
-from datamodules.graph_user import user_sample
-from datamodules.keyed import FormBatchSampler, KeyedData
+from datamodules.graph_user import SEED, UserGraphData, Wanted
+from datamodules.keyed import FormBatchSampler
 from datamodules.pictures import read_image
 from unigen.noise import mix
-from unigen.types import Batch, ImageSlot, Sample
+from unigen.types import Batch, ImageSlot
 
 Items = list[tuple[str, int, int]]
 
 
-class EmojiGraphData(KeyedData):
+class EmojiGraphData(UserGraphData):
     """Samples of the tasks of `graph`, of pictures of `size` x `size` pixels, in batches of `unigen.types.Batch`.
 
     graph: an `AnnotationGraph` whose tasks have pictures of `datamodules.emoji_graph.NAMES`.
@@ -97,20 +98,16 @@ class EmojiGraphData(KeyedData):
         """The slots of the training form that has the most pictures: what a header shows."""
         return max((form.slots(self.size) for form in self.forms.values()), key=len)
 
-    def user_sample(self, path: str, prompt: str, subjects: tuple[str, ...], task: str, prepared: bool) -> Sample:
-        """A user's own picture as a sample of any task of the graph, also one held out (see `datamodules.graph_user`).
+    made = OF_IMAGES
 
-        Where prompts are instructions, `prompt` is the caption in one.
-        Raises ValueError if it cannot be read, the task is unknown or needs more pictures, or training always had rows.
-        """
-        if 0 not in self.rows:
-            raise ValueError(
-                f"rows={[self.rows[0], self.rows[-1]]}: in training every sample had example rows, and one picture of "
-                "your own has none; rows must begin at 0 for this"
-            )
-        self.records.check([found := self.graph.task(task)], "task")
-        prompt = self.columns._replace(training=False).prompt(found, 1, prompt, subjects, mix("user"))
-        return user_sample(read_image(path, self.size), prompt, subjects, found, prepared)
+    def check_user_task(self, task: Task) -> None:
+        """Raises ValueError, naming the task, for a picture that the emoji do not have."""
+        self.records.check([task], "task")
+
+    def user_conditions(self, wanted: Sequence[Wanted]) -> list[np.ndarray]:
+        """Square images, each cropped around its centre, and of them what is not given."""
+        read = [(name, read_image(file, self.size)[0].numpy(), given) for name, file, given in wanted]
+        return [image if given else self.records.of_image(name, image, SEED) for name, image, given in read]
 
     def prepare_data(self) -> None:
         """Draw the picture caches of the tasks if absent. Lightning calls this on one process per machine."""

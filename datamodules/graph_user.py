@@ -1,60 +1,114 @@
-"""A user's own picture as a sample of a graph's task: of one condition and one target, and without examples."""
+"""A user's own images as a sample of a graph's task: its conditions are given, or made as those of training are."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
+from collections.abc import Collection, Sequence
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from datamodules import degradations
-from datamodules.emoji_graph import sobel
-from datamodules.graph_samples import forms_of
-from datamodules.graph_sampling import Task
-from datamodules.pictures import canny, grey
+from datamodules.columns import Columns
+from datamodules.graph import AnnotationGraph
+from datamodules.graph_sampling import Task, listed
+from datamodules.grid_slots import grid_slots
+from datamodules.keyed import KeyedData
 from unigen.noise import mix
 from unigen.types import Sample
 
-# What a picture does not tell: these have to be drawn by hand or cut out, and given as they are.
-CUT_OUT = ("mask", "bbox", "foreground")
-MAPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "canny": canny,
-    "grey": grey,
-    "sobel": lambda picture: sobel(picture, picture),  # the mask is for others of its kind
-}
+SEED = mix("user")  # a condition that is drawn (a degradation) is that of a record in a sample of this seed
 
 
-def user_sample(picture_FCHW: Tensor, prompt: str, subjects: tuple[str, ...], task: Task, prepared: bool) -> Sample:
-    """A picture, uint8 (1, 3, size, size), as the condition of a task; zeros stand in for the target.
+class Wanted(NamedTuple):
+    """A condition of a user's sample: its name in the graph, the file, and whether the file shows it already."""
 
-    Unless `prepared` says that it is the condition already, that is made of it: a map, or a degradation at a strength
-    that is always the same. What a picture can be by itself (a drawing in a style, a subject, an edited picture) is
-    taken as it is. Raises ValueError, naming the task, if it has more pictures than two, or its condition can only be
-    given, not made.
+    name: str
+    file: str
+    given: bool
+
+
+class UserGraphData(KeyedData):
+    """A data module of an annotation graph, which takes a user's own images as conditions of its tasks.
+
+    A subclass says which conditions it makes of an image (`made`) and makes them (`user_conditions`), by the same
+    functions as its records. Other maps (kind 'condition') have to be given. What an image can be by itself (a target,
+    a subject, a drawing in a style, an edited image) is taken as it is.
     """
-    if len(task.pictures) != 2:
-        raise ValueError(
-            f"task={task.name} shows {' and '.join(task.conditions)} and asks for {' and '.join(task.targets)}; a task "
-            "for one picture of your own must have one condition and one target, as canny>target has"
-        )
-    (name,) = task.conditions
-    if name in CUT_OUT and not prepared:
-        raise ValueError(
-            f"task={task.name} needs a {name}, which is not made of a picture; give one with prepared=true"
-        )
-    condition = picture_FCHW if prepared else _made(name, picture_FCHW)
-    (form,) = forms_of({task: 1.0}, [0]).values()
-    images = {"condition": condition, "target": torch.zeros_like(picture_FCHW)}
-    return Sample(form.slots(picture_FCHW.shape[-1]), images, prompt, subjects, task.name, "user")
 
+    graph: AnnotationGraph
+    columns: Columns
+    rows: Sequence[int]
+    made: ClassVar[Collection[str]] = ()
 
-def _made(name: str, picture_FCHW: Tensor) -> Tensor:
-    """The condition of this name, of a picture."""
-    picture = picture_FCHW[0].numpy()
-    if name in MAPS:
-        picture = MAPS[name](picture)
-    elif name in degradations.NAMES:
-        picture = degradations.apply(picture, degradations.draw(name, random.Random(mix("user", name))))
-    return torch.tensor(picture)[None]
+    @property
+    def unsampled(self) -> str | None:
+        """Why no image can be a condition: training always showed example rows. None if it did not."""
+        if 0 in self.rows:
+            return None
+        return (
+            f"rows={[self.rows[0], self.rows[-1]]}: in training every sample had example rows, and one picture of your "
+            "own has none; rows must begin at 0 for this, or give rows=[[...],[...]] instead of condition="
+        )
+
+    def user_conditions(self, wanted: Sequence[Wanted]) -> list[np.ndarray]:
+        """The images of a sample's conditions, uint8 (3, H, W) of one size. Raises ValueError for a bad file."""
+        raise NotImplementedError
+
+    def check_user_task(self, task: Task) -> None:
+        """Raises ValueError, naming the task, if this data knows one of its images not at all."""
+
+    def user_sample(
+        self, files: str | Sequence[str], prompt: str, subjects: tuple[str, ...], task: str, prepared: bool
+    ) -> Sample:
+        """A sample of any task of the graph, also one held out; zeros stand in for the targets.
+
+        files: one for each condition, or a single one of which all of them are made. prepared: whether the files show
+        the conditions already. Where prompts are instructions, `prompt` is the caption in one.
+        Raises ValueError, naming the task, for a file that cannot be read, an unknown task, a condition that cannot be
+        made, another number of files, and if training always had example rows.
+        """
+        if self.unsampled:
+            raise ValueError(self.unsampled)
+        found = self.graph.task(task)
+        self.check_user_task(found)
+        files = self._files_of(found, [files] if isinstance(files, str) else files, prepared)
+        wanted = [
+            Wanted(name, file, self._is_given(found, name, prepared))
+            for name, file in zip(found.conditions, files, strict=True)
+        ]
+        shown = self.user_conditions(wanted)
+        height, width = shown[0].shape[1:]
+        slots = tuple(
+            slot._replace(height=height, width=width)
+            for slot in grid_slots(0, len(found.conditions), len(found.targets), 0)
+        )
+        pictures = [*shown, *(np.zeros_like(shown[0]) for _ in found.targets)]
+        images = {slot.name: torch.tensor(picture)[None] for slot, picture in zip(slots, pictures, strict=True)}
+        prompt = self.columns._replace(training=False).prompt(found, 1, prompt, subjects, SEED)
+        return Sample(slots, images, prompt, subjects, found.name, "user")
+
+    def _files_of(self, task: Task, files: Sequence[str], prepared: bool) -> Sequence[str]:
+        """The file of each condition. Raises ValueError if there are not as many, and one cannot stand for all."""
+        names = task.conditions
+        if len(files) == 1 and not prepared and all(name in self.made for name in names):
+            return [files[0]] * len(names)
+        if len(files) == len(names):
+            return files
+        said = f"task={task.name} shows {' and '.join(names)} and asks for {' and '.join(task.targets)}"
+        if len(names) == 1:
+            raise ValueError(f"{said}; it takes one image, and {len(files)} are given")
+        several = f"condition=[{','.join(f'{name}.png' for name in names)}]"
+        raise ValueError(f"{said}; give an image for each of what it shows: {several}")
+
+    def _is_given(self, task: Task, name: str, prepared: bool) -> bool:
+        """Whether the file shows the condition already. Raises ValueError if that is neither so nor can be made."""
+        if prepared or name in self.made:
+            return prepared
+        node = self.graph.nodes.get(self.graph.node_of[name])
+        if node is not None and node.kind == "condition":
+            others = [name for name in self.graph.nodes if name in self.made]
+            more = f", or name a task whose condition can be made ({listed(others)})" if others else ""
+            raise ValueError(
+                f"task={task.name} needs a {name}, which is not made of a picture; give one with prepared=true{more}"
+            )
+        return True

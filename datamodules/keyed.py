@@ -7,8 +7,8 @@ indices, so random choices inside a dataset do not depend on worker processes ei
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Protocol
 
 import torch
 from lightning import LightningDataModule
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from unigen.noise import mix
 from unigen.preemption import outlive_signals
-from unigen.types import Batch, collate
+from unigen.types import Batch, Sample, collate
 
 
 class KeyedBatchSampler(Sampler[list[tuple[int, int]]]):
@@ -95,12 +95,18 @@ def _world() -> tuple[int, int]:
 
 
 class KeyedData(LightningDataModule):
-    """What datamodules with keyed training batches share: where training starts, and how a loader is made.
+    """What datamodules with keyed training batches share: where training starts, how a loader is made, and what they
+    take of a user's own images.
 
     Training starts at `start_batch` if that is set before the loader is built, else at the attached trainer's
     global_step * accumulate_grad_batches, which Lightning restores before it asks for the loader.
     Use Trainer(use_distributed_sampler=False, max_steps=...). Raises ValueError for a number out of range.
+    `tasks` are the names of the tasks that training draws from. `unsampled` says why no image of a user's own can be a
+    condition of its samples, in half a sentence; None if one can.
     """
+
+    tasks: Sequence[str] = ()
+    unsampled: ClassVar[str | None] = "none of its samples has one image as its condition"
 
     def __init__(self, batch_size: int, seed: int, num_workers: int) -> None:
         for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
@@ -109,6 +115,16 @@ class KeyedData(LightningDataModule):
         super().__init__()
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         self.start_batch: int | None = None
+
+    def user_sample(
+        self, files: str | Sequence[str], prompt: str, subjects: tuple[str, ...], task: str, prepared: bool
+    ) -> Sample:
+        """A user's own image files as the conditions of a sample, as if it had been drawn in training.
+
+        prepared: whether the files show the conditions already; otherwise these are made of them.
+        Raises ValueError, in one sentence, for what cannot be.
+        """
+        raise ValueError(f"{type(self).__name__} takes no image of your own: {self.unsampled}")
 
     def keyed_batches(self, n: int) -> KeyedBatchSampler:
         """Endless training batches over range(n), from where training starts."""

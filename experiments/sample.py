@@ -1,21 +1,24 @@
-"""Pictures of your own through a trained run: one condition, or a visual prompt of rows.
+"""Images of your own through a trained run: conditions, or a visual prompt of rows.
 
 python experiments/sample.py run=<run folder> condition=<picture>
 python experiments/sample.py run=<run folder> 'rows=[[a.png,b.png],[c.png,null]]'
 
-run=        a finished run folder
-condition=  a picture of any common format; the run's task takes its condition from it (edges, grey, ...)
+run=        a finished run folder, of any data
+condition=  a picture of any common format; the run's task takes its condition from it (edges, grey, ...). A task whose
+            conditions are several takes as many in its order, condition=[reference.png,photo.png], or the one picture
+            that all of them are made of
 rows=       instead of condition=, for runs with formatter=grid: rows of pictures, as many in each. Rows before the last
             are examples; in the last, the query, null stands for what is wanted, in any place and in several. A row has
             the shape of its first picture; others are cropped to it
-prompt=     what the result shows (default: nothing)
-out=        the PNG to write (default: sample.png). Beside it go the condition as the model sees it, or of rows= the
-            whole grid; several targets of rows= go beside it too, out_target0.png, ...
+prompt=     what the result shows (default: nothing, which prompt= alone says too)
+out=        the image to write, in the format that it ends in: .png, .jpg, .jpeg, .webp, .gif, .bmp, .tif or .tiff
+            (default: sample.png). Beside it go the conditions as the model sees them, or of rows= the whole grid;
+            several targets go beside it too, out_target0.png, ... A clip goes whole into .png, .webp or .gif
 subject=    the keyword of the prompt that names the subject, for runs with UCE (default: the whole prompt)
 task=       such as task='canny>target', needed for runs of several tasks (default: the run's only one)
 seed=, steps=, guidance=   of the sampling (defaults: 0, and as the run was measured)
 with condition=
-prepared=   true if the picture already is the condition, e.g. an edge map (default: false)
+prepared=   true if the pictures already are the conditions, e.g. an edge map (default: false)
 with rows=
 columns=    what each column shows, such as [canny,target]: the model reads an instruction as in its training
 instruction=  or the whole text that it reads with the grid (default: the prompt)
@@ -37,11 +40,12 @@ OWN = {
     "condition": ("prepared",),
     "rows": ("columns", "instruction", "upsample", "strength"),
 }  # what goes with one of them alone
+EMPTY = ("prompt", "subject", "instruction")
 
 
 def sampled(words: list[str]) -> dict[str, Path]:
     """What was written, by what it holds."""
-    given = parse(words, legal=(*KEYS, *OWN, *sum(OWN.values(), ())), required=("run",))
+    given = parse(words, legal=(*KEYS, *OWN, *sum(OWN.values(), ())), required=("run",), empty=EMPTY)
     if one_of(given, OWN) == "rows":
         from datamodules.visual_prompt import instructed, visual_prompt
         from unigen.visual_prompt import sample_visual_prompt

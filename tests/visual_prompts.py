@@ -18,10 +18,10 @@ CLEAN = ("backbone=flux_mini", "formatter=grid_clean", "process=rectified_flow",
 COGVIDEOX = ("formatter=grid_clean", *COMMON)
 
 
-def pipeline_for(*overrides: str, size: int = 32) -> tuple[Pipeline, dict[str, Any]]:
+def pipeline_for(*overrides: str, size: int = 32, **tasks: tuple[str, ...]) -> tuple[Pipeline, dict[str, Any]]:
     """A small pipeline with random weights and its configuration; the codec is fitted on noise."""
     torch.manual_seed(0)
-    config = tiny(*overrides)
+    config = tiny(*overrides, **tasks)
     config["data"]["size"] = size
     pipeline = build_pipeline(config)
     pipeline.codec.fit(lambda: torch.randint(0, 256, (64, 3, size, size)).byte())
@@ -32,9 +32,9 @@ def pipeline_for(*overrides: str, size: int = 32) -> tuple[Pipeline, dict[str, A
     return pipeline, config
 
 
-def exported(folder: Path, *overrides: str, size: int = 32) -> Path:
-    """A run folder that holds nothing but the export of such a pipeline."""
-    pipeline, config = pipeline_for(*overrides, size=size)
+def exported(folder: Path, *overrides: str, size: int = 32, **tasks: tuple[str, ...]) -> Path:
+    """A run folder that holds nothing but the export of such a pipeline; `tasks=` are those of `tiny`."""
+    pipeline, config = pipeline_for(*overrides, size=size, **tasks)
     export.save(pipeline, folder / "export", config)
     return folder
 

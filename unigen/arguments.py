@@ -4,12 +4,17 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 
-def parse(words: Sequence[str], legal: Sequence[str], required: Sequence[str]) -> dict[str, str]:
-    """The words as a dictionary. Raises ValueError, one sentence, for anything that is not a legal key=value."""
+def parse(
+    words: Sequence[str], legal: Sequence[str], required: Sequence[str], empty: Sequence[str] = ()
+) -> dict[str, str]:
+    """The words as a dictionary. `empty` are the keys whose value may be the empty text.
+
+    Raises ValueError, one sentence, for anything that is not a legal key=value.
+    """
     given = {}
     for word in words:
         key, equals, value = word.partition("=")
-        if not equals or not value:
+        if not equals or not (value or key in empty):
             raise ValueError(f"'{word}' is not key=value (known keys: {', '.join(legal)})")
         if key not in legal:
             near = difflib.get_close_matches(key, legal, n=1, cutoff=0.4)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,21 @@ from unigen.files import write_text
 from unigen.gallery import CEILING, OUTPUT, TRUTH, Gallery, leaves
 from unigen.latency import Draw, sampling, timed_sample
 from unigen.learners.denoising import BOUNDS
+from unigen.own_files import blamed, unreadable
 from unigen.pipeline import Pipeline
 from unigen.preflight import preflight
 from unigen.protocol_card import common, digest, hashed
 from unigen.quoting import readable
-from unigen.results import print_metrics
+from unigen.results import print_metrics, unusable
 from unigen.sampling import number
 from unigen.types import CONDITION, TARGET, Batch, rows_of
 from unigen.weights import weights_hash
 
 # What may differ between two commands that ask for the same pictures: where data lie, and how they are read.
 PLACES = ("root", "cache", "report", "num_workers", "batch_size", "seed", "val_items", "window", "bad_share")
+
+# What a run's configuration must say.
+NEEDED = {"data": dict, "name": str, "seed": int, "scale": {"name": (str, type(None))}, "paper": (str, type(None))}
 
 
 def measure_run(given: Mapping[str, str], words: Sequence[str], config_dir: Path) -> dict[str, Any]:
@@ -44,6 +49,8 @@ def measure_run(given: Mapping[str, str], words: Sequence[str], config_dir: Path
         raise ConfigError(f"metrics_only={only} is neither true nor false")
     out = Path(given.get("out", run_dir / "evaluation" / given["bench"]))
     run_config = read_config(run_dir)
+    if odd := unusable(run_config, NEEDED):
+        raise unreadable(run_dir / "config.yaml", f"it has no usable '{odd}'", "restore it or use another run")
     config = bench_config(config_dir, given["bench"], words, out, run_config["data"].get("size"))
     data = config["data"]
     if "instruction" in data and data["instruction"] is None:  # a model is told what to do in the words of its training
@@ -53,6 +60,9 @@ def measure_run(given: Mapping[str, str], words: Sequence[str], config_dir: Path
     gallery, metrics = Gallery(out), {name: build(node) for name, node in config["metric"].items()}
     export_dir = run_dir / "export"
     request = {"asked": asked(config), "weights": weights_hash(export_dir) if export_dir.is_dir() else None}
+    if gallery.damaged:
+        fate = "left out" if only == "true" else "drawn anew"
+        print(f"{gallery.damaged} lines of {gallery.manifest} are damaged: their pictures are {fate}", file=sys.stderr)
     gallery.check(request)
     said = None
     if only == "false" and not gallery.complete:
@@ -111,7 +121,8 @@ def draw(export_dir: Path, config: Mapping[str, Any], gallery: Gallery, request:
     data.prepare_data()
     loader = data.test_dataloader()
     items = sum(len(batch) for batch in loader.batch_sampler)
-    said = common(protocol(pipeline, {}, {**run_config, **{key: config[key] for key in ("data", "evaluation")}}))
+    with blamed(export_dir / export.CONFIG_FILE, export.AGAIN):
+        said = common(protocol(pipeline, {}, {**run_config, **{key: config[key] for key in ("data", "evaluation")}}))
     said |= {"items": items} | ({"images": images} if images > 1 else {})
     gallery.begin({**request, "protocol": said, "protocol_hash": digest(said), "pictures": items * images})
     fill(gallery, pipeline, loader, items, config["evaluation"])

@@ -7,12 +7,14 @@ from pathlib import Path
 from rich.console import Console
 
 from unigen.arguments import one_of
-from unigen.benchmark import measure_run
+from unigen.benchmark import NEEDED, measure_run
 from unigen.config import ConfigError, read_config
+from unigen.own_files import unreadable
 from unigen.preflight import preflight
 from unigen.quoting import readable
 from unigen.report_evaluations import benches_of
 from unigen.report_runs import find_runs, read_table
+from unigen.results import unusable
 
 Job = tuple[Path, str]  # a run's folder and a benchmark
 
@@ -57,6 +59,8 @@ def jobs(given: Mapping[str, str], config_dir: Path) -> list[Job]:
     for run in runs:
         try:
             config = read_config(run)
+            if odd := unusable(config, NEEDED):
+                raise unreadable(run / "config.yaml", f"it has no usable '{odd}'", "restore it")
         except ConfigError as error:  # of a run that died before it wrote anything
             print(f"error: {error}", file=sys.stderr)
             continue

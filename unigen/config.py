@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from yaml import MarkedYAMLError, YAMLError
+from yaml import MarkedYAMLError
 
 from unigen.files import write_text
 
@@ -73,7 +73,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except FileNotFoundError as exc:
         raise ConfigError(f"{run_dir} is not a run folder: it has no config.yaml") from exc
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as exc:
+    except Exception as exc:  # of damaged YAML, PyYAML and OmegaConf raise a dozen unrelated types
         raise ConfigError(f"cannot read {path} ({sentence(exc)}); restore it or use another folder") from exc
     if not isinstance(config, dict) or not config:
         raise ConfigError(f"cannot read {path} (it holds no configuration); restore it or use another folder")

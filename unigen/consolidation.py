@@ -15,8 +15,9 @@ from torch import Tensor
 
 from unigen import shards
 from unigen.build import build_learner
-from unigen.config import ConfigError
+from unigen.config import ConfigError, sentence
 from unigen.learner import Learner
+from unigen.own_files import blamed, read_archive
 from unigen.weights import check_finite
 
 STATE = "state.pt"  # in a sharded checkpoint: the Trainer's state, without weights and the optimizer's states
@@ -42,23 +43,41 @@ def read_state(path: Path, wanted: str) -> dict[str, Any]:
             f"{path} was written as {found}, but this run's strategy reads {wanted}; go on with the strategy that "
             "wrote it"
         )
-    return torch.load(path / STATE, map_location="cpu", weights_only=True)
+    return _archive(path / STATE)
+
+
+def _archive(path: Path) -> dict[str, Any]:
+    """A checkpoint's file. Raises ConfigError if it is damaged, or of another program."""
+    try:
+        found = read_archive(path)
+    except Exception as error:  # zip, pickle and torch raise a dozen unrelated types
+        raise damaged(path, sentence(error).split(". ")[0].rstrip(".")) from error
+    if not isinstance(found, dict):
+        raise damaged(path, f"it holds no state but one {type(found).__name__}")
+    return found
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(the Trainer's state, {name in the learner: fp32 weight}); averaged weights where the run kept averages.
 
-    Raises ValueError, which names the weight, where one is not finite.
+    A file runs nothing of what it holds. Shards of DeepSpeed and the index of FSDP2's are pickles, which their
+    libraries load whole: take those from people alone whom you trust. Raises ConfigError, naming what is damaged, and
+    ValueError, naming the weight, where one is not finite.
     """
     form = kind(path)
-    if form == "one file":
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        weights = state.pop("state_dict")
-    else:
-        state = read_state(path, form)
-        weights = _of_zero(path) if form == "DeepSpeed" else _of_fsdp2(path)
-    averages = state["callbacks"].get("EMA", {}).get("average", {})
-    found = {name: averages.get(name, tensor).float() for name, tensor in weights.items()}
+    try:
+        if form == "one file":
+            state = _archive(path)
+            weights = state.pop("state_dict")
+        else:
+            state = read_state(path, form)
+            weights = _of_zero(path) if form == "DeepSpeed" else _of_fsdp2(path)
+        averages = state["callbacks"].get("EMA", {}).get("average", {})
+        found = {name: averages.get(name, tensor).float() for name, tensor in weights.items()}
+    except ConfigError:
+        raise
+    except Exception as error:  # another program's file, or a damaged shard
+        raise damaged(path, sentence(error).split(". ")[0].rstrip(".")) from error
     check_finite(found.items(), str(path))
     return state, found
 
@@ -115,5 +134,6 @@ def restored(config: Mapping[str, Any], path: Path) -> Learner:
     with torch.no_grad():
         for name, p in trained.items():
             p.copy_(weights[name])
-    learner.on_load_checkpoint(state)
+    with blamed(path, "name another checkpoint"):
+        learner.on_load_checkpoint(state)
     return learner.eval()

@@ -6,6 +6,7 @@
 import copy
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,21 @@ from torch import Tensor, nn
 
 from unigen import __version__
 from unigen.build import build_pipeline
+from unigen.cache_files import checksum
 from unigen.config import ConfigError
 from unigen.files import whole_tensors, write_text
 from unigen.lora_files import LORA_FILE, write
 from unigen.nn.adaln_zero import stock_names
+from unigen.own_files import blamed, read_object, read_tensors, unreadable
 from unigen.pipeline import Pipeline
-from unigen.weights import check_finite, without_bars
+from unigen.protocol_card import digest
+from unigen.weights import check_finite, file_hash, without_bars
 
 MODULES_FILE, CONFIG_FILE = "unigen_modules.safetensors", "unigen.json"
+AGAIN = "restore it, or write the export anew: python experiments/export.py run=<run folder> out=<new folder>"
+# What the configuration says of a pipeline; a change makes another one of the same weights. And what may change in it.
+PARTS = ("formatter", "mask", "backbone", "conditioning", "encoder", "process", "loss", "solver", "dropout", "fill")
+PLACES = ("pretrained", "start")
 
 
 def save(pipeline: Pipeline, folder: Path, config: dict[str, Any]) -> None:
@@ -33,8 +41,11 @@ def save(pipeline: Pipeline, folder: Path, config: dict[str, Any]) -> None:
     if _lora(pipeline):
         _save_lora(pipeline, folder)
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in _sidecar(pipeline, config).items()}
+    said = {"format": "pt", "unigen": __version__, "sha256": checksum(tensors), "parts": digest(_parts(config))}
+    if _lora(pipeline):
+        said["lora"] = file_hash(folder / LORA_FILE)
     with whole_tensors(folder / MODULES_FILE) as part:
-        save_file(tensors, part, metadata={"format": "pt", "unigen": __version__})
+        save_file(tensors, part, metadata=said)
     about = {"lora_is_for": lora_is_for(pipeline.backbone.model)} if _lora(pipeline) else {}
     write_text(folder / CONFIG_FILE, json.dumps({"unigen": __version__, **about, "config": config}, indent=1))
 
@@ -42,32 +53,59 @@ def save(pipeline: Pipeline, folder: Path, config: dict[str, Any]) -> None:
 def load(folder: Path) -> tuple[Pipeline, dict[str, Any]]:
     """The pipeline that `save` wrote, ready to sample, and its configuration.
 
-    Raises ValueError for a folder without a whole export, and for a key that is missing or too many:
-    nothing is loaded in part.
+    The configuration names the classes of the parts, and loading calls them: take exports from people alone whom you
+    trust. Raises ValueError, naming the file, for a folder without a whole export, for a file that is damaged, for a
+    configuration of other parts than were written, and for a key that is missing or too many: nothing is loaded in
+    part. A LoRA that is not the one that was written is taken, with a warning.
     """
-    from safetensors.torch import load_file
-
     for name in (CONFIG_FILE, MODULES_FILE):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder} holds no export ({name} is missing): a run writes it when it finishes")
-    config = json.loads((folder / CONFIG_FILE).read_text())["config"]
-    pipeline = build_pipeline(_without_start(config))
-    stored = load_file(folder / MODULES_FILE)
+    stored, said = read_tensors(folder / MODULES_FILE, AGAIN)
+    if "sha256" in said and said["sha256"] != checksum(stored):
+        raise unreadable(folder / MODULES_FILE, "it does not hold what was written: its checksum differs", AGAIN)
     check_finite(stored.items(), str(folder / MODULES_FILE))
-    wanted = _sidecar(pipeline, config)
+    config = read_object(folder / CONFIG_FILE, AGAIN).get("config")
+    if not isinstance(config, dict):
+        raise unreadable(folder / CONFIG_FILE, "it has no usable 'config'", AGAIN)
+    with blamed(folder / CONFIG_FILE, AGAIN):
+        if "parts" in said and said["parts"] != digest(_parts(config)):
+            raise ConfigError("the parts that it names are not those that the run wrote")
+        pipeline = build_pipeline(_without_start(config))
+        wanted = _sidecar(pipeline, config)
     if set(stored) != set(wanted):
         odd = sorted(set(stored) ^ set(wanted))
         raise ConfigError(
             f"{folder / MODULES_FILE} does not fit its configuration: {len(odd)} keys differ, e.g. {odd[0]}"
         )
+    for name, tensor in stored.items():
+        _check_fits(folder / MODULES_FILE, name, tensor, wanted[name])
     with torch.no_grad():
         for name, tensor in stored.items():
             wanted[name].copy_(tensor)
     if _lora(pipeline):
-        _load_lora(pipeline, folder)
+        _load_lora(pipeline, folder, said.get("lora"))
     for module in pipeline.modules:
         module.eval()  # without dropout
     return pipeline, config
+
+
+def _check_fits(path: Path, name: str, stored: Tensor, wanted: Tensor) -> None:
+    """Raises ConfigError for another shape, which might be spread without a word, and for numbers of another sort."""
+    if stored.shape != wanted.shape or stored.is_floating_point() != wanted.is_floating_point():
+        shapes = (f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}" for x in (stored, wanted))
+        raise ConfigError(f"{path} does not fit its configuration: {name} is {' and should be '.join(shapes)}")
+
+
+def _parts(config: Mapping[str, Any]) -> Any:
+    """What a configuration says of the pipeline's parts, without the places of files, which differ by machine."""
+
+    def clean(node: Any) -> Any:
+        if isinstance(node, Mapping):
+            return {str(key): clean(value) for key, value in node.items() if key not in PLACES}
+        return [clean(value) for value in node] if isinstance(node, list | tuple) else node
+
+    return clean({key: config.get(key) for key in PARTS})
 
 
 def save_stock(pipeline: Pipeline, folder: Path, name: str) -> list[Path]:
@@ -158,18 +196,22 @@ def _renamed(key: str, names: Mapping[str, str]) -> str:
     return names.get(linear, linear) + dot + part
 
 
-def _load_lora(pipeline: Pipeline, folder: Path) -> None:
+def _load_lora(pipeline: Pipeline, folder: Path, written: str | None) -> None:
     from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
 
     path = folder / LORA_FILE
     if not path.is_file():
-        raise ConfigError(f"{folder} says it has a LoRA, but {LORA_FILE} is missing")
+        raise ConfigError(f"{folder} says it has a LoRA, but {LORA_FILE} is missing; {AGAIN}")
+    tensors, _ = read_tensors(path, AGAIN)
+    if written is not None and file_hash(path) != written:
+        warnings.warn(f"{path} is not the LoRA that the run wrote; it is used as it is", stacklevel=3)
     ours = {theirs: name for name, theirs in _exported_names(pipeline.backbone.model).items()}
-    stored = load_file(path)
-    check_finite(stored.items(), str(path))
-    weights = {_renamed(k.removeprefix("transformer."), ours): v for k, v in stored.items()}
-    result = set_peft_model_state_dict(pipeline.backbone.model, weights)
+    check_finite(tensors.items(), str(path))
+    weights = {_renamed(k.removeprefix("transformer."), ours): v for k, v in tensors.items()}
+    try:
+        result = set_peft_model_state_dict(pipeline.backbone.model, weights)
+    except (RuntimeError, KeyError) as error:  # of another rank or shape
+        raise unreadable(path, error, AGAIN) from error
     missing = [k for k in result.missing_keys if "lora_" in k]
     if missing or result.unexpected_keys:
         raise ConfigError(f"{path} fits only in part: {(missing + list(result.unexpected_keys))[0]} does not match")

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from unigen.build import build
+import torch
+
+from unigen.build import build, build_learner
 from unigen.config import ConfigError, read_config
 from unigen.consolidation import restored
+from unigen.own_files import blamed
 
 
 def export_checkpoint(given: Mapping[str, str]) -> Path:
@@ -19,7 +22,10 @@ def export_checkpoint(given: Mapping[str, str]) -> Path:
     path, out = _checkpoint(run, given.get("checkpoint", "last")), Path(given.get("out", run / "export"))
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} holds something already; give another folder: out=<folder>")
-    learner, data = restored(config, path), build(config["data"])
+    with blamed(run / "config.yaml", "restore it"), torch.device("meta"):  # shapes alone, before weights are read
+        build_learner(config)
+        data = build(config["data"])
+    learner = restored(config, path)
     data.prepare_data()
     learner.settle(data)
     learner.export(out, config)

@@ -11,6 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+IMAGES = {  # the formats of images by the endings of file names
+    ".png": "PNG",
+    **dict.fromkeys((".jpg", ".jpeg"), "JPEG"),
+    ".webp": "WEBP",
+    ".gif": "GIF",
+    ".bmp": "BMP",
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+}
+CLIPS = (".png", ".webp", ".gif")  # those that hold several frames
+FRAME_MS = 250  # how long a frame of a clip is shown
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -106,3 +117,16 @@ def write_png(path: Path, picture: "Image") -> None:
     """Write a PIL picture as a PNG through `whole_file`."""
     with whole_file(path) as part:
         picture.save(part, format="PNG")
+
+
+def write_image(path: Path, frames: "Sequence[Image]") -> None:
+    """Write a PIL image, or a clip of several frames, through `whole_file`, in the format of the path's ending.
+
+    The ending is one of IMAGES, of a clip one of CLIPS. Formats that lose detail do so as little as they can.
+    """
+    options = {"quality": 95, "subsampling": 0} if IMAGES[path.suffix.lower()] == "JPEG" else {}
+    options |= {"lossless": True} if IMAGES[path.suffix.lower()] == "WEBP" else {}
+    if len(frames) > 1:
+        options |= {"save_all": True, "append_images": frames[1:], "duration": FRAME_MS, "loop": 0}
+    with whole_file(path) as part:
+        frames[0].save(part, format=IMAGES[path.suffix.lower()], **options)

@@ -8,6 +8,7 @@ leaves behind is a shorter gallery. Shapes: N pictures, H and W pixels.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,14 @@ from torch import Tensor
 
 from unigen.config import ConfigError
 from unigen.files import write_png, write_text
+from unigen.own_files import read_object, unreadable
+from unigen.results import unusable
 
 OUTPUT, TRUTH, CEILING = "output", "truth", "through_codec"  # a record's own names of files; others are conditions'
+ANEW = "use out=<a new folder>"
+PLACE = ("item", "image", "seed")
+RECORD = {**dict.fromkeys(PLACE, int), **dict.fromkeys(("key", "task", "prompt"), str), "subjects": list, "files": dict}
+DRAW = {"seconds": (int, float), "together": int, "device": str}
 
 
 class PictureFiles:
@@ -54,6 +61,7 @@ class Gallery:
         self.manifest, self._state = folder / "manifest.jsonl", folder / "protocol.json"
         self.state = self._read_state()
         self.records: dict[tuple[int, int], dict[str, Any]] = {}
+        self.damaged = 0
         for record in self._lines():
             self.records[record["item"], record["image"]] = record
 
@@ -88,8 +96,7 @@ class Gallery:
         """Write pictures, uint8 (3, H, W) by name, and their line: item, image, key, task, prompt, seed."""
         item, image, files = record["item"], record["image"], {}
         for name, picture in pictures.items():
-            own = f"_{image}" if name == OUTPUT else ""  # all else is the same for each image of an item
-            files[name] = f"pictures/{item:06d}{own}_{name}.png"
+            files[name] = file_of(item, image, name)
             if name == OUTPUT or not (self.folder / files[name]).is_file():
                 array = picture.cpu().permute(1, 2, 0).numpy()
                 write_png(self.folder / files[name], Image.fromarray(np.ascontiguousarray(array)))
@@ -113,23 +120,43 @@ class Gallery:
         return sorted(set.intersection(*map(set, names))) if names else []
 
     def _read_state(self) -> dict[str, Any]:
-        try:
-            state = json.loads(self._state.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not self._state.exists():
             return {}
-        except ValueError as error:
-            raise ConfigError(f"{self._state} cannot be read ({error}); use out=<a new folder>") from error
-        return state if isinstance(state, dict) else {}
+        state, advice = read_object(self._state, ANEW), {"asked": dict, "protocol": dict, "protocol_hash": str}
+        if odd := unusable(state, advice | {"pictures": int, "weights": (str, type(None))}):
+            raise unreadable(self._state, f"it has no usable '{odd}'", ANEW)
+        return state
 
     def _lines(self) -> Iterable[dict[str, Any]]:
-        """Records whose files are all there; a torn line is none."""
-        for line in self.manifest.read_text(encoding="utf-8").splitlines() if self.manifest.is_file() else ():
+        """Records whose files are all there. A torn last line is none; of others that are none, `damaged` counts."""
+        lines = self.manifest.read_bytes().splitlines() if self.manifest.is_file() else []
+        for number, line in enumerate(lines, start=1):
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
+                self.damaged += number < len(lines)
                 continue
-            if all((self.folder / name).is_file() for name in record["files"].values()):
+            if not is_record(record):
+                self.damaged += 1
+            elif all((self.folder / name).is_file() for name in record["files"].values()):
                 yield record
+
+
+def is_record(record: Any) -> bool:
+    """Whether a line of a manifest is what `Gallery.add` writes."""
+    if unusable(record, RECORD) or any(type(record[key]) is not int or record[key] < 0 for key in PLACE):
+        return False
+    files, subjects = record["files"], record["subjects"]
+    whole = {OUTPUT, TRUTH, CEILING} <= files.keys() and all(isinstance(word, str) for word in subjects)
+    named = {name: file_of(record["item"], record["image"], name) for name in files}
+    draw = record.get("draw", {"seconds": 0.0, "together": 1, "device": ""})
+    timed = not unusable(draw, DRAW) and draw.keys() == DRAW.keys() and math.isfinite(draw["seconds"])
+    return whole and files == named and timed and isinstance(record.get("caption", ""), str)
+
+
+def file_of(item: int, image: int, name: str) -> str:
+    """Where a picture lies in the folder; all but outputs are the same for each image of an item."""
+    return f"pictures/{item:06d}{f'_{image}' if name == OUTPUT else ''}_{name}.png"
 
 
 def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -143,7 +170,7 @@ def _read(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-    except OSError as error:
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error and more
         raise ConfigError(f"{path} cannot be read ({error}): remove it, and the same command draws it anew") from error
 
 

@@ -1,10 +1,11 @@
 """A kind of device as a plan needs it: its memory, its speeds, and what share of them is assumed to be reached."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from unigen.config import ConfigError
+from unigen.config import ConfigError, sentence
 
 
 class Profile(NamedTuple):
@@ -32,8 +33,17 @@ def read_profile(folder: Path, word: str) -> Profile:
     if not path.is_file():
         legal = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise ConfigError(f"profile={word} is unknown; legal are {legal}, or the path of a .yaml file like theirs")
-    said = OmegaConf.to_container(OmegaConf.load(path))
+    try:
+        said = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:  # of damaged YAML, PyYAML and OmegaConf raise a dozen unrelated types
+        raise ConfigError(f"cannot read {path} ({sentence(error)}); write it like those of {folder}") from error
     wanted = set(Profile._fields) - {"name"}
     if not isinstance(said, dict) or set(said) != wanted:
         raise ConfigError(f"{path} must have exactly the keys {', '.join(sorted(wanted))}")
-    return Profile(name=path.stem, **said)
+    rates = said["flops"] if isinstance(said["flops"], dict) else {"": None}
+    numbers = {f"flops.{key}": value for key, value in rates.items()}
+    numbers |= {key: value for key, value in said.items() if key not in ("flops", "device")}
+    for key, value in numbers.items():
+        if type(value) not in (int, float) or not 0 <= value < math.inf or (value == 0 and key != "reserve_gib"):
+            raise ConfigError(f"{path}: {key.rstrip('.')} is {value!r}; it must be a number above 0")
+    return Profile(name=path.stem, **{**said, "device": str(said["device"])})

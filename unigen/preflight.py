@@ -51,8 +51,8 @@ from unigen.jobs import (
     sweep_of,
     sweeper_params,
 )
-from unigen.ownfiles import check_header, check_names, own_file_hint, unreadable
 from unigen.quoting import as_text
+from unigen.user_configs import check_header, check_names, own_file_hint, unreadable
 
 if TYPE_CHECKING:
     from hydra.core.default_element import ResultDefault

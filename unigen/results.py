@@ -89,13 +89,19 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
 
 
 def unusable(node: Any, kinds: Any, key: str = "") -> str | None:
-    """The dotted key of the first value that is not of its kind: a type, several, or a mapping of kinds by key."""
+    """The dotted key of the first value that is absent or not of its kind: a type, several, or kinds by key.
+
+    It is 'mapping' if the whole is none.
+    """
     if not isinstance(kinds, dict):
         return None if isinstance(node, kinds) else key
     if not isinstance(node, dict):
-        return key
-    found = (unusable(node.get(name), kind, f"{key}.{name}".lstrip(".")) for name, kind in kinds.items())
-    return next(filter(None, found), None)
+        return key or "mapping"
+    for name, kind in kinds.items():
+        whole = f"{key}.{name}".lstrip(".")
+        if odd := whole if name not in node else unusable(node[name], kind, whole):
+            return odd
+    return None
 
 
 def gpu_memory() -> dict[str, float]:

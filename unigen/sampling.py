@@ -1,50 +1,73 @@
-"""A user's own picture through an exported run."""
+"""A user's own images through an exported run: what sample.py does with condition=, and what it shares with rows=."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from PIL import Image
+from torch import Tensor
 
 from unigen import export
 from unigen.build import build
-from unigen.config import ConfigError
-from unigen.files import write_png
+from unigen.config import ConfigError, sentence
+from unigen.files import CLIPS, IMAGES, write_image
+from unigen.own_files import blamed
 from unigen.pipeline import Pipeline
-from unigen.types import CONDITION, TARGET, collate
+from unigen.types import CONDITION, TARGET, ImageSlot, collate
+
+OUTPUT, DEFAULT_OUT = "output", "sample.png"
+SEVERAL = "write condition=[a.png,b.png], in the order of the task"
 
 
 def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
-    """Write the output and the condition as PNGs; paths by what they hold. `given` are the words of sample.py.
+    """Write the outputs and the conditions as images; paths by what they hold. `given` are the words of sample.py.
 
-    Raises ValueError for an unfinished run, an unreadable picture, an unknown or missing task, or a bad number.
+    Raises ValueError for an unfinished run, data that take no image, an unreadable image, an unknown or missing task,
+    a condition that cannot be made of an image, a bad number, and a path that cannot be written.
     """
     pipeline, config = opened(given)
     prompt, prepared = given.get("prompt", ""), given.get("prepared", "false")
     if prepared not in ("true", "false"):
         raise ConfigError(f"prepared={prepared} is neither true nor false")
-    data = build(config["data"])
-    if not hasattr(data, "user_sample"):
-        raise ConfigError(
-            f"run={given['run']} was trained on {config['data']['_target_']}, which takes no pictures of a user's"
-        )
+    files = files_of(given["condition"])
+    with blamed(Path(given["run"]) / "export" / export.CONFIG_FILE, export.AGAIN):
+        data = build(config["data"])
+    if said := unsampled(data):
+        raise ConfigError(f"run={given['run']} takes no image of your own as condition=: {said}")
     sample = data.user_sample(
-        given["condition"],
-        prompt,
-        (given.get("subject", prompt),),
-        task_of(given, data.tasks),
-        prepared=prepared == "true",
+        files, prompt, (given.get("subject", prompt),), task_of(given, data.tasks), prepared=prepared == "true"
     )
-    out, paths = Path(given.get("out", "sample.png")), {}
-    for slot in sample.slots:
-        if slot.role in (TARGET, CONDITION):
-            paths[slot.name] = out if slot.role == TARGET else out.with_name(f"{out.stem}_{slot.name}.png")
-    refuse_overwriting(out, paths.values(), [given["condition"]])
+    out = out_of(given)
+    paths = output_paths(out, sample.slots, OUTPUT, [slot.name for slot in sample.slots if slot.role == CONDITION])
+    check_frames(paths, {slot.name: slot.frames for slot in sample.slots})
+    refuse_overwriting(out, paths.values(), files)
     outputs = pipeline.sample(collate([sample]), number(given, "seed", 0, lowest=0))
-    for name, path in paths.items():
-        shown = outputs[name][0] if name in outputs else sample.images[name]
-        write_png(path, Image.fromarray(shown[-1].permute(1, 2, 0).numpy()))
-    return {"output" if name in outputs else name: path for name, path in paths.items()}
+    single = len(outputs) == 1
+    shown = {OUTPUT if single else name: x[0] for name, x in outputs.items()}
+    write_images(paths, sample.images | shown)
+    return paths
+
+
+def unsampled(data: Any) -> str | None:
+    """Why no image of a user's own can be a condition of a run on these data, in half a sentence; None if one can."""
+    if not hasattr(data, "user_sample"):  # a data module that is none of this project's
+        return f"{type(data).__name__} has no method user_sample, as datamodules.keyed.KeyedData has"
+    return data.unsampled
+
+
+def files_of(text: str) -> list[str]:
+    """The files of condition=: one, or several as a list in brackets. Raises ValueError for another list."""
+    if not (text.startswith("[") and text.endswith("]")) or Path(text).exists():
+        return [text]
+    try:
+        files = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"condition={text} cannot be read ({sentence(error)}); {SEVERAL}") from error
+    if not files or not all(isinstance(file, str) for file in files):
+        raise ConfigError(f"condition={text} is no list of file names; {SEVERAL}")
+    return files
 
 
 def opened(given: dict[str, str]) -> tuple[Pipeline, dict[str, Any]]:
@@ -55,6 +78,7 @@ def opened(given: dict[str, str]) -> tuple[Pipeline, dict[str, Any]]:
     folder = Path(given["run"])
     if not folder.is_dir():
         raise ConfigError(f"run={folder} is no folder; give a finished run folder")
+    out_of(given)  # before the weights are read
     pipeline, config = export.load(folder / "export")
     pipeline.solver.steps = number(given, "steps", pipeline.solver.steps, lowest=1)
     pipeline.solver.guidance = number(given, "guidance", float(pipeline.solver.guidance), lowest=0.0)
@@ -67,6 +91,46 @@ def task_of(given: Mapping[str, str], tasks: Sequence[str]) -> str:
         some = ", ".join(f"'{task}'" for task in tasks[:3]) + (", ..." if len(tasks) > 3 else "")
         raise ConfigError(f"run={given['run']} has {len(tasks)} tasks; say which by task=, one of {some}")
     return given.get("task", tasks[0])
+
+
+def out_of(given: Mapping[str, str]) -> Path:
+    """The path of out=. Raises ValueError for an ending that is no image's, a folder, and a path that cannot be."""
+    out = Path(given.get("out", DEFAULT_OUT))
+    if out.is_dir():
+        raise ConfigError(f"out={out} is a folder; name a file in it, such as {out / DEFAULT_OUT}")
+    if out.suffix.lower() not in IMAGES:
+        what = f"ends in '{out.suffix}'" if out.suffix else "has no ending"
+        raise ConfigError(f"out={out} {what}; legal are {', '.join(IMAGES)}")
+    folder = next(folder for folder in out.absolute().parents if folder.exists())  # those below it are made
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        what = "may not be written to" if folder.is_dir() else "is a file, not a folder"
+        raise ConfigError(f"out={out} cannot be written: {folder} {what}")
+    return out
+
+
+def output_paths(
+    out: Path, slots: Sequence[ImageSlot], single: str | None, beside: Sequence[str] = ()
+) -> dict[str, Path]:
+    """Where each target goes, by its name, and what is written beside: `out` itself for a single target, which is
+    called `single` if that is given; else out_target0.png, ..."""
+    targets = [slot.name for slot in slots if slot.role == TARGET]
+    paths = {name: out.with_name(f"{out.stem}_{name}{out.suffix}") for name in (*beside, *targets)}
+    if len(targets) > 1:
+        return paths
+    return {name: path for name, path in paths.items() if name not in targets} | {single or targets[0]: out}
+
+
+def check_frames(paths: Mapping[str, Path], frames: Mapping[str, int]) -> None:
+    """Raises ValueError if a clip is to go into a format of stills."""
+    longest, out = max(frames.values()), next(iter(paths.values()))
+    if longest > 1 and out.suffix.lower() not in CLIPS:
+        raise ConfigError(f"out= ends in '{out.suffix}', but {longest} frames are drawn; legal are {', '.join(CLIPS)}")
+
+
+def write_images(paths: Mapping[str, Path], images: Mapping[str, Tensor]) -> None:
+    """Write the images of these names, uint8 (F, 3, H, W), each in the format of its path."""
+    for name, path in paths.items():
+        write_image(path, [Image.fromarray(frame.permute(1, 2, 0).cpu().numpy()) for frame in images[name]])
 
 
 def refuse_overwriting(out: Path, written: Iterable[Path], read: Iterable[str]) -> None:

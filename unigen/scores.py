@@ -33,7 +33,11 @@ def write_scores(folder: Path, each: Mapping[str, Sequence[float]]) -> None:
 
 
 def read_scores(folder: Path) -> dict[str, list[float | None]]:
-    """The scores by metric, {} if the run kept none. Raises ValueError, one sentence, if the file is not whole."""
+    """The scores by metric, {} if the run kept none. Raises ValueError, one sentence, if the file is not whole.
+
+    Each line has the score of every metric, a finite number or null: a line that lacks one would move all others to
+    other items.
+    """
     try:
         lines = (folder / FILE).read_bytes().splitlines()
     except FileNotFoundError:
@@ -44,9 +48,20 @@ def read_scores(folder: Path) -> dict[str, list[float | None]]:
     whole = json_lines(lines)
     for i, line in enumerate(lines):
         try:
-            for name, score in (json.loads(line) if whole is None else whole[i]).items():
-                if name not in FACTS:
-                    found.setdefault(name, []).append(None if score is None else float(score))
-        except (ValueError, TypeError, AttributeError, RecursionError):
+            scores = {k: x for k, x in (json.loads(line) if whole is None else whole[i]).items() if k not in FACTS}
+            if i and scores.keys() != found.keys():
+                raise ValueError("other metrics than the first line")
+            for name, score in scores.items():
+                found.setdefault(name, []).append(_score(score))
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             raise ValueError(f"{FILE}, line {i + 1}, is no item's scores (is the file whole?)") from None
     return found
+
+
+def _score(value: object) -> float | None:
+    """A score as it was written. Raises ValueError for what is no finite number, OverflowError for a huge one."""
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no score")
+    return float(value)

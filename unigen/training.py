@@ -22,6 +22,7 @@ from unigen.global_batch import global_batch, unpublished
 from unigen.learner import Learner
 from unigen.preemption import INTERRUPTED, NOTICE, Preempted, farewell
 from unigen.results import print_results, read_summary, write_csv, write_summary
+from unigen.sampling import unsampled
 from unigen.scores import split, write_scores
 
 
@@ -52,6 +53,8 @@ def print_header(learner: Learner, data: Any, config: dict[str, Any]) -> None:
     console.print(f"batch of an update: {made}", soft_wrap=True)
     if said := unpublished(config, made):
         console.print(f"[bold]warning:[/bold] {said}", soft_wrap=True)
+    if said := unsampled(data):
+        console.print(f"sample.py condition= will not work: {said}", soft_wrap=True, markup=False)
 
 
 @rank_zero_only

@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 import yaml
-from PIL import Image
 from torch import Tensor
 
+from unigen import export
 from unigen.build import build
 from unigen.config import ConfigError, sentence
-from unigen.files import write_png
 from unigen.formatters.grid import rows_of
+from unigen.own_files import blamed
 from unigen.pipeline import Pipeline
-from unigen.sampling import number, opened, refuse_overwriting, task_of
-from unigen.types import EXAMPLE, TARGET, ImageSlot, Sample, collate
+from unigen.sampling import number, opened, out_of, output_paths, refuse_overwriting, task_of, write_images
+from unigen.types import EXAMPLE, ImageSlot, Sample, collate
 from unigen.upsampling import STRENGTH, check_strength, upsample
 
 Rows = list[list[str | None]]
@@ -26,7 +26,7 @@ EXPECTED = "write rows=[[a.png,b.png],[c.png,null]], the query last, with null f
 def sample_visual_prompt(
     given: dict[str, str], read: Callable[..., Sample], instructed: Callable[..., str]
 ) -> dict[str, Path]:
-    """Write every target and the whole grid as PNGs; paths by what they hold. `given` are the words of sample.py.
+    """Write every target and the whole grid as images; paths by what they hold. `given` are the words of sample.py.
 
     `read(rows, resolution, text, subjects, task)` makes the sample, `instructed` its text of named columns (both
     `datamodules.visual_prompt`). A single target goes to `out`, several each to a file of its own beside it. In the
@@ -35,22 +35,24 @@ def sample_visual_prompt(
     """
     rows, prompt = parsed_rows(given["rows"]), given.get("prompt", "")
     pipeline, config = opened(given)
+    with blamed(Path(given["run"]) / "export" / export.CONFIG_FILE, export.AGAIN):
+        if not isinstance(config["data"], dict):
+            raise ConfigError("it says nothing of the data")
     resolution, seed = resolution_of(pipeline, config, given["run"]), number(given, "seed", 0, lowest=0)
     finer = number(given, "upsample", resolution, lowest=resolution)
     strength = strength_of(given)
     task = task_of(given, getattr(pipeline.embedding, "tasks", ("",)))  # without UCE nobody looks at it
     text = text_of(given, rows, prompt, config, instructed)
     sample = read(rows, resolution, text, (given.get("subject", prompt),), task)
-    out = Path(given.get("out", "sample.png"))
-    paths = output_paths(out, sample.slots)
+    out = out_of(given)
+    paths = output_paths(out, sample.slots, None, [GRID])
     refuse_overwriting(out, paths.values(), [path for row in rows for path in row if path is not None])
     made = {name: x[0] for name, x in pipeline.sample(collate([sample]), seed).items()}
     shown = {GRID: whole_grid(sample.slots, sample.images | made)} | made
     if "upsample" in given:
         for name, x in made.items():
             shown[name] = upsample(pipeline, x, prompt, finer, strength, seed, task=task, key=f"{sample.key}/{name}")
-    for name, path in paths.items():
-        write_png(path, Image.fromarray(shown[name][0].permute(1, 2, 0).numpy()))
+    write_images(paths, shown)
     return paths
 
 
@@ -59,7 +61,7 @@ def text_of(
 ) -> str:
     """What the model reads with the rows: `instruction=` as it is, the run's own of `columns=`, else the prompt.
 
-    Raises ValueError for columns= where the run had no instructions, or beside instruction=.
+    Raises ValueError for columns= where the run had no instructions, or beside instruction=, and for unknown names.
     """
     if "columns" not in given:
         return given.get("instruction", prompt)
@@ -71,7 +73,9 @@ def text_of(
     columns = yaml.safe_load(given["columns"])
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
         raise ConfigError(f"columns={given['columns']} must be a list of names, such as columns=[canny,target]")
-    return instructed(rows, columns, prompt, given.get("subject", ""), build(node))
+    with blamed(Path(given["run"]) / "export" / export.CONFIG_FILE, export.AGAIN):
+        writer, graph = build(node), build(config["data"]["graph"])
+    return instructed(rows, columns, prompt, given.get("subject", ""), writer, graph)
 
 
 def parsed_rows(words: str) -> Rows:
@@ -109,13 +113,6 @@ def strength_of(given: Mapping[str, str]) -> float:
     if "strength" in given and "upsample" not in given:
         raise ConfigError("strength= goes with upsample=, which says at how many pixels the targets are drawn again")
     return check_strength(number(given, "strength", STRENGTH, lowest=0.0))
-
-
-def output_paths(out: Path, slots: tuple[ImageSlot, ...]) -> dict[str, Path]:
-    """Where each target goes, by slot, and the grid: `out` itself for a single target, else out_target0.png, ..."""
-    targets = [slot.name for slot in slots if slot.role == TARGET]
-    paths = {name: out.with_name(f"{out.stem}_{name}.png") for name in (*targets, GRID)}
-    return paths | {targets[0]: out} if len(targets) == 1 else paths
 
 
 def whole_grid(slots: tuple[ImageSlot, ...], images: Mapping[str, Tensor]) -> Tensor:

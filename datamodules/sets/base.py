@@ -72,7 +72,9 @@ class PictureSet(Protocol):
     data set is not there or not of its schema, naming what is missing and what is there.
 
     A reader may also have an `account` of what it left out (`datamodules.accounts`), `own` = True if its records are
-    the user's own, which may be few, and `looked_for(name)`, words on which files would be the picture `name`.
+    the user's own, which may be few, and `looked_for(name)`, words on which files would be the picture `name`. A reader
+    whose annotations models compute has them as `computed`, {name: annotator}, so that a user's own image can be
+    annotated alike.
     """
 
     @property

@@ -5,7 +5,7 @@ The samples are described in `datamodules.sets.samples`, data sets in `datamodul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +19,22 @@ from datamodules.graph import CENTRE, AnnotationGraph
 from datamodules.graph_data import apportioned, named_tasks, training_shares
 from datamodules.graph_samples import forms_of
 from datamodules.graph_sampling import Task, listed
-from datamodules.keyed import FormBatchSampler, KeyedBatchSampler, KeyedData
+from datamodules.graph_user import SEED, UserGraphData, Wanted
+from datamodules.keyed import FormBatchSampler, KeyedBatchSampler
 from datamodules.records import Refusals, summary
-from datamodules.sets.base import PictureSet
+from datamodules.sets.base import PictureSet, SetRecord, Size
+from datamodules.sets.files import annotators_of, file_record, picture_file
+from datamodules.sets.online import ONLINE, Draw, with_online
 from datamodules.sets.order import WindowBatchSampler
 from datamodules.sets.parts import splits_of
 from datamodules.sets.said import check_found, counts, reader_of, shown_again, warnings
 from datamodules.sets.samples import SetDataset, SizedForm, check_servable, servable, size_shares, sized_forms
-from datamodules.sets.sizes import buckets_of, filled
+from datamodules.sets.sizes import bucket_of, buckets_of, filled
 from unigen.noise import mix
 from unigen.types import Batch, ImageSlot
 
 
-class SetGraphData(KeyedData):
+class SetGraphData(UserGraphData):
     """Samples of the tasks of `graph` on the records of data sets, in batches of `unigen.types.Batch`.
 
     train, val, test: the data set of each split, see `PictureSet`; that they share no picture is up to who names them.
@@ -89,7 +92,8 @@ class SetGraphData(KeyedData):
         self.items = {"val": val_items, "test": test_items}
         self.buckets, self.rows, self.window = buckets_of(ratios, size), check_rows(rows), window
         self.row_shares = row_shares_of(rows, row_shares, test_rows)
-        self.columns = Columns(instruction, shuffle_columns)
+        self.graph, self.columns = graph, Columns(instruction, shuffle_columns)
+        self.computed = annotators_of(train)
         self.shared_degradations, self.bad_share, self.refused = shared_degradations, bad_share, report
         self.training = _trained(graph, train, tasks)
         self.test_tasks = None if test_tasks is None else named_tasks(graph, test_tasks, "test_tasks")
@@ -113,6 +117,31 @@ class SetGraphData(KeyedData):
         """The slots of the training form that has the most pictures, in the first size: what a header shows."""
         forms = sized_forms(forms_of(self.training, self.rows), {self.buckets[0]: 1.0})
         return max((form.slots for form in forms.values()), key=len)
+
+    @property
+    def made(self) -> Collection[str]:
+        """The conditions that are made of any image: those that every reader computes, and those that `train` does."""
+        return (*ONLINE, *self.computed)
+
+    def user_conditions(self, wanted: Sequence[Wanted]) -> list[np.ndarray]:
+        """Conditions as those of a record whose target is the file, in the size that such a record has."""
+        draw = Draw(SEED, 0, self.shared_degradations)
+        records = [with_online(file_record(file, self.computed), draw) for _, file, _ in wanted]
+        size = bucket_of(self._shape_of(wanted, records), self.buckets)
+        shown = [
+            picture_file(file) if given else record.pictures[name]
+            for (name, file, given), record in zip(wanted, records, strict=True)
+        ]
+        return [filled(picture.read(), size) for picture in shown]
+
+    def _shape_of(self, wanted: Sequence[Wanted], records: Sequence[SetRecord]) -> Size:
+        """The size of the first image that lies over the target: a reference of any kind may have another one."""
+        own = [
+            record
+            for (name, _, _), record in zip(wanted, records, strict=True)
+            if name == self.graph.node_of[name] and name not in self.graph.of_kind("reference")
+        ]
+        return (own or records)[0].size()
 
     def prepare_data(self) -> None:
         """Find out which records there are, once for all. Lightning calls this on one process per machine.

@@ -16,19 +16,18 @@ from pathlib import Path
 
 from datamodules.accounts import NAMED, Account, visible
 from datamodules.annotators import ANNOTATORS, Annotator, annotators
-from datamodules.folder import ARRAY, CHECKED, KEY, Record, Scan, scan
+from datamodules.folder import CHECKED, KEY, Record, Scan, scan
 from datamodules.reading import why_unreadable
 from datamodules.same_files import same_files
 from datamodules.sets.base import (
-    Picture,
     SetRecord,
     aligned,
     check_folder,
     check_index,
     check_limit,
     stored,
-    stored_map,
 )
+from datamodules.sets.files import annotated, picture_file
 
 REFERENCES = ("reference", "instant_style_ref", "redux_style_ref")
 
@@ -95,17 +94,14 @@ class OwnFolder:
         target = stored(found.target, self._name(found.target))
         pictures = {"target": target}
         for name, path in found.annotations.items():
-            picture = (stored_map if path.suffix.lower() == ARRAY else stored)(path, self._name(path))
+            picture = picture_file(path, self._name(path))
             own_size = name in self.references
             pictures[name] = picture if own_size else aligned(picture, target, self._name(path))
         for name in self.computed.keys() - found.annotations.keys():
-            pictures[name] = self._computed(name, found.target, target)
+            pictures[name] = annotated(found.target, target, self.computed[name])
         captions = {"target": (found.caption,)} if found.caption else {}
         origin = posixpath.splitext(self._name(found.target))[0]  # of a.jpg and a.png no sample has both
         return SetRecord(found.key, pictures, captions, origin=origin)
-
-    def _computed(self, name: str, file: Path, target: Picture) -> Picture:
-        return Picture(lambda: self.computed[name].kept(file, target.read), target.size)
 
     @cached_property
     def _scan(self) -> Scan:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -152,15 +153,17 @@ class Tables:
 
 
 class _Index:
-    """Which rows of which file are selected, cached as JSON {file: {size, mtime, height, rows}}, `height` being the
-    number of rows in the file; `rows` may be their number.
+    """Which rows of which file are selected, cached as JSON {file: {size, mtime, height, rows, crc}}.
 
-    The cached file is whole or absent; an entry counts while its table has the size and the time of change it had.
+    `height` is the number of rows in the file; `rows` may be their number, where all are.
+
+    `rows` may be their number, where all are.
+    An entry counts while its table has the size and the time of change it had, and its rows have their checksum.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.entries, self.changed = path, {}, False
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RecursionError):
             found = json.loads(path.read_bytes())
             self.entries = found if isinstance(found, dict) else {}
 
@@ -170,9 +173,11 @@ class _Index:
         stamp = {"size": status.st_size, "mtime": status.st_mtime_ns}
         entry = self.entries.get(str(path))
         entry = entry if isinstance(entry, dict) else {}
-        if {key: entry.get(key) for key in stamp} != stamp or not {"rows", "height"} <= entry.keys():
+        same = {key: entry.get(key) for key in stamp} == stamp and {"rows", "height"} <= entry.keys()
+        if not same or entry.get("crc") != _crc(entry["rows"]):
             rows = select(path)
-            entry = {**stamp, "height": cells.height(path), "rows": len(rows) if isinstance(rows, range) else rows}
+            rows = len(rows) if isinstance(rows, range) else rows
+            entry = {**stamp, "height": cells.height(path), "rows": rows, "crc": _crc(rows)}
             self.entries[str(path)], self.changed = entry, True
         rows = range(entry["rows"]) if isinstance(entry["rows"], int) else entry["rows"]
         return rows, entry["height"] - len(rows)
@@ -183,3 +188,8 @@ class _Index:
             return
         with suppress(OSError):
             write_text(self.path, json.dumps(self.entries))
+
+
+def _crc(rows: Any) -> int:
+    """The checksum of an entry's rows."""
+    return zlib.crc32(json.dumps(rows).encode())

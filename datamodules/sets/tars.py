@@ -103,9 +103,10 @@ class Tars:
         status = path.stat()
         which = json.dumps([str(path.resolve()), status.st_size, status.st_mtime_ns, self.parts])
         cached = self.cache / f"tar-{hashlib.sha256(which.encode()).hexdigest()[:16]}.npy"
-        with suppress(OSError, ValueError):
+        with suppress(Exception):  # numpy's parser raises OSError, ValueError, EOFError, SyntaxError and more
             places = np.load(cached, allow_pickle=False)
-            if places.dtype == np.int64 and places.shape[1:] == (len(self.parts), 2):
+            shaped = places.dtype == np.int64 and places.shape[1:] == (len(self.parts), 2)
+            if shaped and (places >= 0).all() and (places <= status.st_size - places[..., ::-1]).all():
                 return places
         places = _scanned(path, self.parts)
         # where the folder cannot be written, the next run looks again

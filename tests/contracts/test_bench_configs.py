@@ -50,7 +50,7 @@ def test_benchmarks_that_differ_in_examples_have_one_protocol(name):
     )
 
 
-@pytest.mark.parametrize("name", ["coco_canny", "coco_depth", "dreambench", "graph200k_deblur_2"])
+@pytest.mark.parametrize("name", ["coco_canny", "coco_depth", "dreambench", "graph200k_deblur_2", "own_folder"])
 def test_a_set_asks_for_its_folder_alone(name):
     assert command_of(name) == ["data.test.root=/nowhere"]
     with pytest.raises(ConfigError, match=r"^'data\.test\.root' has no value; give it on the command line"):

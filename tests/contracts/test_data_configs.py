@@ -1,6 +1,7 @@
 """The data configs of published sets: each asks for its folder in one sentence, and is whole before that is there."""
 
 import re
+import shlex
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from unigen.build import build, build_on_meta
 from unigen.config import ConfigError, plain
 from unigen.pipeline import Pipeline
 from unigen.preflight import preflight
+from unigen.training import dry_run
 
 
 def asks_for_roots(name: str) -> list[str]:
@@ -78,6 +80,35 @@ def test_a_header_says_how_to_run_it_and_under_what_licence(name):
     assert any(text.startswith(f"python experiments/run.py data={name} task=") for text in said)
     assert all(f"data.{split}.root=<" in " ".join(said) for split in ROOT_OF[name])
     assert re.search(r"licence|Apache-2\.0|Mit by|\(mit\)|CC BY", " ".join(said))
+
+
+def commands(name: str) -> list[list[str]]:
+    """The words of every run.py command in a config's header, which may go on in the next line."""
+    found, inside = [], False
+    for text in (CONF / "data" / f"{name}.yaml").read_text().splitlines():
+        said = shlex.split(re.sub(r"<[^>]*>", "/nowhere", text[2:])) if text.startswith("# ") and "=" in text else []
+        begins = said[:2] == ["python", "experiments/run.py"]
+        inside = begins or (inside and bool(said) and all("=" in word for word in said))
+        if inside:
+            found = [*found, said[2:]] if begins else [*found[:-1], found[-1] + said]
+    return found
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_command_of_a_header_gets_as_far_as_the_header_of_the_run(name, capsys):
+    """It is the first thing that is tried: every part fits, before the data are there."""
+    assert commands(name)
+    for line in commands(name):
+        preflight(CONF, line)
+        dry_run(composed(*line))
+        assert "tokens per sample" in capsys.readouterr().out
+
+
+def test_without_its_last_words_the_command_of_a_header_is_refused():
+    """Negative control."""
+    line = commands("graph200k")[0]
+    with pytest.raises(ValueError, match=r"set data\.tasks, or conditioning/embedding=none"):
+        dry_run(composed(*(word for word in line if word != "conditioning/embedding=none")))
 
 
 def test_the_commands_of_realgeneral_have_its_tasks_and_uce():

@@ -5,19 +5,21 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from small_runs import command, small, train
+from small_runs import command, kept_pictures, small, train
 from tiny import CONF
 
 from datamodules.degradations import NAMES
+from datamodules.emoji_graph import OF_IMAGES, Row
 from datamodules.graph import AnnotationGraph
 from datamodules.graph_data import EmojiGraphData
+from datamodules.graph_user import SEED
 from datamodules.pictures import canny, read_image
 
 
 def made(**options) -> EmojiGraphData:
     config = yaml.safe_load((CONF / "graph" / "emoji.yaml").read_text())
     graph = AnnotationGraph(**{key: value for key, value in config.items() if key != "_target_"})
-    return EmojiGraphData(graph=graph, size=32, limit=240, **options)
+    return EmojiGraphData(graph=graph, size=32, limit=240, cache=kept_pictures().partition("=")[2], **options)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +64,11 @@ def test_every_degradation_and_map_is_made_the_same_each_time(data, path, name):
 @pytest.mark.parametrize(
     ("task", "said"),
     [
-        ("reference+canny>target", "shows reference and canny and asks for target; .* one condition and one target"),
-        ("canny>target+mask", "asks for target and mask"),
-        ("mask>target", "needs a mask, which is not made of a picture; give one with prepared=true"),
+        (
+            "reference+canny>target",
+            r"shows reference and canny and asks for target; .*: condition=\[reference.png,canny.png\]",
+        ),
+        ("mask>target", "needs a mask, which is not made of a picture; give one with prepared=true, or .*canny"),
         ("cany>target", "unknown annotation 'cany' in 'cany>target'; did you mean 'canny'"),
         ("canny", "no task; write conditions>targets"),
     ],
@@ -72,6 +76,38 @@ def test_every_degradation_and_map_is_made_the_same_each_time(data, path, name):
 def test_what_cannot_be_is_said(data, path, task, said):
     with pytest.raises(ValueError, match=said):
         sample(data, path, task)
+
+
+def test_a_task_of_several_images_takes_as_many_or_the_one_that_they_are_made_of(data, path, tmp_path):
+    """In the order of the task; targets that are several are all asked for."""
+    other = str(tmp_path / "other.png")
+    Image.new("RGB", (50, 50), "red").save(other)
+    found = data.user_sample([other, path], "a cat", ("cat",), "reference+canny>target", False)
+    assert [slot.name for slot in found.slots] == ["condition0", "condition1", "target"]
+    assert torch.equal(found.images["condition0"], read_image(other, 32))
+    assert torch.equal(found.images["condition1"], sample(data, path, "canny>target").images["condition"])
+    both = sample(data, path, "canny+jpeg>target")
+    for name, task in (("condition0", "canny>target"), ("condition1", "jpeg>target")):
+        assert torch.equal(both.images[name], sample(data, path, task).images["condition"])
+    assert not torch.equal(both.images["condition0"], both.images["condition1"]), "negative control"
+    wanted = sample(data, path, "canny>target+mask")
+    assert [slot.name for slot in wanted.slots] == ["condition", "target0", "target1"]
+    with pytest.raises(ValueError, match="asks for target; it takes one image, and 2 are given"):
+        data.user_sample([path, other], "", ("",), "canny>target", False)
+
+
+def test_a_condition_is_that_of_training_for_the_same_image(data, tmp_path):
+    """The records' own function and a file with the same target agree to the pixel, degradations by the seed."""
+    data.prepare_data()
+    rows = [Row(glyph, glyph, SEED, 0) for glyph in data.emoji.indices["train"][:2]]
+    path = str(tmp_path / "target.png")
+    Image.fromarray(data.records.picture("target", rows[0]).transpose(1, 2, 0)).save(path)
+    for name in OF_IMAGES & data.graph.node_of.keys():
+        mine = sample(data, path, f"{name}>target").images["condition"][0].numpy()
+        assert np.array_equal(mine, data.records.picture(name, rows[0])), name
+        assert not np.array_equal(mine, data.records.picture(name, rows[1])), f"negative control: {name}"
+    noisy = sample(data, path, "gaussian_noise>target").images["condition"][0].numpy()
+    assert not np.array_equal(noisy, data.records.picture("gaussian_noise", rows[0]._replace(sample=SEED + 1)))
 
 
 def test_a_run_that_always_had_examples_says_so(path):
