@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from unigen import export
 from unigen.build import build
+from unigen.claims import claimed
 from unigen.config import ConfigError, plain, read_config
 from unigen.contact_sheet import write_sheet
 from unigen.evaluation import measured, metric_cards, protocol, references_of, through_codec
@@ -57,15 +58,22 @@ def measure_run(given: Mapping[str, str], words: Sequence[str], config_dir: Path
         data["instruction"] = run_config["data"].get("instruction")
     if only == "false" and not (run_dir / "summary.json").is_file():
         raise ConfigError(f"{run_dir} is not finished: it has no summary.json; run_dir={run_dir} of run.py goes on")
+    with claimed(out, "use out=<another folder>"):  # two commands would write every line twice
+        return _measure(out, config, run_dir / "export", run_config, only == "true")
+
+
+def _measure(
+    out: Path, config: Mapping[str, Any], export_dir: Path, run_config: Mapping[str, Any], only: bool
+) -> dict[str, Any]:
+    """`measure_run`, once it is known what is asked for; with `only` nothing is drawn."""
     gallery, metrics = Gallery(out), {name: build(node) for name, node in config["metric"].items()}
-    export_dir = run_dir / "export"
     request = {"asked": asked(config), "weights": weights_hash(export_dir) if export_dir.is_dir() else None}
     if gallery.damaged:
-        fate = "left out" if only == "true" else "drawn anew"
+        fate = "left out" if only else "drawn anew"
         print(f"{gallery.damaged} lines of {gallery.manifest} are damaged: their pictures are {fate}", file=sys.stderr)
     gallery.check(request)
     said = None
-    if only == "false" and not gallery.complete:
+    if not only and not gallery.complete:
         said = draw(export_dir, config, gallery, request)
     if not gallery.records:
         raise ConfigError(f"{out} holds no pictures to measure; leave metrics_only out")

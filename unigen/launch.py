@@ -43,6 +43,7 @@ def launch(task: Callable[[DictConfig], None], config_dir: Path, config_name: st
         preflight(config_dir, sys.argv[1:], config_name)
         main(_guarded(task, failed))()
     except (*USER_ERRORS, HydraException) as exc:
+        _raise_if_interrupted(exc)
         sys.exit(f"error: {sentence(exc)}")
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
@@ -62,6 +63,7 @@ def _guarded(task: Callable[[DictConfig], None], failed: list[Exception]) -> Cal
         try:
             task(cfg)
         except Exception as exc:
+            _raise_if_interrupted(exc)
             failed.append(exc)
             if not isinstance(exc, USER_ERRORS) or OmegaConf.select(cfg, "debug"):
                 traceback.print_exc()
@@ -69,6 +71,16 @@ def _guarded(task: Callable[[DictConfig], None], failed: list[Exception]) -> Cal
             print(f"error: {_message(exc)}{where}", file=sys.stderr, flush=True)
 
     return run
+
+
+def _raise_if_interrupted(exc: BaseException) -> None:
+    """A Ctrl-C within OmegaConf comes out as an error of its own making, which would be told as the user's."""
+    seen: list[BaseException] = []
+    while exc is not None and exc not in seen:
+        if isinstance(exc, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        seen.append(exc)
+        exc = exc.__cause__ or exc.__context__
 
 
 def _message(exc: Exception) -> str:

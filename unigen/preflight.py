@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
+import os
 import re
 import shlex
 import warnings
@@ -162,7 +163,8 @@ def _check_hydra_key(word: Override) -> None:
     key, value = word.key_or_group, word.input_line.partition("=")[2]
     if key == "hydra.searchpath":
         raise ConfigError(f"'{word.input_line}' {COMMAND_LINE} is for a flag here: --config-dir <folder>")
-    if key == "hydra.run.dir" and value != ".":
+    started_by_lightning = "LOCAL_RANK" in os.environ  # a rank of DDP, which is told the first one's folder so
+    if key == "hydra.run.dir" and value != "." and not started_by_lightning:
         raise ConfigError(f"'{word.input_line}' {COMMAND_LINE} is for a key here: {shlex.quote(f'run_dir={value}')}")
     if key == "hydra/launcher" and value != "basic":
         raise ConfigError(
