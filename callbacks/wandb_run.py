@@ -81,7 +81,9 @@ class OptionalWandb(WandbLogger):
                 if not run.offline and not NOTICE.given:
                     self._warn(f"W&B did not take all of this run ({_why(error)})")
         if self._kept:
-            print(f"to upload it to W&B: wandb sync {shlex.join(map(os.path.relpath, self._kept))}", flush=True)
+            # on stderr: the last line of run.py's stdout is its folder
+            folders = shlex.join(map(os.path.relpath, self._kept))
+            print(f"to upload it to W&B: wandb sync {folders}", file=sys.stderr, flush=True)
         self._kept, self._experiment, self._out, OptionalWandb.latest = [], None, True, None
         atexit.unregister(self.close)
 

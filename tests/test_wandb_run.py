@@ -65,10 +65,12 @@ def logged(folder: Path, values: dict | None = None) -> "wandb_run.OptionalWandb
 
 
 def warnings(capsys) -> tuple[str, list[str]]:
-    """What stdout got, and our own lines of stderr."""
-    said = capsys.readouterr()
-    assert "Traceback" not in said.err
-    return said.out, [text for text in said.err.splitlines() if text.startswith("warning: ")]
+    """How to upload it, and the warnings."""
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    lines = said.splitlines(keepends=True)
+    uploads = "".join(text for text in lines if text.startswith("to upload"))
+    return uploads, [text for text in lines if text.startswith("warning: ")]
 
 
 def only(lines: list[str]) -> str:
