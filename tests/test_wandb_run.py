@@ -259,6 +259,16 @@ def test_what_wandb_does_not_take_is_said_once(tmp_path, settled, capsys):
     assert len(warnings(capsys)[1]) == 1
 
 
+def test_a_home_that_cannot_be_written_costs_no_word(tmp_path, settled, capfd):
+    (tmp_path / "file").touch()
+    settled.setenv("HOME", str(tmp_path / "file" / "home"))
+    settled.setenv("WANDB_CACHE_DIR", "later")  # so that it is put back
+    settled.delenv("WANDB_CACHE_DIR")
+    logged(tmp_path).close()
+    wandb_run._end_what_runs(service=True)
+    assert capfd.readouterr().err == "" and list(tmp_path.glob("wandb/offline-run-*"))
+
+
 @pytest.mark.parametrize("fault", ["not installed", "of another age", "folder", "no such mode"])
 def test_wandb_that_cannot_be_had_is_left_out(fault, tmp_path, settled, capsys):
     if fault == "not installed":
