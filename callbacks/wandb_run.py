@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from unigen.files import write_text
+from unigen.files import require_folder, write_text
 from unigen.preemption import NOTICE
 
 # Seconds for which a training waits for W&B at its start and at its end; W&B's own are 90 and forever. The environment
@@ -40,6 +40,7 @@ class OptionalWandb(WandbLogger):
     def __init__(self, *args: Any, wanted: bool = True, **kwargs: Any) -> None:
         """`wanted` is false where W&B was not asked for: then nobody needs to be told how to upload."""
         super().__init__(*args, **kwargs)
+        self._wandb_init.pop("anonymous", None)  # W&B warns that this word of Lightning's has no effect
         self._wanted, self._out = wanted, False
         self._warned: set[str] = set()  # kinds of warnings that were said
         self._kept: list[str] = []  # folders that are to be uploaded by hand
@@ -81,7 +82,9 @@ class OptionalWandb(WandbLogger):
                 if not run.offline and not NOTICE.given:
                     self._warn(f"W&B did not take all of this run ({_why(error)})")
         if self._kept:
-            print(f"to upload it to W&B: wandb sync {shlex.join(map(os.path.relpath, self._kept))}", flush=True)
+            # on stderr: the last line of run.py's stdout is its folder
+            folders = shlex.join(map(os.path.relpath, self._kept))
+            print(f"to upload it to W&B: wandb sync {folders}", file=sys.stderr, flush=True)
         self._kept, self._experiment, self._out, OptionalWandb.latest = [], None, True, None
         atexit.unregister(self.close)
 
@@ -169,6 +172,7 @@ def wandb_run(project: str, name: str, group: str, save_dir: str) -> Logger:
         if mode != "disabled":
             Path(save_dir).mkdir(parents=True, exist_ok=True)
             about["id"] = _run_id(Path(save_dir) / "wandb" / "run_id")
+            _keep_off_the_home(Path(save_dir) / "wandb" / "cache")
         settings = Settings(silent=True, finish_timeout_raises=True, **limits)
         return OptionalWandb(**about, wanted=mode is None, settings=settings)
     except Exception as error:  # not installed, of another age, a folder that cannot be written
@@ -186,6 +190,17 @@ def _end_what_runs(service: bool = False) -> None:
     if service and wandb is not None:
         with suppress(Exception):
             wandb.teardown()
+
+
+def _keep_off_the_home(instead: Path) -> None:
+    """Where the user's cache folder cannot be written, W&B's service would write its log to the terminal."""
+    home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        if home.startswith("~"):
+            raise FileNotFoundError("this user has no home")
+        require_folder(Path(home) / "wandb", "W&B's log", "WANDB_CACHE_DIR")
+    except OSError:
+        os.environ.setdefault("WANDB_CACHE_DIR", str(instead))
 
 
 def _mode() -> str | None:

@@ -137,7 +137,7 @@ def cancel(folder: Path) -> list[str]:
 
 def _sbatch(folder: Path, tasks: list[int], options: Sequence[str] = ()) -> str:
     script = folder.absolute() / SCRIPT
-    limit = re.search(r"^#SBATCH --array=\S*?(%\d+)$", script.read_text(), re.MULTILINE)
+    limit = re.search(r"^#SBATCH --array=\S*?(%\d+)$", script.read_text(encoding="utf-8"), re.MULTILINE)
     array = spelt(tasks) + (limit[1] if limit else "")
     name = job_name(folder.resolve())
     done = ask("sbatch", "--parsable", *options, f"--job-name={name}", f"--array={array}", str(script))

@@ -65,10 +65,12 @@ def logged(folder: Path, values: dict | None = None) -> "wandb_run.OptionalWandb
 
 
 def warnings(capsys) -> tuple[str, list[str]]:
-    """What stdout got, and our own lines of stderr."""
-    said = capsys.readouterr()
-    assert "Traceback" not in said.err
-    return said.out, [text for text in said.err.splitlines() if text.startswith("warning: ")]
+    """How to upload it, and the warnings."""
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    lines = said.splitlines(keepends=True)
+    uploads = "".join(text for text in lines if text.startswith("to upload"))
+    return uploads, [text for text in lines if text.startswith("warning: ")]
 
 
 def only(lines: list[str]) -> str:
@@ -255,6 +257,16 @@ def test_what_wandb_does_not_take_is_said_once(tmp_path, settled, capsys):
     for step in (2, 3):
         logger.log_metrics({"train/loss": 0.25}, step)
     assert len(warnings(capsys)[1]) == 1
+
+
+def test_a_home_that_cannot_be_written_costs_no_word(tmp_path, settled, capfd):
+    (tmp_path / "file").touch()
+    settled.setenv("HOME", str(tmp_path / "file" / "home"))
+    settled.setenv("WANDB_CACHE_DIR", "later")  # so that it is put back
+    settled.delenv("WANDB_CACHE_DIR")
+    logged(tmp_path).close()
+    wandb_run._end_what_runs(service=True)
+    assert capfd.readouterr().err == "" and list(tmp_path.glob("wandb/offline-run-*"))
 
 
 @pytest.mark.parametrize("fault", ["not installed", "of another age", "folder", "no such mode"])
