@@ -1,7 +1,7 @@
 """A whole run on a folder of a user's own pictures, some of them bad."""
 
 from PIL import Image
-from small_runs import SMALL, small, summary, train
+from small_runs import SMALL, command, small, summary, train
 from tiny import composed
 
 
@@ -25,3 +25,21 @@ def test_a_run_on_a_folder_reports_its_bad_records(tmp_path, capfd):
     assert found["protocol"]["test_set"] == "OwnFolder(limit=None, annotations=[], computed={}, held_out=5)"
     train(small(tmp_path / "emoji", "trainer.max_steps=1"))
     assert "data_report" not in summary(tmp_path / "emoji"), "negative control"
+
+
+def test_a_run_is_exported_and_drawn_from_where_its_folder_is_gone(tmp_path, capfd):
+    folder, run = tmp_path / "images", tmp_path / "run"
+    folder.mkdir()
+    for i in range(20):
+        Image.linear_gradient("L").rotate(12 * i).resize((40, 40)).convert("RGB").save(folder / f"{i}.png")
+    words = ["data=own_folder", "task=canny", f"data.train.root={folder}", "data.num_workers=0", "logger=[jsonl]"]
+    words += [word for word in SMALL if not word.startswith(("data.limit", "metric=", "trainer.max"))]
+    train(composed(*words, "metric=[psnr]", "trainer.max_steps=1", f"run_dir={run}"))
+    image = (folder / "3.png").rename(tmp_path / "mine.png")
+    folder.rename(tmp_path / "elsewhere")
+    assert command("export.py", f"run={run}", f"out={tmp_path / 'made'}") == 0, capfd.readouterr().err
+    for name in ("unigen.json", "unigen_modules.safetensors"):
+        assert (tmp_path / "made" / name).read_bytes() == (run / "export" / name).read_bytes()
+    words = [f"run={run}", f"condition={image}", f"out={tmp_path / 'out.jpg'}", "prompt="]
+    assert command("sample.py", *words) == 0, capfd.readouterr().err
+    assert Image.open(tmp_path / "out.jpg").format == "JPEG"
