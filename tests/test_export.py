@@ -57,6 +57,14 @@ def test_every_tensor_counts(file, tmp_path):
     assert not torch.equal(drawn(export.load(tmp_path)[0]), drawn(pipeline))
 
 
+def test_what_is_written_twice_is_the_same_to_the_byte(tmp_path):
+    """So that the hash of its weights is one, by which pictures are told to be of other weights."""
+    config, pipeline = made()
+    for name in "abcd":
+        export.save(pipeline, tmp_path / name, config)
+    assert len({(tmp_path / name / export.MODULES_FILE).read_bytes() for name in "abcd"}) == 1
+
+
 def test_diffusers_loads_the_lora_into_the_converted_model(tmp_path):
     from diffusers import CogVideoXPipeline
 

@@ -14,7 +14,7 @@ import yaml
 from made_runs import make_run
 from mutants import mutants
 from small_runs import LORA, command, small, train
-from visual_prompts import exported
+from visual_prompts import exported, picture
 
 from unigen import consolidation, export
 from unigen.benchmark import NEEDED, results
@@ -27,6 +27,7 @@ from unigen.report_html import to_html
 from unigen.report_latex import to_latex
 from unigen.report_print import to_markdown
 from unigen.results import print_results, read_summary, unusable
+from unigen.sampling import sample_user_picture
 
 SECONDS = 30  # of one file
 
@@ -108,8 +109,11 @@ def test_a_lora_that_was_not_written_is_told(tmp_path):
             warnings.simplefilter("always")
             return export.load(folder), [str(warning.message) for warning in told]
 
+    good = tensors(export.load(folder)[0])
+
     def check(found):
-        assert any("is not the LoRA that the run wrote" in said for said in found[1])
+        (pipeline, _), told = found
+        assert any("is not the LoRA that the run wrote" in said for said in told) or equal(tensors(pipeline), good)
 
     assert not read()[1]
     fuzz(folder / export.LORA_FILE, 250, read, check)
@@ -222,3 +226,29 @@ def test_mutants_are_others_and_the_same_each_time(tmp_path):
     path = make_run(tmp_path / "run") / "summary.json"
     with pytest.raises(AssertionError, match=r"summary.json, number"):  # negative control: what raises is found
         fuzz(path, 20, lambda: json.loads(path.read_text()), lambda _: None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [(), ("data=own_folder", "data.train.root=/nowhere")])
+def test_what_an_export_says_of_the_data_is_used_or_is_named(data, tmp_path):
+    """The rest of unigen.json is compared with what the weights were written for."""
+    run = exported(tmp_path / "run", *data, "task=canny", tasks=("canny>target",))
+    path, kept = run / "export" / "unigen.json", tmp_path / "data.json"
+    about = json.loads(path.read_text())
+    kept.write_text(json.dumps({"data": about["config"]["data"]}, indent=1))
+    given = {"run": str(run), "condition": str(picture(tmp_path / "mine.png")), "out": str(tmp_path / "out.png")}
+    pipeline = export.load(run / "export")[0]
+
+    def read():
+        try:
+            said = json.loads(kept.read_text())["data"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise ConfigError("data.json") from None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(export, "load", lambda folder: (pipeline, about["config"] | {"data": said}))
+            try:
+                sample_user_picture(given)
+            except ValueError as error:
+                raise ConfigError(f"data.json: {error}".replace("\n", " ")) from error
+
+    assert fuzz(kept, 300, read, lambda _: None) > 10

@@ -84,3 +84,21 @@ def test_a_task_without_its_files_ends_before_training(tmp_path, capsys):
     assert error.startswith("error: no depth file beside any of 8 images, which task depth>target needs: looked for ")
     assert command("run.py", *given, f"run_dir={tmp_path / 'run'}") == 1
     assert "with data.train.annotations=[depth], photo" in capsys.readouterr().err
+
+
+def test_a_run_is_exported_and_drawn_from_where_its_folder_is_gone(tmp_path, capfd):
+    folder, run = tmp_path / "images", tmp_path / "run"
+    folder.mkdir()
+    for i in range(20):
+        Image.linear_gradient("L").rotate(12 * i).resize((40, 40)).convert("RGB").save(folder / f"{i}.png")
+    words = ["data=own_folder", "task=canny", f"data.train.root={folder}", "data.num_workers=0", "logger=[jsonl]"]
+    words += [word for word in SMALL if not word.startswith(("data.limit", "metric=", "trainer.max"))]
+    train(composed(*words, "metric=[psnr]", "trainer.max_steps=1", f"run_dir={run}"))
+    image = (folder / "3.png").rename(tmp_path / "mine.png")
+    folder.rename(tmp_path / "elsewhere")
+    assert command("export.py", f"run={run}", f"out={tmp_path / 'made'}") == 0, capfd.readouterr().err
+    for name in ("unigen.json", "unigen_modules.safetensors"):
+        assert (tmp_path / "made" / name).read_bytes() == (run / "export" / name).read_bytes()
+    words = [f"run={run}", f"condition={image}", f"out={tmp_path / 'out.jpg'}", "prompt="]
+    assert command("sample.py", *words) == 0, capfd.readouterr().err
+    assert Image.open(tmp_path / "out.jpg").format == "JPEG"

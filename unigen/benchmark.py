@@ -179,6 +179,7 @@ def results(
     gallery: Gallery, metrics: Mapping[str, Any], run_config: Mapping[str, Any], config: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The numbers of a gallery with their protocol and its hashes; writes the scores of single pictures."""
+    gallery.check_whole()
     records = gallery.ordered()
     prompts = [record.get("caption", record["prompt"]) for record in records]
     subjects, shown = [record["subjects"] for record in records], {n: gallery.pictures(n) for n in gallery.conditions}
@@ -198,7 +199,9 @@ def results(
         "scale": run_config["scale"]["name"],
         "weights": gallery.state["weights"],
         "pictures": len(records),
-        "sampling": sampling([Draw(**record["draw"]) for record in records if "draw" in record]),
+        "sampling": sampling(
+            [Draw(*(record["draw"][key] for key in Draw._fields)) for record in records if "draw" in record]
+        ),
         **hashed({"metrics": found, "bounds": BOUNDS, "protocol": said}),
     }
 

@@ -24,7 +24,7 @@ from unigen.nn.adaln_zero import stock_names
 from unigen.own_files import blamed, read_object, read_tensors, unreadable
 from unigen.pipeline import Pipeline
 from unigen.protocol_card import digest
-from unigen.weights import check_finite, file_hash, without_bars
+from unigen.weights import check_finite, without_bars
 
 MODULES_FILE, CONFIG_FILE = "unigen_modules.safetensors", "unigen.json"
 AGAIN = "restore it, or write the export anew: python experiments/export.py run=<run folder> out=<new folder>"
@@ -41,11 +41,11 @@ def save(pipeline: Pipeline, folder: Path, config: dict[str, Any]) -> None:
     if _lora(pipeline):
         _save_lora(pipeline, folder)
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in _sidecar(pipeline, config).items()}
-    said = {"format": "pt", "unigen": __version__, "sha256": checksum(tensors), "parts": digest(_parts(config))}
+    said = {"version": __version__, "sha256": checksum(tensors), "parts": digest(_parts(config))}
     if _lora(pipeline):
-        said["lora"] = file_hash(folder / LORA_FILE)
-    with whole_tensors(folder / MODULES_FILE) as part:
-        save_file(tensors, part, metadata=said)
+        said["lora"] = checksum(read_tensors(folder / LORA_FILE, AGAIN)[0])
+    with whole_tensors(folder / MODULES_FILE) as part:  # of several keys safetensors would draw the order
+        save_file(tensors, part, metadata={"unigen": json.dumps(said)})
     about = {"lora_is_for": lora_is_for(pipeline.backbone.model)} if _lora(pipeline) else {}
     write_text(folder / CONFIG_FILE, json.dumps({"unigen": __version__, **about, "config": config}, indent=1))
 
@@ -61,7 +61,8 @@ def load(folder: Path) -> tuple[Pipeline, dict[str, Any]]:
     for name in (CONFIG_FILE, MODULES_FILE):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder} holds no export ({name} is missing): a run writes it when it finishes")
-    stored, said = read_tensors(folder / MODULES_FILE, AGAIN)
+    stored, metadata = read_tensors(folder / MODULES_FILE, AGAIN)
+    said = _said(metadata)
     if "sha256" in said and said["sha256"] != checksum(stored):
         raise unreadable(folder / MODULES_FILE, "it does not hold what was written: its checksum differs", AGAIN)
     check_finite(stored.items(), str(folder / MODULES_FILE))
@@ -88,6 +89,15 @@ def load(folder: Path) -> tuple[Pipeline, dict[str, Any]]:
     for module in pipeline.modules:
         module.eval()  # without dropout
     return pipeline, config
+
+
+def _said(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What `save` says of the files beside the tensors; {} of exports from before it did."""
+    try:
+        said = json.loads(metadata.get("unigen", "{}"))
+    except ValueError:  # a version
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _check_fits(path: Path, name: str, stored: Tensor, wanted: Tensor) -> None:
@@ -203,7 +213,7 @@ def _load_lora(pipeline: Pipeline, folder: Path, written: str | None) -> None:
     if not path.is_file():
         raise ConfigError(f"{folder} says it has a LoRA, but {LORA_FILE} is missing; {AGAIN}")
     tensors, _ = read_tensors(path, AGAIN)
-    if written is not None and file_hash(path) != written:
+    if written is not None and checksum(tensors) != written:
         warnings.warn(f"{path} is not the LoRA that the run wrote; it is used as it is", stacklevel=3)
     ours = {theirs: name for name, theirs in _exported_names(pipeline.backbone.model).items()}
     check_finite(tensors.items(), str(path))

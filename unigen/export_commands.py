@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -9,6 +10,19 @@ from unigen.build import build, build_learner
 from unigen.config import ConfigError, read_config
 from unigen.consolidation import restored
 from unigen.own_files import blamed
+
+
+class Prepared:
+    """Data that are prepared when something is asked of them: weights can be exported where the data are not."""
+
+    def __init__(self, data: Any) -> None:
+        self._data, self._prepared = data, False
+
+    def __getattr__(self, name: str) -> Any:
+        if not self._prepared:
+            self._data.prepare_data()
+            self._prepared = True
+        return getattr(self._data, name)
 
 
 def export_checkpoint(given: Mapping[str, str]) -> Path:
@@ -26,8 +40,7 @@ def export_checkpoint(given: Mapping[str, str]) -> Path:
         build_learner(config)
         data = build(config["data"])
     learner = restored(config, path)
-    data.prepare_data()
-    learner.settle(data)
+    learner.settle(Prepared(data))
     learner.export(out, config)
     return out
 

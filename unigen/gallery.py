@@ -8,7 +8,6 @@ leaves behind is a shorter gallery. Shapes: N pictures, H and W pixels.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,10 @@ from unigen.results import unusable
 
 OUTPUT, TRUTH, CEILING = "output", "truth", "through_codec"  # a record's own names of files; others are conditions'
 ANEW = "use out=<a new folder>"
-PLACE = ("item", "image", "seed")
-RECORD = {**dict.fromkeys(PLACE, int), **dict.fromkeys(("key", "task", "prompt"), str), "subjects": list, "files": dict}
-DRAW = {"seconds": (int, float), "together": int, "device": str}
+NEEDED = {"item": int, "image": int, "files": dict}  # of a record
+SAID = {**dict.fromkeys(("key", "task", "prompt", "caption"), str), "seed": int, "subjects": list}
+SAID |= {"draw": {"seconds": (int, float), "together": int, "device": str}}
+MEASURED = ("key", "prompt", "seed", "subjects")  # what a record must say to be measured
 
 
 class PictureFiles:
@@ -105,6 +105,15 @@ class Gallery:
             lines.write(json.dumps(whole) + "\n")
         self.records[item, image] = whole
 
+    def check_whole(self) -> None:
+        """Raises ConfigError, naming the manifest, if a record lacks what is measured by."""
+        for record in self.records.values():
+            lacking = [key for key in MEASURED if key not in record]
+            lacking += [name for name in (OUTPUT, TRUTH, CEILING) if name not in record["files"]]
+            if lacking:
+                reason = f"the line of item {record['item']}, image {record['image']} has no '{lacking[0]}'"
+                raise unreadable(self.manifest, reason, ANEW)
+
     def ordered(self) -> list[dict[str, Any]]:
         """The records, item by item."""
         return [self.records[place] for place in sorted(self.records)]
@@ -143,15 +152,18 @@ class Gallery:
 
 
 def is_record(record: Any) -> bool:
-    """Whether a line of a manifest is what `Gallery.add` writes."""
-    if unusable(record, RECORD) or any(type(record[key]) is not int or record[key] < 0 for key in PLACE):
+    """Whether a line of a manifest names an image and its own files, and what else it says is of the right kinds."""
+    if unusable(record, NEEDED) or unusable(record, {key: kind for key, kind in SAID.items() if key in record}):
         return False
-    files, subjects = record["files"], record["subjects"]
-    whole = {OUTPUT, TRUTH, CEILING} <= files.keys() and all(isinstance(word, str) for word in subjects)
-    named = {name: file_of(record["item"], record["image"], name) for name in files}
-    draw = record.get("draw", {"seconds": 0.0, "together": 1, "device": ""})
-    timed = not unusable(draw, DRAW) and draw.keys() == DRAW.keys() and math.isfinite(draw["seconds"])
-    return whole and files == named and timed and isinstance(record.get("caption", ""), str)
+    numbers = [record[key] for key in ("item", "image", "seed") if key in record]
+    named = {name: file_of(record["item"], record["image"], name) for name in record["files"]}
+    draw = record.get("draw", {"seconds": 0.0})
+    return (
+        all(type(number) is int and number >= 0 for number in numbers)
+        and record["files"] == named
+        and all(isinstance(word, str) for word in record.get("subjects", ()))
+        and 0 <= draw["seconds"] < 1e9
+    )
 
 
 def file_of(item: int, image: int, name: str) -> str:

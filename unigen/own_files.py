@@ -28,14 +28,14 @@ def unreadable(path: Path, error: Exception | str, advice: str) -> ConfigError:
 
 
 @contextmanager
-def blamed(path: Path, advice: str) -> Iterator[None]:
+def blamed(path: Path, advice: str, *spared: type[Exception]) -> Iterator[None]:
     """What fails inside is the fault of what `path` says. Raises ConfigError, which names it.
 
-    A disk that fails, and weights that are not on this machine, are told as they are.
+    A disk that fails, weights that are not on this machine, and errors that are `spared` are told as they are.
     """
     try:
         yield
-    except (OSError, Unavailable):
+    except (OSError, Unavailable, *spared):
         raise
     except Exception as error:  # a wrong value can make the parts that are built of it fail in any way
         if isinstance(error, ConfigError) and str(path) in str(error):

@@ -1,6 +1,5 @@
 """A kind of device as a plan needs it: its memory, its speeds, and what share of them is assumed to be reached."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +43,6 @@ def read_profile(folder: Path, word: str) -> Profile:
     numbers = {f"flops.{key}": value for key, value in rates.items()}
     numbers |= {key: value for key, value in said.items() if key not in ("flops", "device")}
     for key, value in numbers.items():
-        if type(value) not in (int, float) or not 0 <= value < math.inf or (value == 0 and key != "reserve_gib"):
+        if type(value) not in (int, float) or not 0 <= value < 1e300 or (value == 0 and key != "reserve_gib"):
             raise ConfigError(f"{path}: {key.rstrip('.')} is {value!r}; it must be a number above 0")
     return Profile(name=path.stem, **{**said, "device": str(said["device"])})

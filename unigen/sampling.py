@@ -31,14 +31,14 @@ def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
     prompt, prepared = given.get("prompt", ""), given.get("prepared", "false")
     if prepared not in ("true", "false"):
         raise ConfigError(f"prepared={prepared} is neither true nor false")
-    files = files_of(given["condition"])
-    with blamed(Path(given["run"]) / "export" / export.CONFIG_FILE, export.AGAIN):
+    files, about = files_of(given["condition"]), Path(given["run"]) / "export" / export.CONFIG_FILE
+    with blamed(about, export.AGAIN):
         data = build(config["data"])
     if said := unsampled(data):
         raise ConfigError(f"run={given['run']} takes no image of your own as condition=: {said}")
-    sample = data.user_sample(
-        files, prompt, (given.get("subject", prompt),), task_of(given, data.tasks), prepared=prepared == "true"
-    )
+    with blamed(about, export.AGAIN, ValueError):  # which is the user's
+        task = task_of(given, data.tasks)
+        sample = data.user_sample(files, prompt, (given.get("subject", prompt),), task, prepared=prepared == "true")
     out = out_of(given)
     paths = output_paths(out, sample.slots, OUTPUT, [slot.name for slot in sample.slots if slot.role == CONDITION])
     check_frames(paths, {slot.name: slot.frames for slot in sample.slots})

@@ -35,8 +35,8 @@ def write_scores(folder: Path, each: Mapping[str, Sequence[float]]) -> None:
 def read_scores(folder: Path) -> dict[str, list[float | None]]:
     """The scores by metric, {} if the run kept none. Raises ValueError, one sentence, if the file is not whole.
 
-    Each line has the score of every metric, a finite number or null: a line that lacks one would move all others to
-    other items.
+    A score is a finite number or null. After a line that lacks a metric there may be no other score of it: that would
+    be taken for the score of another item.
     """
     try:
         lines = (folder / FILE).read_bytes().splitlines()
@@ -48,11 +48,12 @@ def read_scores(folder: Path) -> dict[str, list[float | None]]:
     whole = json_lines(lines)
     for i, line in enumerate(lines):
         try:
-            scores = {k: x for k, x in (json.loads(line) if whole is None else whole[i]).items() if k not in FACTS}
-            if i and scores.keys() != found.keys():
-                raise ValueError("other metrics than the first line")
-            for name, score in scores.items():
-                found.setdefault(name, []).append(_score(score))
+            for name, score in (json.loads(line) if whole is None else whole[i]).items():
+                if name in FACTS:
+                    continue
+                if len(found.setdefault(name, [])) != i:
+                    raise ValueError("a line above has no score of this metric")
+                found[name].append(_score(score))
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             raise ValueError(f"{FILE}, line {i + 1}, is no item's scores (is the file whole?)") from None
     return found

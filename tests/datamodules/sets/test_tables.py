@@ -114,6 +114,18 @@ def test_a_broken_index_is_made_again(root, content):
     assert list(index.parent.iterdir()) == [index], "something was left behind"
 
 
+@pytest.mark.parametrize("rows", [7, "all", None, [1, 3, 5], -1, 10**30])
+def test_rows_of_an_index_that_are_not_those_found_are_looked_up_anew(root, rows):
+    """A damaged number would have given other records without a word."""
+    assert ids(tables(root, selection=ODD)) == [1, 3, 5, 7]
+    (index,) = (root.parent / "cache").iterdir()
+    whole = json.loads(index.read_bytes())
+    damaged = {path: entry | {"rows": rows} for path, entry in whole.items()}
+    assert damaged != whole
+    index.write_text(json.dumps(damaged))
+    assert ids(tables(root, selection=ODD)) == [1, 3, 5, 7] and json.loads(index.read_bytes()) == whole
+
+
 def test_an_index_that_cannot_be_written_is_done_without(root):
     written(root.parent / "file", "")
     found = Tables(root, "train", pictures=("image",), values=("id",), cache=root.parent / "file" / "cache")
