@@ -5,7 +5,7 @@ PYTHON ?= python3
 EXTRAS ?= test
 PY := $(VENV)/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint audit clean
 
 demo: $(VENV)/.installed
 	$(PY) experiments/run.py +exp=fcd_mask_a trainer.max_steps=1300 validation.every=325
@@ -19,8 +19,14 @@ lint: $(VENV)/.installed-$(EXTRAS)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+# Known vulnerabilities of what is installed. In an environment of its own, so that it changes none of what it looks at.
+audit: $(VENV)/.installed
+	@test -x $(VENV)-audit/bin/pip-audit || { $(PY) -m venv $(VENV)-audit && \
+	$(VENV)-audit/bin/python -m pip install -q --disable-pip-version-check pip-audit; } || true
+	@$(PY) .ci/audit.py $(VENV)-audit/bin/pip-audit "$$($(PY) -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VENV)-audit build *.egg-info
 
 $(PY):
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"unigen needs Python 3.11 to 3.13; {sys.executable} is {v[0]}.{v[1]}: say make PYTHON=python3.12 ...")'

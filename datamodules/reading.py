@@ -2,7 +2,7 @@
 
 Shapes: H and W pixels. Everything is uint8 numpy, because it is made in worker processes that should not import torch.
 
-Files come from anywhere, so nothing in them is trusted: only the decoders of FORMATS can be reached (not, say, EPS,
+Files come from anywhere, so nothing in them is trusted: only the decoders of `formats` can be reached (not, say, EPS,
 for which Pillow starts ghostscript), pickles are never loaded, and sizes are checked in the header, before decoding.
 Whatever cannot be read is a BadPicture. Colour profiles are ignored. While a file is read, Pillow's settings and
 Python's warning filters, which the threads of a process share, are changed: read in one thread of a process.
@@ -11,9 +11,11 @@ Python's warning filters, which the threads of a process share, are changed: rea
 from __future__ import annotations
 
 import os
+import posixpath
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -24,7 +26,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff")  # of FORMATS
+HEIC, AVIF = (".heic", ".heif", ".hif"), (".avif",)  # of formats whose decoders may be absent
 READABLE = "it must be a readable PNG, JPEG, WebP, GIF, BMP or TIFF"
+RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw")  # of cameras
+DRAWN = (".svg", ".psd", ".xcf", ".eps", ".pdf", ".ico")
+UNREAD = (".jxl", ".jp2", ".j2k", ".tga", ".exr", ".hdr", ".ppm", ".pgm", *RAW, *DRAWN)
 NPY = b"\x93NUMPY"
 ORIENTATION = 0x0112  # the tag of EXIF and TIFF
 UPRIGHT = {  # what turns a picture upright, by its orientation (EXIF 2.3, section 4.6.4)
@@ -83,18 +90,61 @@ LIMITS = Limits()
 
 
 def inside(root: str | Path, relative: str | Path) -> Path:
-    """The resolved path of `relative` to the folder `root`.
+    """The path in the folder `root` that a table names, without '..'.
 
-    Raises BadPicture if it leaves the folder: as an absolute path, by '..' or through a symbolic link.
+    Raises BadPicture if the name leaves the folder by '..' or as an absolute path. A link that lies in the folder is
+    followed, wherever it leads: the user put it there, as the Hugging Face Hub's cache does for every file.
     """
+    legal = f"it must be a path in '{root}'"
+    if "\0" in str(relative):
+        raise BadPicture.of(relative, "it has a null byte", legal)
+    base = os.path.abspath(root)
+    path = os.path.normpath(posixpath.join(base, str(relative)))
+    if not Path(path).is_relative_to(base):
+        raise BadPicture.of(relative, "it leads out of its folder", legal)
+    return Path(path)
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """The formats that are read: FORMATS, AVIF if this Pillow can, and HEIF if pillow-heif is installed."""
+    from PIL import features
+
+    found = (*FORMATS, "AVIF") if features.check("avif") else FORMATS
     try:
-        base = Path(root).resolve()
-        path = (base / relative).resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a path too long, a null byte
-        raise BadPicture.of(relative, _words(error), f"it must be a path in '{root}'") from error
-    if not path.is_relative_to(base):
-        raise BadPicture.of(relative, "it leads out of its folder", f"it must be a path in '{root}'")
-    return path
+        import pillow_heif
+    except ImportError:
+        return found
+    pillow_heif.register_heif_opener()
+    return (*found, "HEIF")
+
+
+def image_suffixes() -> tuple[str, ...]:
+    """The suffixes, in small letters, of the files that are taken for images."""
+    return (*SUFFIXES, *(AVIF if "AVIF" in formats() else ()), *(HEIC if "HEIF" in formats() else ()))
+
+
+def undecodable(suffix: str) -> str:
+    """Why an image with this suffix (in small letters) cannot be read, '' if it can or is none."""
+    if suffix in image_suffixes():
+        return ""
+    if suffix in HEIC:
+        return "no decoder: pip install pillow-heif"
+    if suffix in AVIF:
+        return "no decoder: this Pillow was built without AVIF"
+    return "an image format that is not read: save it as PNG or JPEG" if suffix in UNREAD else ""
+
+
+def why_unreadable(file: Path, limits: Limits = LIMITS) -> str:
+    """Why a file is no image within the limits as far as its header tells, '' if it is one; no pixel is decoded."""
+    from PIL import Image
+
+    try:
+        with _strict(limits), _stream(file) as stream, Image.open(stream, formats=formats()) as image:
+            limits.check(*image.size)
+    except Exception as error:  # as in `_read`
+        return _reason(file, error)
+    return ""
 
 
 def read_picture(source: str | Path | bytes, name: str = "", limits: Limits = LIMITS) -> np.ndarray:
@@ -103,7 +153,7 @@ def read_picture(source: str | Path | bytes, name: str = "", limits: Limits = LI
     Levels: 16-bit grey is scaled by its full range, float from [0, 1], or from [0, its maximum] if that is above 1.
     CMYK becomes RGB without a profile; in JPEG it is taken as Adobe writes it, inverted, as browsers do.
     `name` is what refusals call it, by default the path. Raises BadPicture if it is missing, empty, truncated, of no
-    format in FORMATS or outside the `limits`.
+    format in `formats` or outside the `limits`.
     """
     return _read(source, name, limits, lambda image: np.array(np.asarray(_to_rgb(image)).transpose(2, 0, 1), order="C"))
 
@@ -132,7 +182,7 @@ def _read(
     from PIL import Image
 
     try:
-        with _strict(limits), _stream(source) as file, Image.open(file, formats=FORMATS) as image:
+        with _strict(limits), _stream(source) as file, Image.open(file, formats=formats()) as image:
             limits.check(*image.size)
             image.load()
             return finish(_upright(image))

@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unigen.arguments import parse
+from unigen.terminal import program
 
 if TYPE_CHECKING:
     from unigen.bench import Effort, Table
@@ -279,4 +280,4 @@ def run(sections: list[str], given: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program(main)

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.optim import Optimizer
-from torch.utils.flop_counter import FlopCounterMode
 
-from unigen.bench import Table
+from unigen.bench import Table, flop_counter
 from unigen.types import Batch, ImageSlot
 
 MIB = 2**20
@@ -75,7 +74,7 @@ def measured(config: Mapping[str, Any]) -> Step:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         for batch in batches[:2]:
             _step(learner, batch, optimizer)
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         _step(learner, batches[2], optimizer)
     return Step(held + max(_running(profiler)), counter.get_total_flops())
 

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from unigen.arguments import parse  # noqa: E402
+from unigen.terminal import program  # noqa: E402
 
 OPTIONS = {"build": ("batches",), "verify": ("sample",), "gc": ("yes", "others")}
 
@@ -64,4 +65,4 @@ def split(words: list[str]) -> tuple[str, dict[str, str], list[str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program(main)

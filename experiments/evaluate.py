@@ -19,6 +19,7 @@ CONF = ROOT / "experiments" / "conf"
 sys.path.insert(0, str(ROOT))
 
 from unigen.arguments import parse  # noqa: E402
+from unigen.terminal import program  # noqa: E402
 
 OWN = ("run", "bench", "table", "out", "metrics_only")
 
@@ -42,4 +43,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program(main)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from unigen.arguments import parse  # noqa: E402
+from unigen.terminal import program  # noqa: E402
 
 
 def main(words: list[str]) -> int:
@@ -32,4 +33,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program(main)

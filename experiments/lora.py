@@ -5,8 +5,9 @@ merge    one LoRA that adds the weighted sum of what several add
            weights=[...]  a number for each
            out=           the .safetensors to write
 convert  any LoRA in diffusers' format, for load_lora_weights of its pipelines
-           lora=          a .safetensors file, a folder with one (a run's export), or a .pth of VisualCloze's own
-           out=           the .safetensors to write
+           lora=          a .safetensors or .pth file, or a folder with one: a run's export, or a LoRA for Flux or
+                          CogVideoX by diffusers, peft, BFL, ComfyUI, kohya, x-flux or VisualCloze (docs/visualcloze.md)
+           out=           the .safetensors to write, which must not be there
 """
 
 import sys
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from unigen.arguments import parse  # noqa: E402
+from unigen.terminal import program  # noqa: E402
 
 KEYS = {"merge": ("loras", "weights", "out"), "convert": ("lora", "out")}
 
@@ -40,4 +42,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program(main)

@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "experiments" / "conf"
 sys.path.insert(0, str(ROOT))
 
+from unigen.terminal import program  # noqa: E402
+
 
 def main(words: list[str]) -> int:
     if not words or {"-h", "--help"} & set(words):
@@ -52,4 +54,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program(main)

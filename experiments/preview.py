@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from unigen.arguments import parse  # noqa: E402
+from unigen.terminal import program  # noqa: E402
 
 OPTIONS = ("out", "samples")
 
@@ -63,4 +64,4 @@ def split(words: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program(main)

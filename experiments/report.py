@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from unigen.arguments import parse
+from unigen.terminal import program
 
 TABLES = Path(__file__).resolve().parent / "conf" / "table"
 
@@ -39,4 +40,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program(main)

@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from unigen.arguments import one_of, parse  # noqa: E402
+from unigen.terminal import program  # noqa: E402
 
 KEYS = ("run", "prompt", "out", "subject", "task", "seed", "steps", "guidance")
 OWN = {
@@ -69,4 +70,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program(main)

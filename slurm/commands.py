@@ -18,6 +18,7 @@ from slurm.manifest import MANIFEST, expand, manifest_text
 from slurm.script import job_name, render
 from slurm.states import Submission, ask, complaint, spelt
 from slurm.status import add_submission, counts, read_sweep, table
+from unigen.claims import claimed, claimed_new, is_new
 from unigen.config import ConfigError
 from unigen.files import write_text
 
@@ -52,11 +53,17 @@ def submit(conf: Path, words: Sequence[str], dry: bool = False) -> list[str]:
     if dry:
         shown = [f"# {sweep.folder / SCRIPT}", script, f"# {sweep.folder / MANIFEST}", manifest_text(sweep.lines)]
         return [text.rstrip("\n") for text in shown]
-    if sweep.folder.exists() and any(sweep.folder.iterdir()):
-        raise ConfigError(f"{sweep.folder} is not empty; name another folder: hydra.sweep.dir=<folder>")
-    (sweep.folder / "logs").mkdir(parents=True, exist_ok=True)
-    write_text(sweep.folder / MANIFEST, manifest_text(sweep.lines))
-    write_text(sweep.folder / SCRIPT, script)
+    other = "name another folder: hydra.sweep.dir=<folder>"
+    named = any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in rest)
+    with claimed(sweep.folder, other) if named else claimed_new(sweep.folder) as own:
+        if not is_new(own):
+            raise ConfigError(f"{own} is not empty; {other}")
+        if own != sweep.folder:  # another sweep of this second has the name
+            sweep = expand(conf, [*rest, f"hydra.sweep.dir='{own}'"], config_dir)
+            script = render(sweep, cluster, conf.parent / "run.py", Path.cwd(), sys.executable)
+        (own / "logs").mkdir(exist_ok=True)
+        write_text(own / MANIFEST, manifest_text(sweep.lines))
+        write_text(own / SCRIPT, script)
     return [_sbatch(sweep.folder, list(range(len(sweep.lines)))), _hint(sweep.folder)]
 
 
@@ -130,7 +137,7 @@ def cancel(folder: Path) -> list[str]:
 
 def _sbatch(folder: Path, tasks: list[int], options: Sequence[str] = ()) -> str:
     script = folder.absolute() / SCRIPT
-    limit = re.search(r"^#SBATCH --array=\S*?(%\d+)$", script.read_text(), re.MULTILINE)
+    limit = re.search(r"^#SBATCH --array=\S*?(%\d+)$", script.read_text(encoding="utf-8"), re.MULTILINE)
     array = spelt(tasks) + (limit[1] if limit else "")
     name = job_name(folder.resolve())
     done = ask("sbatch", "--parsable", *options, f"--job-name={name}", f"--array={array}", str(script))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unigen.config import ConfigError, sentence
 from unigen.preflight import preflight
+from unigen.quoting import readable
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -55,6 +56,7 @@ def expand(conf: Path, words: Sequence[str], config_dir: Path | None = None) -> 
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    words = readable(words)
     own = [] if config_dir is None else [f"--config-dir={config_dir.resolve()}"]
     preflight(conf, ["-m", *own, *words])
     if any(re.match(r"\+*run_dir=", word) for word in words):

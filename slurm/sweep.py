@@ -13,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
+from unigen.terminal import program  # noqa: E402
+
 
 def main(words: list[str]) -> int:
     if not words or {"-h", "--help"} & set(words):
@@ -50,4 +52,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program(main)

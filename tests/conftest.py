@@ -20,3 +20,12 @@ def full_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def without_heif(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HEIC has no decoder, also on a machine that has pillow-heif."""
+    from datamodules import reading
+
+    kept = tuple(name for name in reading.formats() if name != "HEIF")
+    monkeypatch.setattr(reading, "formats", lambda: kept)

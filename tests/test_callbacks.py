@@ -10,7 +10,6 @@ import pytest
 import torch
 from tiny import batch, slots, tiny, tokens_for
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from callbacks import sample_grid, throughput
 from callbacks.atomic_checkpoint import AtomicCheckpointIO
@@ -18,6 +17,7 @@ from callbacks.ema import EMA
 from callbacks.jsonl_logger import JsonlLogger
 from callbacks.sample_grid import SampleGrid
 from callbacks.throughput import Throughput
+from unigen.bench import flop_counter
 from unigen.build import build_pipeline
 from unigen.learners.denoising import Denoising
 
@@ -112,7 +112,7 @@ def test_flops_are_what_torch_counts(mask):
     model, layout = pipeline.backbone.model, pipeline.plan(slots()).layout
     if mask == "fcd_a":
         assert pipeline.backbone.flops(layout, pipeline.mask) == {"linear": LINEAR, "attention": ATTENTION}
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with flop_counter() as counter, torch.no_grad():
         pipeline.backbone(
             tokens_for(layout, pipeline.backbone), pipeline.times(layout, torch.tensor([0.5])), pipeline.mask
         )
@@ -178,7 +178,7 @@ def test_adapter_flops_are_what_torch_counts(name):
         config = tiny(f"backbone={name}", f"conditioning/adapter={adapter}", "conditioning/embedding=none")
         pipeline = build_pipeline(config)
         layout = pipeline.plan(slots()).layout
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with flop_counter() as counter, torch.no_grad():
             times = pipeline.times(layout, torch.tensor([0.5]))
             pipeline.backbone(tokens_for(layout, pipeline.backbone), times, pipeline.mask)
         counts.append(counter.get_total_flops())

@@ -38,6 +38,8 @@ def test_config_survives_the_round_trip(tmp_path):
 def test_same_run(tmp_path):
     same_run(tmp_path, CONFIG)
     write_config(tmp_path, CONFIG)
+    same_run(tmp_path, CONFIG | {"seed": 3})  # nothing else is there: no run has begun
+    (tmp_path / "metrics.jsonl").touch()
     before = (tmp_path / "config.yaml").read_bytes()
     same_run(tmp_path, CONFIG | {"run_dir": "there", "logger": {}, "dry_run": True})
     other = CONFIG | {"trainer": {"lr": 2e-5, "mode": "1e-4"}, "new": {}}
@@ -56,6 +58,7 @@ def test_the_samples_of_a_step_may_be_shared_out_anew(tmp_path):
         }
 
     write_config(tmp_path, config(2, 1, 4))
+    (tmp_path / "metrics.jsonl").touch()
     for shares in ((1, 2, 4), (1, 1, 8), (8, 1, 1)):
         same_run(tmp_path, config(*shares))
     for shares in ((1, 1, 4), ("auto", 1, 4)):
@@ -65,6 +68,7 @@ def test_the_samples_of_a_step_may_be_shared_out_anew(tmp_path):
 
 def test_a_key_younger_than_the_run_does_not_end_it_while_it_is_null(tmp_path):
     write_config(tmp_path, CONFIG)
+    (tmp_path / "metrics.jsonl").touch()
     same_run(tmp_path, CONFIG | {"younger": None})
     with pytest.raises(ConfigError, match=r"younger is \(absent\) there and 3 here"):
         same_run(tmp_path, CONFIG | {"younger": 3})
@@ -73,6 +77,7 @@ def test_a_key_younger_than_the_run_does_not_end_it_while_it_is_null(tmp_path):
 @pytest.mark.parametrize("text", [b"", b"a: [1,\n", b"\xff\xfe\x00", b"- 1\n"])
 def test_an_unreadable_config_is_refused(tmp_path, text):
     (tmp_path / "config.yaml").write_bytes(text)
+    (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(ConfigError, match=r"cannot read .*config.yaml") as caught:
         same_run(tmp_path, CONFIG)
     assert "\n" not in str(caught.value)

@@ -183,8 +183,8 @@ def test_an_absent_metric_is_said_and_the_others_are_there(run_dir, drawn, capsy
         (["bench=coco_canny"], "'data.test.root' has no value; give it on the command line: data.test.root=<folder>"),
         (["bench=coco_canny", "data.test.root={tmp}/none"], "there is no file '{tmp}/none/annotations/"),
         (["bench=dreambench", "data.test.root={tmp}/none"], "there is no file '{tmp}/none/prompts_and_classes.txt'"),
-        (["solver.steps=0"], "steps=0 is not a whole number of at least 1"),
-        (["evaluation.images=0"], "evaluation.images=0 must be at least 1"),
+        (["solver.steps=0"], "'solver.steps' is 0 on the command line; legal are whole numbers from 1"),
+        (["evaluation.images=0"], "'evaluation.images' is 0 on the command line"),
         (
             ["bench=emoji_subject"],
             "'openmoji>target' has no bias in conditioning.embedding.tasks; it knows canny>target",

@@ -172,3 +172,15 @@ def test_a_full_disk_leaves_the_export_of_before(file, tmp_path, monkeypatch):
     assert before[file] == (tmp_path / file).read_bytes()
     assert set(before) == {p.name for p in tmp_path.iterdir()}
     assert json.loads(before[export.CONFIG_FILE])["config"] == config
+
+
+@pytest.mark.parametrize("file", [export.MODULES_FILE, export.LORA_FILE])
+def test_an_export_that_is_not_finite_is_refused_by_file_and_tensor(file, tmp_path):
+    config, pipeline = made(*LORA)
+    export.save(pipeline, tmp_path, config)
+    tensors = load_file(tmp_path / file)
+    name = sorted(tensors)[0]
+    tensors[name].flatten()[-1] = float("nan")
+    save_file(tensors, tmp_path / file)
+    with pytest.raises(ValueError, match=rf"{file} is damaged: 1 of the \d+ numbers of '{name}' are NaN or infinite"):
+        export.load(tmp_path)

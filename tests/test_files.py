@@ -1,8 +1,10 @@
 """A file is whole or it is what it was: full disks, errors in the middle, folders that are not there."""
 
+from pathlib import Path
+
 import pytest
 
-from unigen.files import remove_parts, whole_file, write_text
+from unigen.files import remove_parts, require_folder, user_cache, whole_file, write_text
 
 
 def test_it_appears_whole_in_a_new_folder(tmp_path):
@@ -43,3 +45,22 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
         path.write_text("x")
     remove_parts(tmp_path)
     assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted(kept)
+
+
+def test_caches_are_below_the_home_or_where_xdg_says_and_need_no_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert user_cache("emoji") == Path("/home/me/.cache/unigen/emoji")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/scratch/me")
+    assert user_cache("emoji") == Path("/scratch/me/unigen/emoji")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # what it does for a user without a home
+    assert user_cache("emoji").is_absolute()
+
+
+def test_a_folder_below_a_file_is_refused_with_the_key_that_names_another(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"the numbers cannot be kept in folder '.*file/x': .*name another: data.cache="):
+        require_folder(tmp_path / "file" / "x", "the numbers", "data.cache")
+    require_folder(tmp_path / "new" / "folder", "the numbers", "data.cache")
+    assert not any((tmp_path / "new" / "folder").iterdir())

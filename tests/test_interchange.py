@@ -66,7 +66,9 @@ def folder(tmp_path, monkeypatch):
 def test_the_command_line_merges_and_converts(folder, capsys):
     (a,), (b,) = some("a", seed=1).values(), some("a", seed=2).values()
     assert command("lora.py", "convert", "lora=a.pth", "out=a.safetensors") == 0
-    assert capsys.readouterr().out == "a.safetensors: 1 linears, rank 4, 296 parameters\n"
+    said, fits = capsys.readouterr().out.splitlines()
+    assert said == "a.safetensors: 1 linears, rank 4, 296 parameters in float32"
+    assert fits == "It was loaded into a FluxTransformer2DModel of width 40, as no published model is."
     assert torch.equal(lora_files.read(folder / "a.safetensors")["x_embedder"].up_OR, a.up_OR)
     words = "loras=[a.safetensors,b.safetensors]", "weights=[0.7,0.3]", "out=c.safetensors"
     assert command("lora.py", "merge", *words) == 0
@@ -85,6 +87,8 @@ def test_the_command_line_merges_and_converts(folder, capsys):
         ("merge loras=[no.pth] weights=[1] out=c.safetensors", "no.pth is no LoRA: there is no such file"),
         ("convert lora=a.pth out=c.pth", "out=c.pth must end in .safetensors"),
         ("convert lora=b.safetensors out=b.safetensors", "would overwrite a LoRA that was given"),
+        ("convert lora=. out=b.safetensors", "would overwrite a LoRA that was given"),
+        ("convert lora=a.pth out=b.safetensors", "is there already, and nothing is overwritten; name another file"),
         ("convert lora=a.pth", "say out=<...>"),
         ("mix lora=a.pth", "unknown command 'mix' (known: merge, convert)"),
     ],
@@ -106,7 +110,12 @@ def test_the_scale_is_the_alphas_or_pefts_or_one():
     assert torch.equal(plain["a"].up_OR, some("a", "b.a", seed=1)["a"].up_OR)
     config = {"transformer.r": 4, "transformer.lora_alpha": 8, "transformer.alpha_pattern": {"^a": 2.0}}
     alphas = {"transformer.a.alpha": torch.tensor(2.0), "transformer.b.a.alpha": torch.tensor(8.0)}
-    for found in (interchange.parse(state, config), interchange.parse(state | alphas)):
+    rooted = {"transformer.lora_alpha": 4, "use_rslora": True, "alpha_pattern": {"^a": 1}}  # by the root of the rank
+    for found in (
+        interchange.parse(state, config),
+        interchange.parse(state | alphas),
+        interchange.parse(state, rooted),
+    ):
         assert torch.equal(found["a"].up_OR, plain["a"].up_OR / 2) and torch.equal(
             found["a"].bias_O, plain["a"].bias_O / 2
         )
@@ -116,14 +125,22 @@ def test_the_scale_is_the_alphas_or_pefts_or_one():
 @pytest.mark.parametrize(
     ("more", "config", "said"),
     [
-        ({"text_encoder.a.lora_down.weight": torch.ones(2, 2)}, {}, "key 'text_encoder.a.lora_down.weight' is no part"),
+        ({"unet.a.lora_down.weights": torch.ones(2, 2)}, {}, "key 'unet.a.lora_down.weights' is no part of a LoRA"),
         ({"transformer.b.alpha": torch.ones(())}, {}, "'b' has an alpha, but no lora_A and lora_B"),
-        (
-            {"transformer.a.lora_B.weight": torch.ones(40, 3)},
-            {},
-            r"'a' do not fit each other: .*\(40, 3\)",
-        ),
-        ({}, {"transformer.use_rslora": True}, "only plain LoRA is"),
+        ({"transformer.b.lora_B.bias": torch.ones(1)}, {}, "'b' has a bias, but no lora_A and lora_B"),
+        ({"transformer.b.lora_A.weight": torch.ones(2, 2)}, {}, "'b' has no lora_B.weight"),
+        ({"transformer.a.lora_B.weight": torch.ones(40, 3)}, {}, r"'a' do not fit each other .*\(40, 3\)"),
+        ({"transformer.a.lora_B.weight": torch.ones(40, 4).int()}, {}, "'a' holds int32 numbers"),
+        ({"base_model.model.a.lora_A.weight": torch.ones(4, 24)}, {}, "'base_model.*' is there twice"),
+        ({"transformer.a.alpha": torch.tensor(float("nan"))}, {}, "alpha of 'a' is nan; legal is one finite number"),
+        ({"transformer.a.alpha": torch.ones(3)}, {}, r"alpha of 'a' is of shape \(3,\)"),
+        ({"transformer.a.alpha": torch.ones(())}, {"lora_alpha": 2}, "'a' has the alpha 1, and 2 in the configuration"),
+        ({}, {"transformer.use_dora": True}, "says use_dora: true; only plain LoRA is"),
+        ({}, {"peft_type": "LOHA"}, "says peft_type: LOHA; only plain LoRA is"),
+        ({}, {"lora_alpha": "8"}, "no lora_alpha, or an alpha that is no finite number"),
+        ({}, {"r": 4}, "no lora_alpha"),
+        ({}, {"lora_alpha": 8, "alpha_pattern": {"(": 1}}, "an alpha_pattern that is no pattern"),
+        ({}, [1], "configuration of peft is no table"),
     ],
 )
 def test_a_key_that_is_not_understood_is_refused(more, config, said):

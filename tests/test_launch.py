@@ -18,10 +18,15 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from unigen.launch import launch
+from unigen.terminal import one_line_for_ctrl_c
+one_line_for_ctrl_c()
 def main(cfg):
     if cfg.seed == 1: raise ValueError("the image cannot be read:\\n truncated")
     if cfg.seed == 2: raise RuntimeError("a defect")
     if cfg.seed == 7: raise SystemExit(143)
+    if cfg.seed == 8:
+        try: raise KeyboardInterrupt
+        finally: raise ValueError("as OmegaConf's own clean-up fails")
     print("ran", cfg.seed, *filter(None, [cfg.get("name")]))
 launch(main, Path("conf"))
 """
@@ -53,6 +58,7 @@ def launched(folder: Path, *argv: str, config: str = CONFIG, **files: str) -> su
         ("sed=1", 1, [], "error: unknown key 'sed' on the command line; did you mean 'seed'?\n"),
         ("seed=7", 143, [], ""),
         ("-m seed=1,0", 1, ["ran 0", "run folder: "], "error: the image cannot be read: truncated (job 0: seed=1)\n"),
+        ("seed=8", -2, [], "interrupted\n"),
         ("-m seed=0,3", 0, ["ran 0", "ran 3", "run folder: "], ""),
         ("-m seed=7,0", 143, [], ""),
     ],

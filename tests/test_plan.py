@@ -7,9 +7,9 @@ import torch
 from small_runs import command, line
 from tiny import CONF, choices, composed, tiny
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from unigen import plan_trace
+from unigen.bench import flop_counter
 from unigen.build import build, build_learner, build_on_meta
 from unigen.config import ConfigError
 from unigen.plan import fitting, plan
@@ -45,7 +45,7 @@ class RealStep:
         self.known = {x.untyped_storage()._cdata for x in (*pipeline.backbone.parameters(), *features.values())}
         times = pipeline.times(tokens.layout, torch.rand(size))
         autocast = torch.autocast("cpu", dtype=low or torch.bfloat16, enabled=low is not None)
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda x: x):
                 with autocast:
                     outputs = pipeline.backbone.train()(tokens, times, pipeline.mask)

@@ -20,7 +20,7 @@ from callbacks.preemption import Preemption
 from callbacks.sample_grid import SampleGrid
 from unigen import preemption, training
 from unigen.learners.denoising import Denoising
-from unigen.preemption import CODE, SIGNALS, Notice, Preempted, deafen, seconds
+from unigen.preemption import CODE, INTERRUPTED, SIGNALS, Notice, Preempted, deafen, seconds
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="forks, and claims for the CPU alone")
 
@@ -211,7 +211,7 @@ def test_lightning_handles_no_signal_of_its_own(tmp_path):
         for name in ("on_train_batch_start", "on_validation_batch_start"):
             patch.setattr(Denoising, name, looks)
         train(small(tmp_path, "trainer.max_steps=1"))
-    assert len(seen) == 6 and set(seen) == {preemption.NOTICE._on_signal}
+    assert len(seen) == 2 * len(preemption.SIGNALS) and set(seen) == {preemption.NOTICE._on_signal}
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -279,3 +279,53 @@ def test_a_script_that_a_test_runs_leaves_signals_as_they_were():
         deafen()
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN, "negative control"
     assert [signal.getsignal(number) for number in SIGNALS] == before and signal.SIG_IGN not in before
+
+
+# --- a person who stops it -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def person():
+    """Ctrl-C is heard again in a child of a test run that ignores it, as one in the background does."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+# What is pressed, in which call of the training step, and the step of last.ckpt then: the first Ctrl-C waits for the
+# end of the step, the second one does not, and before training there is nothing to wait for.
+PRESSED = [
+    ("once", lambda: asks_in(Denoising, "training_step", signal.SIGINT, 3), 2, "goes on from the last checkpoint"),
+    ("a closed terminal", lambda: asks_in(Denoising, "training_step", signal.SIGHUP, 3), 2, "goes on from the last"),
+    ("twice", lambda: presses_twice(), None, "there is no checkpoint yet"),
+    ("before training", lambda: asks_in(Denoising, "prepare", signal.SIGINT), None, "there is no checkpoint yet"),
+    ("while it is measured", lambda: asks_in(training, "write_summary", signal.SIGINT), 8, "goes on from the last"),
+]
+
+
+def presses_twice():
+    asks_in(Denoising, "training_step", signal.SIGINT)
+    asks_in(Denoising, "on_before_backward", signal.SIGINT)
+
+
+@pytest.mark.parametrize(("how", "press", "step", "said"), PRESSED, ids=[how for how, *_ in PRESSED])
+def test_a_person_who_stops_it_loses_nothing(how, press, step, said, tmp_path, person):
+    config = small(tmp_path, *EVERYTHING)
+    assert code_of(started(config, press)) == (CODE if how == "a closed terminal" else INTERRUPTED)
+    assert step_of(tmp_path) == step
+    lines = [line for line in (tmp_path / "out.txt").read_text().splitlines() if line]
+    assert lines[-1].startswith("preempted; " if how == "a closed terminal" else "interrupted; ") and said in lines[-1]
+    assert ("Ctrl-C again stops at once" in "".join(lines)) == (how in ("once", "twice"))
+    assert "Traceback" not in "".join(lines)
+
+
+def test_nohup_and_the_background_keep_their_signals_ignored():
+    """A shell's `&` has Ctrl-C ignored, nohup has SIGHUP: whoever asked for that wants the run to go on."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGINT)}
+    try:
+        with Notice().listening():
+            assert [signal.getsignal(number) for number in before] == [signal.SIG_IGN] * 2
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_IGN
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

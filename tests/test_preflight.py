@@ -116,7 +116,7 @@ def conf(tmp_path_factory) -> Path:
         "++seed=4 ++trainer.lr=0.1",
         "+mask.rows.buffer.text=same mask.rows.text.text=none",
         "~mask.rows.text",
-        "hydra.run.dir=x hydra.run={dir:y} +hydra.job.env_set.A=1",
+        "hydra.run.dir=. hydra.run={dir:y} +hydra.job.env_set.A=1",
         "seed='${trainer.max_steps}'",
         "-m seed=0,1 trainer.lr=1e-3,1 trainer.max_steps=range(1,4)",
         "-m +exp=base,child,none scale=mini,paper task=canny",

@@ -278,3 +278,17 @@ def test_a_thousand_runs_are_one_report(tmp_path):
     report = build_report(str(tmp_path / "sweep"))
     pages = to_markdown(report, tmp_path), to_html(report), to_latex(report)
     assert len(report.arms) == 500 and all("a (width=499)" in page.replace("\\", "") for page in pages)
+
+
+@pytest.mark.parametrize(("losses", "kept"), [("0.5 NaN 0.4", True), ("0.5 NaN Infinity", False), ("NaN NaN", False)])
+def test_a_run_whose_loss_ended_in_nan_is_no_result(losses, kept, tmp_path):
+    """As runs from before a training stopped there: its numbers are of images that were black."""
+    make_run(tmp_path / "good"), make_run(tmp_path / "bad", name="b", f1=0.0)
+    lines = [f'{{"step": {10 * i}, "train/loss": {x}}}' for i, x in enumerate(losses.split(), 1)]
+    (tmp_path / "bad" / "metrics.jsonl").write_text("\n".join(lines))
+    report = build_report(str(tmp_path))
+    assert ("b" in {arm.label for arm in report.arms}) == kept
+    if not kept:
+        step = 10 if losses.startswith("NaN") else 20
+        said = table(report, "Not in the table").rows[0][1].text
+        assert f"train/loss is not finite from step {step} on: its training broke there" == said

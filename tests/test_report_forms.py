@@ -202,6 +202,23 @@ def test_without_the_extra_the_report_says_what_is_missing(tmp_path, monkeypatch
 
 
 @needs_workspaces
+@pytest.mark.parametrize("part", ["entity", "publish", "to_wandb"])
+def test_what_fails_of_wandb_costs_no_other_form(part, tmp_path, monkeypatch):
+    from unigen import report_wandb
+    from unigen.report_commands import make_report
+
+    def fails(*given):
+        raise ValueError("W&B did not answer: no route to host")
+
+    make_run(tmp_path / "0")
+    monkeypatch.setattr(report_wandb, "entity", lambda: "me")
+    monkeypatch.setattr(report_wandb, part, fails)
+    _, lines = make_report({"runs": str(tmp_path), "publish": "true"}, tmp_path)
+    assert "no route to host" in lines[0] and ("not written" if part == "to_wandb" else "not published") in lines[0]
+    assert all((tmp_path / f"report.{form}").exists() for form in ("md", "tex", "html"))
+
+
+@needs_workspaces
 def test_the_spec_has_the_tables_a_run_set_for_each_arm_and_a_panel_for_each_metric(tmp_path):
     said = json.loads(to_wandb(build_report(str(sweep(tmp_path)))))
     blocks = said["spec"]["blocks"]

@@ -1,30 +1,89 @@
-"""A whole run on a folder of a user's own pictures, some of them bad."""
+"""A whole run on a folder of a user's own images: what is left out and refused is said, and a few images are enough."""
 
+from pathlib import Path
+
+import pytest
 from PIL import Image
 from small_runs import SMALL, command, small, summary, train
 from tiny import composed
 
+pytestmark = pytest.mark.usefixtures("without_heif")
+
+
+def images(folder: Path, count: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    for i in range(count):
+        Image.linear_gradient("L").rotate(12 * i).resize((40, 40)).convert("RGB").save(folder / f"{i}.png")
+    return folder
+
+
+def words(root: Path, *more: str) -> list[str]:
+    """The command line of a small run on a folder."""
+    given = ["data=own_folder", f"data.train.root={root}", "data.rows=[0,0]", "data.num_workers=0", "metric=[psnr]"]
+    given += [word for word in SMALL if not word.startswith(("data.limit", "metric="))]
+    return [*given, "conditioning/embedding=none", "logger=[jsonl]", *more]
+
 
 def test_a_run_on_a_folder_reports_its_bad_records(tmp_path, capfd):
-    """The pictures are the user's own; one of thirty is cut short. The report stays in summary.json."""
-    for i in range(30):
-        Image.linear_gradient("L").rotate(12 * i).resize((40, 40)).convert("RGB").save(tmp_path / f"{i}.png")
-    words = ["data=own_folder", "task=graph", f"data.train.root={tmp_path}", "data.rows=[0,0]", "data.num_workers=0"]
-    words += [word for word in SMALL if not word.startswith(("data.limit", "metric="))]
-    words += ["metric=[psnr]", "data.tasks=['canny>target','jpeg>target']", "conditioning/embedding=none"]
-    train(composed(*words, "logger=[jsonl]", f"run_dir={tmp_path / 'whole'}"))
+    """One of thirty images is cut short. The report stays in summary.json."""
+    root = images(tmp_path / "data", 30)
+    given = words(root, "task=graph", "data.tasks=['canny>target','jpeg>target']")
+    train(composed(*given, f"run_dir={tmp_path / 'whole'}"))
     assert summary(tmp_path / "whole")["data_report"] == "no record was refused"
-    (tmp_path / "12.png").write_bytes((tmp_path / "12.png").read_bytes()[:-40])
-    capfd.readouterr()
-    train(
-        composed(*words, "logger=[jsonl]", "data.bad_share=0.5", "trainer.max_steps=6", f"run_dir={tmp_path / 'run'}")
-    )
+    assert "data: 30 images (18 train, 6 val, 6 test), 0 with captions\n" in capfd.readouterr().out
+    (root / "12.png").write_bytes((root / "12.png").read_bytes()[:-40])
+    train(composed(*given, "data.bad_share=0.5", "trainer.max_steps=6", f"run_dir={tmp_path / 'run'}"))
     found = summary(tmp_path / "run")
     assert found["data_report"].startswith("1 record was refused, 1 as '12.png': ")
     assert f"data: {found['data_report']}" in capfd.readouterr().out
     assert found["protocol"]["test_set"] == "OwnFolder(limit=None, annotations=[], computed={}, held_out=5)"
+    assert found["protocol"]["split"] == "test"
     train(small(tmp_path / "emoji", "trainer.max_steps=1"))
     assert "data_report" not in summary(tmp_path / "emoji"), "negative control"
+
+
+def test_a_run_on_five_images_trains_on_all_and_says_what_its_scores_are_of(tmp_path, capfd):
+    root = images(tmp_path / "data", 5)
+    (root / "0.caption").write_text("a ramp")
+    (root / "1.heic").write_text("x")
+    train(composed(*words(root, "task=canny"), f"run_dir={tmp_path / 'run'}"))
+    out, found = capfd.readouterr().out, summary(tmp_path / "run")
+    said = "val and test show training images, so their scores are not of held-out images: data.held_out=5 holds"
+    left = "left out: 1.heic (no decoder: pip install pillow-heif)"
+    assert f"data: 5 images (5 train, 5 val, 5 test), 1 with captions; {said}" in out and out.count(left) == 2
+    assert "4 training samples, task canny" in out
+    assert found["data_report"].startswith(f"no record was refused; {said}") and left in found["data_report"]
+    assert found["protocol"]["split"] == "train, as nothing was held out"
+
+
+def test_a_dry_run_says_what_is_in_a_folder_that_is_there(tmp_path, capsys):
+    root = images(tmp_path / "data", 2)
+    for folder, said in ((root, "data: 2 images (2 train, 2 val, 2 test)"), (tmp_path / "nowhere", "")):
+        assert command("run.py", *words(folder, "task=canny", "dry_run=true"), f"run_dir={tmp_path / 'run'}") == 0
+        out = capsys.readouterr().out
+        assert said in out and "batch of an update" in out and (said or "data:" not in out)
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_the_preview_says_what_the_data_are(tmp_path, capsys, count):
+    root = images(tmp_path / "data", count)
+    (root / "a.heic").write_text("x")
+    code = command("preview.py", *words(root, "task=canny", "samples=1", f"out={tmp_path / 'page.html'}"))
+    said = {1: "1 image (1 train, 1 val, 1 test), 0 with", 12: "12 images (6 train, 4 val, 2 test), 0 with"}[count]
+    page = (tmp_path / "page.html").read_text()
+    for text in (capsys.readouterr().out, page):
+        assert said in text and "left out: a.heic (no decoder: pip install pillow-heif)" in text
+    assert code == 0
+
+
+def test_a_task_without_its_files_ends_before_training(tmp_path, capsys):
+    root = images(tmp_path / "data", 8)
+    given = words(root, "task=graph", "data.tasks=['depth>target']")
+    assert command("run.py", *given, "data.train.annotations=[depth]", f"run_dir={tmp_path / 'named'}") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: no depth file beside any of 8 images, which task depth>target needs: looked for ")
+    assert command("run.py", *given, f"run_dir={tmp_path / 'run'}") == 1
+    assert "with data.train.annotations=[depth], photo" in capsys.readouterr().err
 
 
 def test_a_run_is_exported_and_drawn_from_where_its_folder_is_gone(tmp_path, capfd):

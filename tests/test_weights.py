@@ -1,10 +1,15 @@
 """Pretrained weights: absent ones are one sentence, and shapes alone need none."""
 
+import time
+from contextlib import nullcontext
+from functools import cache
+
 import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from unigen.weights import load_pretrained
+from unigen import consolidation, weights
+from unigen.weights import Unavailable, check_finite, hub_silent, load_pretrained
 
 
 def test_missing_weights_name_the_source_and_the_config_key(tmp_path):
@@ -59,3 +64,65 @@ def test_weights_of_another_model_than_the_config_says_are_refused(tmp_path):
     said = r"encoder.codec.config.layers_per_block is 2, but the weights of '.*' have 1; encoder.codec.pretrained=null"
     with pytest.raises(ValueError, match=said):
         load_pretrained(AutoencoderKL, str(tmp_path), "encoder.codec.pretrained", config={"layers_per_block": 2})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(value, tmp_path):
+    stock = AutoencoderKL(block_out_channels=(4,), norm_num_groups=2, layers_per_block=1)
+    stock.save_pretrained(tmp_path / "vae")
+    assert load_pretrained(AutoencoderKL, str(tmp_path), "encoder.codec.pretrained", "vae") is not None
+    with torch.no_grad():
+        stock.encoder.conv_in.weight[0, 0, 0, 0] = value
+    stock.half().save_pretrained(tmp_path / "vae")
+    said = r"'.*' \(config key encoder.codec.pretrained\) is damaged: 1 of the 108 numbers of 'encoder.conv_in.weight'"
+    with pytest.raises(ValueError, match=said) as error:
+        load_pretrained(AutoencoderKL, str(tmp_path), "encoder.codec.pretrained", "vae")
+    assert not isinstance(error.value, Unavailable), "a run that goes on without it would be silent"
+
+
+def test_all_kinds_of_finite_tensors_pass():
+    tensors = (torch.ones(2).to(kind) for kind in (torch.bfloat16, torch.float16, torch.int8, torch.bool))
+    check_finite(((str(n), x) for n, x in enumerate([*tensors, torch.zeros(0), torch.ones(1, device="meta")])), "it")
+
+
+def test_a_checkpoint_that_is_not_finite_is_refused_by_name(tmp_path):
+    path = tmp_path / "last.ckpt"
+    for value in (1.0, float("nan")):
+        torch.save({"state_dict": {"backbone.w": torch.tensor([0.0, value])}, "callbacks": {}}, path)
+        said = "last.ckpt is damaged: 1 of the 2 numbers of 'backbone.w'"
+        with nullcontext() if value == 1 else pytest.raises(ValueError, match=said):
+            consolidation.read(path)
+
+
+@pytest.mark.parametrize("how", ["nobody listens", "hangs", "HF_HUB_OFFLINE"])
+def test_a_hub_that_does_not_answer_is_asked_once_and_said_in_one_sentence(how, monkeypatch):
+    from huggingface_hub import constants
+    from wandb_server import serving
+
+    asked = []
+    with serving("hangs") as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url if how == "hangs" else "http://127.0.0.1:9")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", how == "HF_HUB_OFFLINE")
+        monkeypatch.setattr(weights, "HUB_SECONDS", 0.5)
+        monkeypatch.setattr(weights, "hub_silent", cache(lambda: asked.append(1) or hub_silent.__wrapped__()))
+        began = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(weights.Unavailable, match=r"(does not answer|forbids)") as caught:
+                load_pretrained(AutoencoderKL, "nobody/nothing", "encoder.codec.pretrained", "vae")
+            assert "\n" not in str(caught.value) and "encoder.codec.pretrained=<folder>" in str(caught.value)
+    assert time.monotonic() - began < 8 and len(asked) == 1
+
+
+def test_weights_in_the_cache_are_read_without_a_question_to_the_hub(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    snapshot = tmp_path / "models--lab--little" / "snapshots" / ("0" * 40)
+    stock = AutoencoderKL(block_out_channels=(4,), norm_num_groups=2, layers_per_block=1)
+    stock.save_pretrained(snapshot / "vae")
+    (tmp_path / "models--lab--little" / "refs").mkdir()
+    (tmp_path / "models--lab--little" / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("diffusers.models.modeling_utils.HF_HUB_CACHE", str(tmp_path), raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(weights, "hub_silent", lambda: pytest.fail("the Hub was asked"))
+    found = load_pretrained(AutoencoderKL, "lab/little", "k", "vae")
+    assert torch.equal(found.encoder.conv_in.weight, stock.encoder.conv_in.weight)

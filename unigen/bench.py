@@ -11,9 +11,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 LEAST_ROUNDS = 3
+CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+CPU_ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 Cell = str | int | float | None
+
+
+def flop_counter() -> FlopCounterMode:
+    """torch's counter of FLOPs, silent. Of attention it knows the GPU's kernels, and not in every release the CPU's."""
+    own = {
+        CPU_ATTENTION: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        CPU_ATTENTION_BACKWARD: lambda out, q, k, v, *_, **__: sdpa_backward_flop_count(out, q, k, v),
+    }
+    return FlopCounterMode(display=False, custom_mapping=own)
 
 
 @dataclass(frozen=True)

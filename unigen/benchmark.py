@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from unigen import export
 from unigen.build import build
+from unigen.claims import claimed
 from unigen.config import ConfigError, plain, read_config
 from unigen.contact_sheet import write_sheet
 from unigen.evaluation import measured, metric_cards, protocol, references_of, through_codec
@@ -24,6 +25,7 @@ from unigen.own_files import blamed, unreadable
 from unigen.pipeline import Pipeline
 from unigen.preflight import preflight
 from unigen.protocol_card import common, digest, hashed
+from unigen.quoting import readable
 from unigen.results import print_metrics, unusable
 from unigen.sampling import number
 from unigen.types import CONDITION, TARGET, Batch, rows_of
@@ -56,15 +58,22 @@ def measure_run(given: Mapping[str, str], words: Sequence[str], config_dir: Path
         data["instruction"] = run_config["data"].get("instruction")
     if only == "false" and not (run_dir / "summary.json").is_file():
         raise ConfigError(f"{run_dir} is not finished: it has no summary.json; run_dir={run_dir} of run.py goes on")
+    with claimed(out, "use out=<another folder>"):  # two commands would write every line twice
+        return _measure(out, config, run_dir / "export", run_config, only == "true")
+
+
+def _measure(
+    out: Path, config: Mapping[str, Any], export_dir: Path, run_config: Mapping[str, Any], only: bool
+) -> dict[str, Any]:
+    """`measure_run`, once it is known what is asked for; with `only` nothing is drawn."""
     gallery, metrics = Gallery(out), {name: build(node) for name, node in config["metric"].items()}
-    export_dir = run_dir / "export"
     request = {"asked": asked(config), "weights": weights_hash(export_dir) if export_dir.is_dir() else None}
     if gallery.damaged:
-        fate = "left out" if only == "true" else "drawn anew"
+        fate = "left out" if only else "drawn anew"
         print(f"{gallery.damaged} lines of {gallery.manifest} are damaged: their pictures are {fate}", file=sys.stderr)
     gallery.check(request)
     said = None
-    if only == "false" and not gallery.complete:
+    if not only and not gallery.complete:
         said = draw(export_dir, config, gallery, request)
     if not gallery.records:
         raise ConfigError(f"{out} holds no pictures to measure; leave metrics_only out")
@@ -84,7 +93,7 @@ def bench_config(config_dir: Path, name: str, words: Sequence[str], out: Path, s
     from omegaconf import OmegaConf
 
     sized = any(word.partition("=")[0].lstrip("+") == "data.size" for word in words)
-    line = [f"+bench={name}", *words, *([] if sized or size is None else [f"data.size={size}"])]
+    line = [f"+bench={name}", *readable(words), *([] if sized or size is None else [f"data.size={size}"])]
     preflight(config_dir, line, "evaluate")
     with initialize_config_dir(version_base="1.3", config_dir=str(config_dir.resolve())):
         config = compose("evaluate", overrides=line)

@@ -11,6 +11,7 @@ from unigen.benchmark import NEEDED, measure_run
 from unigen.config import ConfigError, read_config
 from unigen.own_files import unreadable
 from unigen.preflight import preflight
+from unigen.quoting import readable
 from unigen.report_evaluations import benches_of
 from unigen.report_runs import find_runs, read_table
 from unigen.results import unusable
@@ -32,7 +33,7 @@ def measure_all(given: Mapping[str, str], words: Sequence[str], config_dir: Path
     if "out" in given:
         raise ConfigError(f"out={given['out']} is for one run and one benchmark, and these are {len(asked)}")
     for bench in dict.fromkeys(bench for _, bench in asked):
-        preflight(config_dir, [f"+bench={bench}", *words], "evaluate")  # before hours of drawing
+        preflight(config_dir, [f"+bench={bench}", *readable(words)], "evaluate")  # before hours of drawing
     console, failed = Console(highlight=False), []
     for number, (run, bench) in enumerate(asked, start=1):
         console.print(f"\n{number} of {len(asked)}: {run} on {bench}", soft_wrap=True, markup=False)

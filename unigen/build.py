@@ -1,8 +1,10 @@
 """From config to objects: the one place where `instantiate` is called and where parts are put together."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from unigen.config import ConfigError
 from unigen.fill import Fill
 from unigen.learner import Learner
 from unigen.pipeline import Pipeline
@@ -11,7 +13,8 @@ from unigen.pipeline import Pipeline
 def build(node: Any) -> Any:
     """Instantiate a config node; every table arrives as plain dicts and lists.
 
-    What a constructor refuses (ValueError, OSError) is raised as it was, not wrapped by Hydra.
+    What a constructor refuses (ValueError, OSError) is raised as it was, not wrapped by Hydra. Raises ConfigError for a
+    `_target_` that is not there.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
@@ -21,6 +24,8 @@ def build(node: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, (ValueError, OSError)):
             raise error.__cause__ from None
+        if match := re.match(r"Error locating target '([^']*)'|Expected a callable target, got '([^']*)'", str(error)):
+            raise ConfigError(f"_target_ is '{match[1] or match[2]}', which names no class or function") from error
         raise
 
 

@@ -42,7 +42,7 @@ def first_rank(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 @contextmanager
-def claimed(folder: Path, advice: str) -> Iterator[None]:
+def claimed(folder: Path, advice: str) -> Iterator[Path]:
     """The folder, which is made if need be, belongs to this process alone for the time of the block.
 
     Args:
@@ -60,7 +60,7 @@ def claimed(folder: Path, advice: str) -> Iterator[None]:
     try:
         handle = _patiently(owner, folder, advice)
         try:
-            yield
+            yield folder
         finally:
             owner.unlink(missing_ok=True)  # while it is still ours, see `_locked`
             os.close(handle)
@@ -81,7 +81,7 @@ def claimed_new(folder: Path) -> Iterator[Path]:
             claim.__enter__()
         except InUse:
             continue
-        if any(file.name != OWNER for file in path.iterdir()):
+        if not is_new(path):
             claim.__exit__(None, None, None)
             continue
         try:
@@ -90,6 +90,11 @@ def claimed_new(folder: Path) -> Iterator[Path]:
             claim.__exit__(None, None, None)
         return
     raise ConfigError(f"{folder} and 10,000 folders of that name with a suffix are used; name one of your own")
+
+
+def is_new(folder: Path) -> bool:
+    """Whether a claimed folder holds nothing but the claim."""
+    return all(file.name == OWNER for file in folder.iterdir())
 
 
 def _patiently(owner: Path, folder: Path, advice: str) -> int:

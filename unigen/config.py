@@ -115,7 +115,7 @@ def change_of(run_dir: Path, config: Mapping[str, Any]) -> Change:
 
 def _compared(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str]) -> tuple[str | None, Change]:
     """What makes the configuration that of another run, in words (None: nothing), and what it changes in this one."""
-    if not (run_dir / "config.yaml").exists():
+    if not (run_dir / "config.yaml").exists() or _untouched(run_dir):
         return None, Change()
     old, new = (dict(_leaves(_portable(c))) for c in (read_config(run_dir), config))
     steps = (old.get(LENGTH), new.get(LENGTH))
@@ -130,6 +130,11 @@ def _compared(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str]) -
         measuring = [key for key in measuring if key != "data.test_items"]  # which follows it
     change = Change(steps if LENGTH in ignore else None, _told(measuring, old, new))
     return _told(refused, old, new), change
+
+
+def _untouched(run_dir: Path) -> bool:
+    """Whether the configuration is all that is there: a run that was refused before it began harms no other."""
+    return all(path.name == "config.yaml" or path.name[0] == "." for path in run_dir.iterdir())
 
 
 def _below(key: str, names: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from unigen.config import ConfigError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FREE = object()  # what `lookup` finds at a legal key that takes any value
 UNKNOWN = object()  # ... and at a key that is not legal
+_REFERENCE = re.compile(r"\$\{(\w[\w.]*)\}")
 _SPLIT = re.compile(r"[./]")
 
 
@@ -43,6 +44,11 @@ class Tree:
     def options(self, group: str) -> list[str]:
         roots = [folder / group for folder in self.folders]
         return sorted({p.relative_to(root).with_suffix("").as_posix() for root in roots for p in root.rglob("*.yaml")})
+
+    def takes_several(self, group: str) -> bool:
+        """Whether a list of files may be chosen of a group: each then has a place of its own, by its first lines."""
+        files = [path for folder in self.folders for path in (folder / group).glob("*.yaml") if path.is_file()]
+        return any(f"@package {group.replace('/', '.')}.{path.stem}" in path.read_text() for path in files)
 
     def search_path(self) -> list[str]:
         """What tells Hydra of the user's own folders, as an override."""
@@ -76,20 +82,58 @@ class Tree:
         return self.contents[config_path]
 
 
+def resolved(node: Any) -> Any:
+    """A composed config as plain data, without what cannot be resolved yet (`???`, what only a run knows)."""
+    if isinstance(node, DictConfig):
+        found = {str(key): _value(node, key) for key in node}
+        return {key: resolved(value) for key, value in found.items() if value is not UNKNOWN}
+    if isinstance(node, ListConfig):
+        return [None if (value := _value(node, i)) is UNKNOWN else resolved(value) for i in range(len(node))]
+    return node
+
+
+def _value(node: DictConfig | ListConfig, key: Any) -> Any:
+    try:
+        return node[key]
+    except Exception:  # of a resolver: whatever it is, it is said when the run resolves everything
+        return UNKNOWN
+
+
 def lookup(node: Any, parts: Sequence[str]) -> Any:
     """What the reference holds at a key: a value, FREE (null, `auto`, `???`, an interpolation) or UNKNOWN."""
+    found = written(node, parts)
+    return FREE if _is_free(found) else found
+
+
+def written(node: Any, parts: Sequence[str]) -> Any:
+    """What stands at a key, as it is written; FREE below what is free, UNKNOWN where nothing is."""
     for part in parts:
         if isinstance(node, dict):
             node = next((value for name, value in node.items() if str(name) == part), UNKNOWN)
         elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
             node = node[int(part)]
-        elif not _is_free(node):
-            return UNKNOWN
-    return FREE if _is_free(node) else node
+        else:
+            return FREE if _is_free(node) else UNKNOWN
+    return node
+
+
+def default_of(reference: Any, parts: Sequence[str]) -> Any:
+    """What tells the type of a key, as `lookup`: a text with references in it, such as ${run_dir}/samples, is a text,
+    and a default that is one reference is what that refers to."""
+    found = written(reference, parts)
+    if isinstance(found, str) and (match := _REFERENCE.fullmatch(found)):
+        referred = lookup(reference, match[1].split("."))
+        return FREE if referred is UNKNOWN else referred
+    return found if is_text(found) else lookup(reference, parts)
+
+
+def is_text(default: Any) -> bool:
+    """Whether a default is a text with references in it, such as ${run_dir}/samples, and not one reference alone."""
+    return isinstance(default, str) and "${" in default and not re.fullmatch(r"\$\{[^{}]*\}", default)
 
 
 def _is_free(node: Any) -> bool:
-    return node is None or node == "auto" or _is_open(node)
+    return node is FREE or node is None or node == "auto" or _is_open(node)
 
 
 def _is_open(value: Any) -> bool:
@@ -143,6 +187,8 @@ def nearest(word: str, legal: Iterable[str]) -> list[str]:
         return [beside[name] for name in close]
     if close := get_close_matches(word, as_deep, 2, cutoff=0.8):
         return close
+    if begun := [name for name in known if len(name) > 2 and "." not in word and word.startswith(name)]:
+        return begun[:1]  # experiment: exp
     last = {name: _SPLIT.split(name)[-1] for name in known}
     close = get_close_matches(_SPLIT.split(word)[-1], set(last.values()), 1, cutoff=0.8)
     return [name for name in known if last[name] in close][:2]

@@ -18,6 +18,7 @@ from unigen.build import build_learner
 from unigen.config import ConfigError, sentence
 from unigen.learner import Learner
 from unigen.own_files import blamed, read_archive
+from unigen.weights import check_finite
 
 STATE = "state.pt"  # in a sharded checkpoint: the Trainer's state, without weights and the optimizer's states
 TAG = "checkpoint"  # what DeepSpeed calls its folder in ours
@@ -60,7 +61,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(the Trainer's state, {name in the learner: fp32 weight}); averaged weights where the run kept averages.
 
     A file runs nothing of what it holds. Shards of DeepSpeed and the index of FSDP2's are pickles, which their
-    libraries load whole: take those from people alone whom you trust. Raises ConfigError, naming what is damaged.
+    libraries load whole: take those from people alone whom you trust. Raises ConfigError, naming what is damaged, and
+    ValueError, naming the weight, where one is not finite.
     """
     form = kind(path)
     try:
@@ -71,11 +73,13 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             state = read_state(path, form)
             weights = _of_zero(path) if form == "DeepSpeed" else _of_fsdp2(path)
         averages = state["callbacks"].get("EMA", {}).get("average", {})
-        return state, {name: averages.get(name, tensor).float() for name, tensor in weights.items()}
+        found = {name: averages.get(name, tensor).float() for name, tensor in weights.items()}
     except ConfigError:
         raise
     except Exception as error:  # another program's file, or a damaged shard
         raise damaged(path, sentence(error).split(". ")[0].rstrip(".")) from error
+    check_finite(found.items(), str(path))
+    return state, found
 
 
 def _of_zero(path: Path) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from unigen.nn.adaln_zero import stock_names
 from unigen.own_files import blamed, read_object, read_tensors, unreadable
 from unigen.pipeline import Pipeline
 from unigen.protocol_card import digest
-from unigen.weights import without_bars
+from unigen.weights import check_finite, without_bars
 
 MODULES_FILE, CONFIG_FILE = "unigen_modules.safetensors", "unigen.json"
 AGAIN = "restore it, or write the export anew: python experiments/export.py run=<run folder> out=<new folder>"
@@ -65,6 +65,7 @@ def load(folder: Path) -> tuple[Pipeline, dict[str, Any]]:
     said = _said(metadata)
     if "sha256" in said and said["sha256"] != checksum(stored):
         raise unreadable(folder / MODULES_FILE, "it does not hold what was written: its checksum differs", AGAIN)
+    check_finite(stored.items(), str(folder / MODULES_FILE))
     config = read_object(folder / CONFIG_FILE, AGAIN).get("config")
     if not isinstance(config, dict):
         raise unreadable(folder / CONFIG_FILE, "it has no usable 'config'", AGAIN)
@@ -215,6 +216,7 @@ def _load_lora(pipeline: Pipeline, folder: Path, written: str | None) -> None:
     if written is not None and checksum(tensors) != written:
         warnings.warn(f"{path} is not the LoRA that the run wrote; it is used as it is", stacklevel=3)
     ours = {theirs: name for name, theirs in _exported_names(pipeline.backbone.model).items()}
+    check_finite(tensors.items(), str(path))
     weights = {_renamed(k.removeprefix("transformer."), ours): v for k, v in tensors.items()}
     try:
         result = set_peft_model_state_dict(pipeline.backbone.model, weights)

@@ -81,6 +81,29 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def user_cache(name: str) -> Path:
+    """The folder of this user's files that can be made again: ~/.cache/unigen/`name`.
+
+    XDG_CACHE_HOME stands for ~/.cache as everywhere. A user without a home folder (a container's, by number alone) has
+    a folder among the temporary files.
+    """
+    home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    if home.startswith("~"):
+        home = os.path.join(tempfile.gettempdir(), f"cache-{os.getuid()}")
+    return Path(home) / "unigen" / name
+
+
+def require_folder(folder: Path, what: str, key: str) -> None:
+    """Make `folder` and pass if files can be written there; else an OSError says for what, why not, and the `key`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{what} cannot be kept in folder '{folder}': {reason}; name another: {key}=<folder>") from error
+
+
 def json_lines(lines: Sequence[bytes]) -> list[Any] | None:
     """The values of lines of JSON, read at once, which is several times faster; None if any line is not one value."""
     try:

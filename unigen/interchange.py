@@ -1,8 +1,9 @@
-"""What a LoRA is, whoever wrote it: diffusers' names, VisualCloze's own fused ones, and the weighted sum of several.
+"""What a LoRA is, whoever wrote it: a sum of products by the name of diffusers' linear; and the sum of several.
 
 Shapes: R rank, I inputs and O outputs of a linear.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -11,48 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-PREFIX = "transformer."
-KEY = re.compile(r"(?P<linear>.+)\.(?P<part>lora_A\.weight|lora_B\.weight|lora_B\.bias|alpha)")
+from unigen import lora_names
 
-# VisualCloze's .pth names linears as FLUX's first release does. What has one name here is one linear in diffusers too,
-# what has several is split: inputs and A are the same, the rows of B and of its bias follow each other.
-_EMBEDDERS = {"time_in": "timestep_embedder", "vector_in": "text_embedder", "guidance_in": "guidance_embedder"}
-_DOUBLE, _SINGLE = r"double_blocks\.(\d+)\.", r"single_blocks\.(\d+)\."
-_QKV = ("attn.to_q", "attn.to_k", "attn.to_v")
-AUTHORS = {
-    "img_in": ("x_embedder",),
-    "txt_in": ("context_embedder",),
-    **{
-        f"{ours}.{layer}_layer": (f"time_text_embed.{theirs}.linear_{number}",)
-        for ours, theirs in _EMBEDDERS.items()
-        for number, layer in ((1, "in"), (2, "out"))
-    },
-    **{
-        f"{_DOUBLE}{name}": tuple(rf"transformer_blocks.\1.{x}" for x in into)
-        for name, into in {
-            r"img_mod\.lin": ("norm1.linear",),
-            r"txt_mod\.lin": ("norm1_context.linear",),
-            r"img_attn\.qkv": _QKV,
-            r"txt_attn\.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-            r"img_attn\.proj": ("attn.to_out.0",),
-            r"txt_attn\.proj": ("attn.to_add_out",),
-            r"img_mlp\.0": ("ff.net.0.proj",),
-            r"img_mlp\.2": ("ff.net.2",),
-            r"txt_mlp\.0": ("ff_context.net.0.proj",),
-            r"txt_mlp\.2": ("ff_context.net.2",),
-        }.items()
-    },
-    **{
-        f"{_SINGLE}{name}": tuple(rf"single_transformer_blocks.\1.{x}" for x in into)
-        for name, into in {
-            r"modulation\.lin": ("norm.linear",),
-            "linear1": (*_QKV, "proj_mlp"),
-            "linear2": ("proj_out",),
-        }.items()
-    },
-    r"final_layer\.linear": ("proj_out",),
-    r"final_layer\.adaLN_modulation\.1": ("norm_out.linear",),
-}
+PREFIX = "transformer."
 
 
 class Delta(NamedTuple):
@@ -67,99 +29,149 @@ Lora = dict[str, Delta]  # by the linear's name in diffusers' model
 
 
 def parse(state: Mapping[str, Tensor], metadata: Mapping[str, object] | None = None) -> Lora:
-    """Diffusers' keys, "transformer.NAME.lora_A.weight" and so on. Without `metadata` or alphas the scale is 1.
+    """The LoRA of a transformer in the names of any program that `unigen.lora_names` knows; text encoders' is left out.
 
-    `metadata`: peft's configuration, its keys with the same prefix. Raises ValueError for any other key.
+    `metadata`: peft's configuration, its keys with or without diffusers' prefix. What adds B A is scaled by alpha /
+    rank, as peft and kohya's alphas say; where neither is given the scale is 1.
+    Raises ValueError for a key that is not understood, a part without its partner, two keys for one linear, and
+    numbers that make no LoRA.
     """
-    lora = _pairs({k.removeprefix(PREFIX): x for k, x in state.items()})
-    config = {k.removeprefix(PREFIX): x for k, x in (metadata or {}).items()}
-    alphas = {k.removeprefix(PREFIX).removesuffix(".alpha"): x for k, x in state.items() if k.endswith(".alpha")}
-    if stray := [name for name in alphas if name not in lora]:
-        raise ValueError(f"'{stray[0]}' has an alpha, but no lora_A and lora_B")
-    if config.get("use_rslora") or config.get("use_dora"):
-        raise ValueError("rank-stabilised LoRA and DoRA are not read; only plain LoRA is")
-    return {name: _scaled(delta, _scale(name, delta, config, alphas)) for name, delta in lora.items()}
+    config, lora, source_of = _config({} if metadata is None else metadata), Lora(), {}
+    for name, parts in _by_linear(state).items():
+        delta = _delta(name, parts)
+        delta = _bounded(name, _scaled(delta, _scale(name, delta, config, parts.get("alpha"))))
+        for linear, split in _split(name, delta).items():
+            if linear in lora:
+                raise ValueError(f"'{source_of[linear]}' and '{name}' are both '{linear}' in diffusers")
+            lora[linear], source_of[linear] = split, name
+    return lora
 
 
-def is_fused(state: Mapping[str, Tensor]) -> bool:
-    """Whether the names are those of VisualCloze's own files."""
-    theirs = re.compile(r"(double|single)_blocks\.|final_layer\.|(img|txt|time|vector|guidance)_in\.")
-    return any(theirs.match(key) for key in state)
+def _by_linear(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Tensors by linear, as its writer calls it, and by part (down, up, bias, alpha). Raises ValueError as `parse`."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for key in lora_names.check(state):
+        match = lora_names.KEY.fullmatch(key)
+        parts = found.setdefault(lora_names.source(match["linear"]), {})
+        if match.lastgroup in parts:
+            raise ValueError(f"'{key}' is there twice, under another name of the same tensor")
+        parts[match.lastgroup] = state[key]
+    return found
 
 
-def split_fused(state: Mapping[str, Tensor]) -> Lora:
-    """VisualCloze's LoRA on fused linears as the same function on diffusers' split ones, with scale 1 as the authors'.
+def _delta(name: str, parts: Mapping[str, Tensor]) -> Delta:
+    """Raises ValueError for a part without its partner, and for shapes and types that make no LoRA of a linear."""
+    down, up, bias = (parts.get(part) for part in ("down", "up", "bias"))
+    if down is None and up is None:
+        raise ValueError(f"'{name}' has {'an alpha' if 'alpha' in parts else 'a bias'}, but no lora_A and lora_B")
+    if down is None or up is None:
+        raise ValueError(f"'{name}' has no {'lora_A' if down is None else 'lora_B'}.weight")
+    delta = Delta(down, up, bias)
+    for x in delta:
+        if x is not None and not x.is_floating_point():
+            kind = str(x.dtype).removeprefix("torch.")
+            raise ValueError(f"'{name}' holds {kind} numbers; a LoRA holds floating-point ones")
+    fits = down.ndim == up.ndim == 2 and len(down) == up.shape[1] and (bias is None or bias.shape == (len(up),))
+    if not fits or 0 in (*down.shape, *up.shape):
+        shapes = ", ".join(f"{part} {tuple(x.shape)}" for part, x in parts.items() if part != "alpha")
+        raise ValueError(f"the parts of '{name}' do not fit each other as a linear's LoRA: {shapes}")
+    return delta
+
+
+def _split(name: str, delta: Delta) -> Lora:
+    """A linear's LoRA by diffusers' names: that of a fused one is the same function on several.
 
     q, k and v (and in single blocks the MLP's input) each get a copy of the fused A and their rows of B and its bias.
-    The final modulation makes shift and then scale there, scale and then shift in diffusers.
-    Raises ValueError for keys that are not of that model, and for fused rows that do not divide.
+    The final modulation makes shift and then scale in FLUX's first release, scale and then shift in diffusers.
+    Raises ValueError for fused rows that do not divide.
     """
-    split: Lora = {}
-    for name, delta in _pairs(state).items():
-        found = [(match, into) for pattern, into in AUTHORS.items() if (match := re.fullmatch(pattern, name))]
-        if not found:
-            raise ValueError(f"'{name}' is no linear of FLUX as VisualCloze's files name them")
-        match, into = found[0]
-        rows = _rows(name, delta, len(into))
-        for linear, part in zip(into, rows, strict=True):
-            bias = None if delta.bias_O is None else delta.bias_O[part]
-            split[match.expand(linear)] = Delta(delta.down_RI, delta.up_OR[part], bias)
+    linears, split = lora_names.stock(name), {}
+    for linear, rows in zip(linears, _rows(name, delta, len(linears)), strict=True):
+        split[linear] = Delta(delta.down_RI, *(x if x is None or rows is None else x[rows] for x in delta[1:]))
     return split
 
 
-def _rows(name: str, delta: Delta, parts: int) -> list[Tensor]:
-    """Indices of the fused outputs that each of the split linears takes."""
+def _rows(name: str, delta: Delta, parts: int) -> Sequence[Tensor | None]:
+    """Indices of the fused outputs that each of the split linears takes; None for all of them in their order."""
     outputs, width = torch.arange(len(delta.up_OR)), delta.down_RI.shape[1]
     if parts == 1:
-        shift_scale = name.endswith("adaLN_modulation.1")
-        return [torch.cat(outputs.chunk(2)[::-1])] if shift_scale else [outputs]
+        return [torch.cat(outputs.chunk(2)[::-1]) if "adaLN_modulation" in name else None]
     left = len(outputs) - 3 * width
     if left != 0 if parts == 3 else left < 1:
         raise ValueError(f"'{name}' has {len(outputs)} outputs, too few or too many for q, k, v of {width} each")
-    return list(outputs.split([width] * 3 + [left] * (parts == 4)))
+    return outputs.split([width] * 3 + [left] * (parts == 4))
 
 
-def _pairs(state: Mapping[str, Tensor]) -> Lora:
-    """A and B by linear. Raises ValueError for a key that is no part of a LoRA, or a part without its partner."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in state.items():
-        match = KEY.fullmatch(key)
-        if match is None:
-            raise ValueError(f"key '{key}' is no part of a LoRA of the transformer (NAME.lora_A.weight, ...)")
-        if match["part"] != "alpha":
-            parts.setdefault(match["linear"], {})[match["part"]] = tensor
-    if not parts:
-        raise ValueError("it holds no LoRA")
-    for linear, given in parts.items():
-        down, up, bias = (given.get(part) for part in ("lora_A.weight", "lora_B.weight", "lora_B.bias"))
-        if down is None or up is None:
-            raise ValueError(f"'{linear}' has no {'lora_A' if down is None else 'lora_B'}.weight")
-        fits = down.ndim == up.ndim == 2 and len(down) == up.shape[1] and (bias is None or bias.shape == (len(up),))
-        if not fits:
-            shapes = ", ".join(f"{part} {tuple(x.shape)}" for part, x in given.items())
-            raise ValueError(f"the parts of '{linear}' do not fit each other: {shapes}")
-    return {n: Delta(x["lora_A.weight"], x["lora_B.weight"], x.get("lora_B.bias")) for n, x in parts.items()}
+def _config(metadata: Mapping[str, object]) -> dict[str, object]:
+    """peft's configuration without diffusers' prefix. Raises ValueError for one that no plain LoRA has."""
+    if not isinstance(metadata, Mapping):
+        raise ValueError("its configuration of peft is no table of keys")
+    config = {k.removeprefix(PREFIX): value for k, value in metadata.items() if not lora_names.TEXT.match(k)}
+    if not config:
+        return config
+    kind = config.get("peft_type") or "LORA"
+    odd = [key for key in ("use_dora", "fan_in_fan_out", "use_qalora", "use_bdlora") if config.get(key)]
+    if odd or kind != "LORA":
+        said = f"{odd[0]}: true" if odd else f"peft_type: {kind}"
+        raise ValueError(f"its configuration of peft says {said}; only plain LoRA is read")
+    patterns = config.get("alpha_pattern") or {}
+    if not isinstance(patterns, Mapping) or not all(map(_is_alpha, [config.get("lora_alpha"), *patterns.values()])):
+        raise ValueError("its configuration of peft has no lora_alpha, or an alpha that is no finite number or is 0")
+    return config
 
 
-def _scale(name: str, delta: Delta, config: Mapping[str, object], alphas: Mapping[str, Tensor]) -> float:
+def _is_alpha(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value != 0
+
+
+def _scale(name: str, delta: Delta, config: Mapping[str, object], own: Tensor | None) -> float:
     """alpha / rank of one linear, by its own alpha or by peft's configuration; 1 where neither is given."""
+    rank, alpha = len(delta.down_RI), _peft_alpha(name, config)
+    if own is None:
+        return 1.0 if alpha is None else alpha / (rank**0.5 if config.get("use_rslora") else rank)
+    if own.numel() != 1 or own.is_complex() or not _is_alpha(float(own)):
+        held = float(own) if own.numel() == 1 and not own.is_complex() else f"of shape {tuple(own.shape)}"
+        raise ValueError(f"the alpha of '{name}' is {held}; legal is one finite number other than 0")
+    if alpha is not None and alpha != float(own):
+        raise ValueError(f"'{name}' has the alpha {float(own):g}, and {alpha:g} in the configuration of peft")
+    return float(own) / rank
+
+
+def _peft_alpha(name: str, config: Mapping[str, object]) -> float | None:
+    if not config:
+        return None
     from peft.utils.other import get_pattern_key
 
-    rank = len(delta.down_RI)
-    if name in alphas:
-        return float(alphas[name]) / rank
-    if "lora_alpha" not in config:
-        return 1.0
     patterns = config.get("alpha_pattern") or {}
-    return patterns.get(get_pattern_key(list(patterns), name), config["lora_alpha"]) / rank
+    try:
+        return patterns.get(get_pattern_key(list(patterns), name), config["lora_alpha"])
+    except re.error as error:
+        raise ValueError(f"its configuration of peft has an alpha_pattern that is no pattern: {error}") from error
 
 
 def _scaled(delta: Delta, factor: float) -> Delta:
-    """`factor` times what the LoRA adds, in the precision that it has."""
+    """`factor` times what the LoRA adds: in the precision that it has where that is exact, and else in fp32."""
     if factor == 1:
         return delta
-    up, bias = (None if x is None else (x.float() * factor).to(x.dtype) for x in delta[1:])
-    return Delta(delta.down_RI, up, bias)
+    return Delta(delta.down_RI, *(None if x is None else _times(x, factor) for x in delta[1:]))
+
+
+def _times(x: Tensor, factor: float) -> Tensor:
+    wide = x.to(_wide(x)) * factor
+    narrow = wide.to(x.dtype)
+    return narrow if torch.equal(narrow.to(wide.dtype), wide) else wide
+
+
+def _bounded(name: str, delta: Delta) -> Delta:
+    """The same. Raises ValueError for one that may add more than fp32 holds: a model with it would give NaN."""
+    most = [max(abs(float(end)) for end in x.aminmax()) for x in delta if x is not None]
+    if not max(most[0] * most[1] * len(delta.down_RI), *most) < torch.finfo(torch.float32).max:
+        raise ValueError(f"'{name}' would add numbers beyond fp32's range: the file, its alpha or the weight is wrong")
+    return delta
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def state_of(lora: Lora) -> dict[str, Tensor]:
@@ -175,9 +187,9 @@ def state_of(lora: Lora) -> dict[str, Tensor]:
 def merge(loras: Sequence[Lora], weights: Sequence[float]) -> Lora:
     """The LoRA that adds the weighted sum of what `loras` add: ranks follow each other, biases are summed.
 
-    Exact, up to rounding in the files' precision. A linear that one of them leaves alone gets what the others have for
-    it. Where the ranks together exceed what the linear can have, the same matrix is written with as many as it can.
-    Raises ValueError for LoRAs of different base models.
+    Exact, up to rounding in fp32. A linear that one of them leaves alone gets what the others have for it. Where the
+    ranks together exceed what the linear can have, the same matrix is written with as many as it can.
+    Raises ValueError for LoRAs of different base models, and for a sum beyond fp32's range.
     """
     names = list(dict.fromkeys(name for lora in loras for name in lora))
     for one, other in combinations(loras, 2):
@@ -189,7 +201,7 @@ def merge(loras: Sequence[Lora], weights: Sequence[float]) -> Lora:
         if len(shapes) > 1:
             sizes = " and ".join(f"{i} to {o}" for i, o in sorted(shapes))
             raise ValueError(f"'{name}' maps {sizes}: these LoRAs are of different base models")
-        merged[name] = _joined(given)
+        merged[name] = _bounded(name, _joined(given))
     return merged
 
 
@@ -198,7 +210,8 @@ def _joined(deltas: Sequence[Delta]) -> Delta:
     biases = [x.bias_O for x in deltas if x.bias_O is not None]
     rank, inputs, outputs = len(down), down.shape[1], len(up)
     if rank > min(inputs, outputs):
-        whole, one = (up.float() @ down.float()).to(up.dtype), torch.eye(min(inputs, outputs), dtype=up.dtype)
+        whole = up.to(_wide(up)) @ down.to(_wide(up))
+        one = torch.eye(min(inputs, outputs), dtype=whole.dtype)
         down, up = (whole, one) if outputs <= inputs else (one, whole)
     return Delta(down, up, sum(biases) if biases else None)
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from unigen.config import ConfigError
 from unigen.configtree import Tree, spelt
+from unigen.quoting import advice, as_text
 
 if TYPE_CHECKING:
     from hydra.core.default_element import ResultDefault
     from hydra.core.override_parser.types import Override
 
 MOST_JOBS = 64
+MOST_VALUES = 10_000  # of one key in a sweep
 COMMAND_LINE = "on the command line"
 Places = Mapping[str, str]  # key of an override, with its + or ~ -> where it was said, if not on the command line
 
@@ -45,17 +47,24 @@ def parse(tree: Tree, lines: Sequence[str], places: Places) -> list[Override]:
     except HydraException as exc:
         bad = getattr(exc, "override", None) or " ".join(lines)
         where = place(bad, places)
-        raise ConfigError(f"cannot read '{bad}' {where}; write key=value, group=choice or +exp=name") from exc
+        raise ConfigError(f"cannot read '{' '.join(bad.split())}' {where}; {advice(bad)}") from exc
 
 
 def is_choice(tree: Tree, override: Override, places: Places) -> bool:
     """Whether an override chooses files of a group; a mapping for a group's name sets values instead, as in Hydra."""
     group, value = override.key_or_group, override.value()
+    if not group:
+        raise ConfigError(f"'{override.input_line}' {place(override.input_line, places)} has no key; write key=value")
     if not tree.is_group(group) or isinstance(value, dict):
         return False
     if not (override.is_delete() or override.is_sweep_override() or isinstance(value, (str, list))):
-        where, options = place(override.input_line, places), ", ".join(tree.options(group))
-        raise ConfigError(f"'{override.input_line}' {where} chooses no file of '{group}'; it has: {options}")
+        line, options = override.input_line, tree.options(group)
+        hint = f"it has: {', '.join(options)}"
+        if line.partition("=")[2] in options:
+            hint = f"quote it: {as_text(line)}"
+        elif value is None and tree.takes_several(group):
+            hint = f"to choose none write {group}=[]"
+        raise ConfigError(f"'{line}' {place(line, places)} chooses no file of '{group}'; {hint}")
     return True
 
 
@@ -123,8 +132,11 @@ def combinations(tree: Tree, choices: Sequence[Override], places: Places) -> lis
 def single_values(override: Override, places: Places) -> Iterator[str]:
     """The override as lines without a sweep, one for each value."""
     if override.is_discrete_sweep():
-        lines = (f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
-        return itertools.islice(lines, 2) if override.is_range_sweep() else lines  # a range is of one type
+        key, line = override.get_key_element(), override.input_line
+        values = list(itertools.islice(override.sweep_string_iterator(), MOST_VALUES + 1))
+        if len(values) > MOST_VALUES:
+            raise ConfigError(f"'{line}' {place(line, places)} names more than {MOST_VALUES} jobs")
+        return iter([f"{key}={value}" for value in values])
     if override.is_sweep_override():
         line = override.input_line
         raise ConfigError(f"'{line}' {place(line, places)} cannot be enumerated; list the values or use range")

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from unigen.preflight import preflight, sentence
+from unigen.quoting import readable
 
 # What a user can cause and one sentence can say.  Anything else is a defect and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, YAMLError)
@@ -22,6 +23,7 @@ USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, YAMLError)
 def launch(task: Callable[[DictConfig], None], config_dir: Path, config_name: str = "config") -> None:
     """Checks `sys.argv`, then runs `task` once, or once for each job of a multirun (`-m`).
 
+    Texts in `sys.argv` that Hydra could not read are put in quotes first.
     A job of a multirun that fails does not stop the others; the exit code is 1 if any failed.  SystemExit (preemption)
     passes through and ends a multirun.  `debug=true` prints the traceback of every error of `task`;
     HYDRA_FULL_ERROR=1 in the environment leaves all errors to Hydra.
@@ -30,6 +32,7 @@ def launch(task: Callable[[DictConfig], None], config_dir: Path, config_name: st
     from hydra.errors import HydraException
 
     failed: list[Exception] = []
+    sys.argv[1:] = readable(sys.argv[1:])
     main = hydra.main(version_base="1.3", config_path=str(config_dir.resolve()), config_name=config_name)
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         preflight(config_dir, sys.argv[1:], config_name)
@@ -40,6 +43,7 @@ def launch(task: Callable[[DictConfig], None], config_dir: Path, config_name: st
         preflight(config_dir, sys.argv[1:], config_name)
         main(_guarded(task, failed))()
     except (*USER_ERRORS, HydraException) as exc:
+        _raise_if_interrupted(exc)
         sys.exit(f"error: {sentence(exc)}")
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
@@ -59,6 +63,7 @@ def _guarded(task: Callable[[DictConfig], None], failed: list[Exception]) -> Cal
         try:
             task(cfg)
         except Exception as exc:
+            _raise_if_interrupted(exc)
             failed.append(exc)
             if not isinstance(exc, USER_ERRORS) or OmegaConf.select(cfg, "debug"):
                 traceback.print_exc()
@@ -66,6 +71,16 @@ def _guarded(task: Callable[[DictConfig], None], failed: list[Exception]) -> Cal
             print(f"error: {_message(exc)}{where}", file=sys.stderr, flush=True)
 
     return run
+
+
+def _raise_if_interrupted(exc: BaseException) -> None:
+    """A Ctrl-C within OmegaConf comes out as an error of its own making, which would be told as the user's."""
+    seen: list[BaseException] = []
+    while exc is not None and exc not in seen:
+        if isinstance(exc, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        seen.append(exc)
+        exc = exc.__cause__ or exc.__context__
 
 
 def _message(exc: Exception) -> str:

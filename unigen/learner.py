@@ -33,7 +33,7 @@ class Learner(L.LightningModule):
         self.steps = config["trainer"]["max_steps"]
         self.parts = nn.ModuleDict()
         self.frozen: Iterable[nn.Module] = ()
-        self._losses = LossWatch()
+        self.loss_watch = LossWatch()
 
     # --- what training.run asks of a learner ----------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class Learner(L.LightningModule):
                 group["lr"] = rate * self._share_of_rate(self.trainer.global_step)
 
     def on_before_backward(self, loss: Tensor) -> None:
-        self._losses.note(loss, self.trainer.global_step + 1)
+        self.loss_watch.note(loss, self.trainer.global_step + 1)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
@@ -130,7 +130,10 @@ class Learner(L.LightningModule):
 
         Raises NotFinite on all ranks if on any of them a loss so far, or a trained weight now, is not finite.
         """
-        step, weights = self._losses.first(), names_of_not_finite((n, shards.local(p)) for n, p in shards.trained(self))
+        step, weights = (
+            self.loss_watch.first(),
+            names_of_not_finite((n, shards.local(p)) for n, p in shards.trained(self)),
+        )
         if not self.trainer.strategy.reduce_boolean_decision(step is not None or bool(weights), all=False):
             return
         loss = f"the loss of step {step} is not finite" if step else None

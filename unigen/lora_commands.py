@@ -4,43 +4,84 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from unigen import interchange, lora_files
+from torch import Tensor
+
+from unigen import interchange, lora_files, lora_stock
 from unigen.config import ConfigError
 from unigen.interchange import Lora
+from unigen.lora_stock import Fit
 
 
 def merge(given: Mapping[str, str]) -> str:
-    """Write the weighted sum of `loras`; returns what was written, in a sentence.
+    """Write the weighted sum of `loras`; returns what was written and left out, in a sentence for each.
 
-    Raises ValueError for lists of unequal length, a weight that is no number, LoRAs of different base models, an
-    unreadable file, and an `out` that is one of them.
+    Raises ValueError for lists of unequal length, a weight that is no number, LoRAs of different base models or of
+    none, an unreadable file, and an `out` that is there.
     """
     paths = [Path(word) for word in _list(given, "loras")]
     weights = [_number(word) for word in _list(given, "weights")]
     if len(paths) != len(weights):
         raise ConfigError(f"loras= names {len(paths)} files, weights= has {len(weights)} numbers; give one for each")
     out = _out(given, paths)
-    loras = [lora_files.read(path) for path in paths]
+    understood = [lora_files.understand(path) for path in paths]
+    loras = [lora for lora, _ in understood]
     merged = interchange.merge(loras, weights)
+    state = interchange.state_of(merged)
+    fits = _tried("the sum", merged, state)
+    lora_files.write(out, state)
     parts = ", ".join(
         f"{w:g} × {path.name} ({len(lora)} linears)" for w, path, lora in zip(weights, paths, loras, strict=True)
     )
-    return f"{_written(out, merged)}: {parts}"
+    notes = [f"{path}: {note}" for path, (_, notes) in zip(paths, understood, strict=True) for note in notes]
+    return "\n".join([f"{_said(out, merged)}: {parts}", _fits(merged, fits), *notes])
 
 
 def convert(given: Mapping[str, str]) -> str:
-    """Write `lora` in diffusers' format with scale 1; returns what was written. Raises ValueError as `merge` does."""
+    """Write `lora` in diffusers' format with scale 1; returns what was written and left out, in a sentence for each.
+
+    Raises ValueError as `merge` does, and for a LoRA that no stock model of diffusers takes.
+    """
     path = Path(given["lora"])
     out = _out(given, [path])
-    return _written(out, lora_files.read(path))
+    lora, notes = lora_files.understand(path)
+    if branches := _branches(lora):
+        raise ConfigError(
+            f"{path}: {len(branches)} linears such as '{branches[0]}' are of a modulation that this project has split "
+            "(SC-AdaLN), and in no stock model; conditioning.adapter.start takes the file as it is"
+        )
+    state = interchange.state_of(lora)
+    fits = _tried(path, lora, state)
+    if all(fit.published is None and fit.width >= lora_stock.LARGE for fit in fits):
+        legal = ", ".join(f"{name} ({width} wide)" for name, (_, width, _) in lora_stock.PUBLISHED.items())
+        raise ConfigError(f"{path}: it has the names of {fits[0].model}, but sizes of another model; known are {legal}")
+    lora_files.write(out, state)
+    return "\n".join([_said(out, lora), _fits(lora, fits), *notes])
 
 
-def _written(out: Path, lora: Lora) -> str:
-    lora_files.write(out, interchange.state_of(lora))
+def _tried(what: object, lora: Lora, state: Mapping[str, Tensor]) -> list[Fit]:
+    sizes = {name: (delta.down_RI.shape[1], len(delta.up_OR)) for name, delta in lora.items()}
+    try:
+        return lora_stock.check(sizes, state)
+    except ValueError as error:
+        raise ConfigError(f"{what}: {error}") from error
+
+
+def _said(out: Path, lora: Lora) -> str:
     ranks = sorted({len(delta.down_RI) for delta in lora.values()})
     size = sum(x.numel() for delta in lora.values() for x in delta if x is not None)
     spread = str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
-    return f"{out}: {len(lora)} linears, rank {spread}, {size:,} parameters"
+    kinds = " and ".join(sorted({str(x.dtype).removeprefix("torch.") for x in interchange.state_of(lora).values()}))
+    return f"{out}: {len(lora)} linears, rank {spread}, {size:,} parameters in {kinds}"
+
+
+def _fits(lora: Lora, fits: list[Fit]) -> str:
+    if branches := _branches(lora):
+        return f"No stock model takes it: '{branches[0]}' is of SC-AdaLN; conditioning.adapter.start does."
+    return f"It was loaded into {' and into '.join(map(str, fits))}."
+
+
+def _branches(lora: Lora) -> list[str]:
+    return [name for name in lora if lora_stock.BRANCH.search(name)]
 
 
 def _list(given: Mapping[str, str], key: str) -> list[str]:
@@ -66,6 +107,8 @@ def _out(given: Mapping[str, str], read: list[Path]) -> Path:
     out = Path(given["out"])
     if out.suffix != ".safetensors":
         raise ConfigError(f"out={out} must end in .safetensors")
-    if out.resolve() in [path.resolve() for path in read]:
-        raise ConfigError(f"out={out} would overwrite a LoRA that was given")
+    if out.exists() or out.is_symlink():
+        here = out.exists() and any(out.samefile(lora_files.file_of(path)) for path in read)
+        said = "would overwrite a LoRA that was given" if here else "is there already, and nothing is overwritten"
+        raise ConfigError(f"out={out} {said}; name another file")
     return out

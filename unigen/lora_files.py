@@ -4,33 +4,72 @@ Shapes: R rank, I inputs and O outputs of a linear.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from unigen import lora_names
 from unigen.files import whole_tensors
-from unigen.interchange import Delta, Lora, is_fused, parse, split_fused
+from unigen.interchange import Delta, Lora, parse
 from unigen.nn.adaln_zero import stock_names
+from unigen.weights import check_finite
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+PICKLES = (".pth", ".pt", ".bin", ".ckpt")
+PEFT_FOLDER, PEFT_CONFIG = "base_model.model.", "adapter_config.json"
 
 
 def read(path: Path) -> Lora:
-    """A LoRA from a .safetensors file or a folder with one (diffusers' format), or from a .pth file of VisualCloze's.
+    """A LoRA of which all is used and nothing guessed: `understand`, with a ValueError where that has to say anything.
 
-    Raises ValueError for a file that is absent, unreadable, or not wholly of one of these formats.
+    A .safetensors file of any program that `unigen.lora_names` knows, a folder with one, or a .pth of VisualCloze's.
     """
-    file = _file_of(path)
-    state, metadata = _tensors(file)
+    lora, notes = understand(path)
+    if notes:
+        raise ValueError(f"{path}: {notes[0]}; `python experiments/lora.py convert` writes what can be used")
+    return lora
+
+
+def understand(path: Path) -> tuple[Lora, list[str]]:
+    """The LoRA of the transformer in a file or folder, and what was left out or taken for granted, in sentences.
+
+    Raises ValueError for a file that is absent, unreadable, of no known format, or with numbers that are not finite.
+    """
+    file = file_of(path)
     try:
-        return split_fused(state) if is_fused(state) else parse(state, metadata)
+        state, config = _read_pickle(file) if file.suffix in PICKLES else _read_safetensors(file)
+        check_finite(state.items(), "it")
+        names = lora_names.check(state)
+        return parse(state, config), [*_left_out(state, names), *_taken_for_granted(names, config)]
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+        raise ValueError(f"{file}: {' '.join(str(error).split())}") from error
 
 
-def _file_of(path: Path) -> Path:
+def _left_out(state: Mapping[str, Tensor], names: Sequence[str]) -> list[str]:
+    text = [key for key in state if key not in set(names)]
+    if not text:
+        return []
+    return [
+        f"{len(text)} key(s) of text encoders ('{text[0]}', ...) are left out: this is the transformer's part alone"
+    ]
+
+
+def _taken_for_granted(names: Sequence[str], config: object) -> list[str]:
+    """peft keeps alpha in a file of its own, without which nobody can know it."""
+    alphas = any(name.endswith(".alpha") for name in names)
+    if alphas or config or not any(name.startswith(PEFT_FOLDER) for name in names):
+        return []
+    return [
+        f"no {PEFT_CONFIG} of peft's with the alpha is beside it, so alpha is taken to be the rank (if it is another, "
+        "merge with weights=[alpha/rank])"
+    ]
+
+
+def file_of(path: Path) -> Path:
+    """The one file that `path`, a file or a folder, means."""
     if not path.is_dir():
         if not path.is_file():
             raise ValueError(f"{path} is no LoRA: there is no such file or folder")
@@ -43,23 +82,49 @@ def _file_of(path: Path) -> Path:
     return files[0]
 
 
-def _tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, object] | None]:
-    """What the file holds, and peft's configuration if it has one. Nothing in a .pth file is run."""
-    from safetensors import safe_open
-
+@contextmanager
+def _reading() -> Iterator[None]:
     try:
-        if file.suffix in (".pth", ".pt"):
-            state = torch.load(file, map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
-                raise ValueError("it holds something else than tensors by name")
-            return state, None
-        with safe_open(file, framework="pt") as opened:
-            names = opened.keys()  # it is no mapping
-            config = (opened.metadata() or {}).get("lora_adapter_metadata")
-            return {k: opened.get_tensor(k) for k in names}, config and json.loads(config)
+        yield
     except Exception as error:  # pickle, zip and safetensors raise a dozen unrelated types for "not a file of mine"
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{file} cannot be read as a LoRA (.safetensors or .pth): {said}") from error
+        raise ValueError(f"it cannot be read as a LoRA (.safetensors or .pth): {said}") from error
+
+
+def _read_pickle(file: Path) -> tuple[dict[str, Tensor], None]:
+    """Nothing in it is run."""
+    with _reading():
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or not all(isinstance(k, str) and _dense(x) for k, x in state.items()):
+        raise ValueError("it holds something else than tensors by name")
+    with _reading():
+        return {key: _plain(x.detach()) for key, x in state.items()}, None
+
+
+def _dense(x: object) -> bool:
+    return isinstance(x, Tensor) and x.layout == torch.strided and not x.is_quantized and not x.is_meta
+
+
+def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], object]:
+    """The tensors, and peft's configuration from the header or from beside the file. The names are checked first."""
+    from safetensors import safe_open
+
+    with _reading(), safe_open(file, framework="pt") as opened:
+        names, config = list(opened.keys()), (opened.metadata() or {}).get("lora_adapter_metadata")
+    lora_names.check(names)  # a whole model is refused before it is read
+    with _reading(), safe_open(file, framework="pt") as opened:
+        state = {name: _plain(opened.get_tensor(name)) for name in names}
+    beside, of_peft = file.parent / PEFT_CONFIG, any(name.startswith(PEFT_FOLDER) for name in names)
+    try:
+        text = beside.read_text(encoding="utf-8") if config is None and of_peft and beside.is_file() else config
+        return state, None if text is None else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its configuration of peft is no JSON ({error})") from error
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Numbers of 8 bits as the same ones in bf16, which has all of them: few operations know the short ones."""
+    return tensor.bfloat16() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
 
 
 def write(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, object] | None = None) -> None:
@@ -72,7 +137,7 @@ def write(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, object
     with whole_tensors(path) as part:
         FluxLoraLoaderMixin.save_lora_weights(
             part.parent,
-            transformer_lora_layers={k: x.detach().cpu().contiguous() for k, x in state.items()},
+            transformer_lora_layers={k: x.detach().cpu().contiguous().clone() for k, x in state.items()},
             weight_name=part.name,
             transformer_lora_adapter_metadata=metadata,
         )
@@ -86,7 +151,10 @@ def begin(model: nn.Module, start: Path) -> None:
     """
     from peft.tuners.lora import LoraLayer
 
-    key, lora = f"conditioning.adapter.start ({start})", read(start)
+    try:
+        key, lora = f"conditioning.adapter.start ({start})", read(start)
+    except ValueError as error:
+        raise ValueError(f"conditioning.adapter.start: {error}") from error
     layers, stock = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer)}, stock_names(model)
     sources = {name: name if name in lora else stock.get(name, name) for name in layers}
     if extra := [name for name in lora if name not in sources.values()]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+DEAF = "SIGTERM or Ctrl-C ends the process at once, and the run goes on from its last checkpoint\n"
 CODE = 128 + signal.SIGTERM  # 143, the code of a process that SIGTERM ended: not finished, and not by its own fault
 INTERRUPTED = 128 + signal.SIGINT  # 130, that of one which its user stopped
 # SLURM's --signal=USR1@N, its end, our time limit, a terminal or an ssh connection that closes
@@ -49,6 +49,7 @@ class Notice:
         self._prompt = False
         self._began = time.monotonic()
         self._owner = os.getpid()
+        self._timer: threading.Timer | None = None  # in place of the signal, where that cannot be heard
 
     def listen(self) -> None:
         """From now on the signals are ours. Only a process's main thread may do this."""
@@ -59,7 +60,20 @@ class Notice:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """`listen`, to Ctrl-C too, for the time of the block; then as before, without a time limit."""
+        """`listen`, to Ctrl-C too, for the time of the block; then as before, without a time limit.
+
+        In another thread than the main one, where Python sets no handlers, the block runs with those that are there.
+        """
+        if not in_main_thread():
+            try:
+                if signal.getsignal(signal.SIGTERM) != self._on_signal:
+                    sys.stderr.write("warning: this run is not in the main thread, so it hears no signals; " + DEAF)
+                yield
+            finally:
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+            return
         before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGINT)}
         self.listen()
         if not _ignored(signal.SIGINT):
@@ -68,15 +82,23 @@ class Notice:
             yield
         finally:
             signal.alarm(0)
-            self._prompt = self.stepping = False
+            self._prompt = self.stepping = self.interrupted = False
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def limit(self, seconds: float | None) -> None:
         """Asks for a stop when the process is so old; None never does."""
         if seconds is not None:
-            left = seconds - (time.monotonic() - self._began)
-            signal.setitimer(signal.ITIMER_REAL, max(left, 0.001))
+            left = max(seconds - (time.monotonic() - self._began), 0.001)
+            if in_main_thread():
+                signal.setitimer(signal.ITIMER_REAL, left)
+            else:
+                self._timer = threading.Timer(left, self._expire)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _expire(self) -> None:
+        self.given = True
 
     def note(self) -> None:
         """What arrives is kept in `given` until somebody asks."""
@@ -92,8 +114,6 @@ class Notice:
         if os.getpid() != self._owner:  # a fork that has not yet its own
             return
         self.given = True
-        if number == signal.SIGHUP:
-            _leave_the_terminal()
         if self._prompt:
             raise Preempted
 
@@ -106,25 +126,17 @@ class Notice:
         os.write(2, ONCE_MORE)
 
 
+NOTICE = Notice()
+
+
 def _ignored(number: int) -> bool:
     """Whether whoever started us wants the signal ignored: nohup does so with SIGHUP, a shell's `&` with Ctrl-C."""
     return signal.getsignal(number) == signal.SIG_IGN
 
 
-def _leave_the_terminal() -> None:
-    """What is written to a terminal that is gone fails, and a progress bar must not end a run before it has saved."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        try:
-            gone = stat.S_ISCHR(os.fstat(stream).st_mode)
-        except OSError:
-            gone = True
-        if gone:
-            os.dup2(nowhere, stream)
-    os.close(nowhere)
-
-
-NOTICE = Notice()
+def in_main_thread() -> bool:
+    """Whether signal handlers may be set here."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def outlive_signals(worker: int = 0) -> None:
@@ -204,7 +216,7 @@ def _ended_by_slurm(job: str) -> bool:
 
 def _ask(*words: str) -> subprocess.CompletedProcess[str]:
     """Ignores signals, and so does what it starts: when one rank has left, SLURM sends SIGTERM to the others."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS if in_main_thread()}
     try:
         return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     finally:

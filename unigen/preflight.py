@@ -7,11 +7,14 @@ types are those of the *reference*: the config of the same group choices without
 
 from __future__ import annotations
 
+import argparse
 import copy
 import itertools
+import os
 import re
+import shlex
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +23,23 @@ from typing import TYPE_CHECKING, Any
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from unigen import ranges
 from unigen.config import ConfigError, sentence
-from unigen.configtree import FREE, UNKNOWN, Tree, dotted_keys, fits, kind, lookup, merge, nearest, spelt
+from unigen.configtree import (
+    FREE,
+    UNKNOWN,
+    Tree,
+    default_of,
+    dotted_keys,
+    fits,
+    kind,
+    lookup,
+    merge,
+    nearest,
+    resolved,
+    spelt,
+    written,
+)
 from unigen.jobs import (
     COMMAND_LINE,
     Places,
@@ -34,6 +52,8 @@ from unigen.jobs import (
     sweep_of,
     sweeper_params,
 )
+from unigen.quoting import as_text
+from unigen.user_configs import check_header, check_names, own_file_hint, unreadable
 
 if TYPE_CHECKING:
     from hydra.core.default_element import ResultDefault
@@ -41,7 +61,7 @@ if TYPE_CHECKING:
 
 OVERLAYS = ("exp", "family", "scale", "table", "task", "bench")
 OPEN_TABLES = ("rows", "branches", "timing", "weights", "dropout", "published", "metrics", "benches")
-NULLABLE = ("pretrained",)  # null: start from scratch
+NULLABLE = ("pretrained", "gradient_clip_val")  # null: start from scratch, clip nothing
 ELSEWHERE = {"cluster": "slurm/sweep.py", "profile": "experiments/plan.py"}  # groups that no run has: who reads them
 
 
@@ -58,10 +78,9 @@ def preflight(
         ConfigError: an unknown key, file or group choice, a value of the wrong type, or a line Hydra cannot compose.
     """
     from hydra import initialize_config_dir
-    from hydra._internal.utils import get_args_parser
     from hydra.core.global_hydra import GlobalHydra
 
-    args = get_args_parser().parse_known_args(list(argv))[0]
+    args = _flags(argv)
     if args.help or args.hydra_help or args.info or args.shell_completion or args.experimental_rerun:
         return
     if args.config_path:
@@ -69,13 +88,38 @@ def preflight(
     folders = [Path(folder).resolve() for folder in (config_dir, args.config_dir) if folder]
     for folder in folders:
         if not folder.is_dir():
-            raise ConfigError(f"config folder {folder} does not exist")
+            missing = "is a file; --config-dir takes a folder" if folder.exists() else "does not exist"
+            raise ConfigError(f"config folder {folder} {missing}")
     GlobalHydra.instance().clear()
     with warnings.catch_warnings(), initialize_config_dir(version_base="1.3", config_dir=str(folders[0])):
         warnings.simplefilter("ignore")  # Hydra says the same again when it runs
         loader = GlobalHydra.instance().config_loader()
         tree = Tree(folders, args.config_name or config_name, loader, tuple(open_tables))
         _check_line(tree, args.overrides, multirun=args.multirun)
+
+
+def _flags(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line as Hydra's own parser takes it apart, which would end a bad one with its usage."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+
+    def refuse(said: str) -> None:
+        raise ConfigError(f"{said} {COMMAND_LINE}; --hydra-help lists the flags")
+
+    parser.error = refuse
+    args, strange = parser.parse_known_args(list(argv))
+    if strange and (match := re.fullmatch(r"-+([\w.@/]+=.*)", strange[0])):
+        raise ConfigError(f"'{strange[0]}' {COMMAND_LINE} is no flag; write {match[1]}")
+    if strange and strange[0].startswith("-"):
+        raise ConfigError(f"'{strange[0]}' {COMMAND_LINE} is no flag; --hydra-help lists them, and keys have no dashes")
+    if strange:
+        raise ConfigError(f"'{strange[0]}' {COMMAND_LINE} stands behind a flag; put flags such as -m before all keys")
+    if args.config_dir == "":
+        raise ConfigError(f"--config-dir is empty {COMMAND_LINE}; write --config-dir <folder>")
+    if sum(bool(re.match(r"(--config-dir|-cd)(=|$)", word)) for word in argv) > 1:
+        raise ConfigError(f"--config-dir is given twice {COMMAND_LINE}; put your files into one folder")
+    return args
 
 
 def _check_line(tree: Tree, line: Sequence[str], multirun: bool) -> None:
@@ -85,6 +129,8 @@ def _check_line(tree: Tree, line: Sequence[str], multirun: bool) -> None:
         raise ConfigError(
             f"'{strange.input_line}' {COMMAND_LINE} has no meaning here; {group}= is for {ELSEWHERE[group]}"
         )
+    for word in words:
+        _check_hydra_key(word)
     fixed = [w for w in words if not w.is_sweep_override() and (w.is_hydra_override() or is_choice(tree, w, {}))]
     files = _Job(tree, [word.input_line for word in fixed]).defaults()
     said = sweep_of(tree, files)
@@ -103,13 +149,34 @@ def _check_line(tree: Tree, line: Sequence[str], multirun: bool) -> None:
         if word.is_sweep_override() and not multirun:
             raise ConfigError(
                 f"'{word.input_line}' names several values {COMMAND_LINE}; add -m to run one job for each, "
-                f"or write {word.get_key_element()}=[...] for a list"
+                f"write {word.get_key_element()}=[...] for a list, or quote one text: {as_text(word.input_line)}"
             )
         (choices if word.is_hydra_override() or is_choice(tree, word, places) else values).append(word)
     jobs, shared = combinations(tree, choices, places), {default.config_path for default in files}
     for job in jobs:
         own = [line for line in job if any(line not in other for other in jobs)]
         _Job(tree, job, values, places, shared, f" (in the job {' '.join(own)})" if own else "").check()
+
+
+def _check_hydra_key(word: Override) -> None:
+    """Refuses what is Hydra's own and has a key or a flag here. "." is what entry points without a run folder say."""
+    key, value = word.key_or_group, word.input_line.partition("=")[2]
+    if key == "hydra.searchpath":
+        raise ConfigError(f"'{word.input_line}' {COMMAND_LINE} is for a flag here: --config-dir <folder>")
+    started_by_lightning = "LOCAL_RANK" in os.environ  # a rank of DDP, which is told the first one's folder so
+    if key == "hydra.run.dir" and value != "." and not started_by_lightning:
+        raise ConfigError(f"'{word.input_line}' {COMMAND_LINE} is for a key here: {shlex.quote(f'run_dir={value}')}")
+    if key == "hydra/launcher" and value != "basic":
+        raise ConfigError(
+            f"'{word.input_line}' {COMMAND_LINE} is not used here; slurm/sweep.py submits the jobs of a sweep"
+        )
+
+
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+|.*\$\{.*")
+
+
+def _refers(value: Any) -> bool:
+    return isinstance(value, str) and "${" in value
 
 
 @dataclass
@@ -130,6 +197,8 @@ class _Job:
         with self.told():
             defaults = self.defaults()
             overlays = [default for default in defaults if default.config_path.split("/")[0] in OVERLAYS]
+            for default in overlays:
+                check_header(self.tree, default)
             for default in defaults:
                 if default not in overlays:
                     merge(self.reference, self.tree.content(default))
@@ -141,7 +210,11 @@ class _Job:
             for override in self.values:
                 self.check_value(override, final)
             values = [line for word in self.values for line in itertools.islice(single_values(word, self.places), 1)]
-            compose(self.tree.name, [*self.choices, *values, *self.tree.search_path()], return_hydra_config=True)
+            lines = [*self.choices, *values, *self.tree.search_path()]
+            config = compose(self.tree.name, lines, return_hydra_config=True)
+            known = {key: value for key, value in resolved(config).items() if key != "hydra"}
+            self.check_resolved(known, (), lambda parts: self.where_said(parts, defaults))
+            self.check_numbers(known, (), lambda parts: self.where_said(parts, defaults))
 
     def defaults(self) -> list[ResultDefault]:
         """The files of this job in merge order.
@@ -151,6 +224,7 @@ class _Job:
         """
         with self.told():
             files = self.tree.defaults(self.choices)
+            check_names(self.tree, files)
             for path in sorted({default.config_path for default in files} - self.shared) if self.shared else ():
                 if sweeper_params(self.tree.raw(path).get("hydra")):
                     raise ConfigError(
@@ -180,32 +254,124 @@ class _Job:
         plus, where = override.get_key_element().removesuffix(key), place(override.input_line, self.places)
         if override.is_delete():
             if not self.is_open(parts) or lookup(final, parts) is UNKNOWN:
-                hint = self.hint(key, self.tree.groups())
+                several = self.tree.takes_several(parts[0])
+                hint = f"; choose what to keep: {parts[0]}=[...]" if several else self.hint(key, self.tree.groups())
                 raise ConfigError(f"cannot remove '{key}' {where}: ~ removes a whole group{hint}{self.context}")
             return
         for line in single_values(override, self.places):
-            self.compare(OverridesParser.create().parse_override(line).value(), parts, where, final, plus)
+            value = OverridesParser.create().parse_override(line).value()
+            if isinstance(value, str):
+                self.check_text(value, key, where, line)
+            self.compare(value, parts, where, final, plus, line)
+            self.check_numbers(value, parts, lambda _: where)
 
-    def compare(self, value: Any, parts: tuple[str, ...], where: str, final: dict | None, plus: str = "") -> None:
-        """Walks down `value` beside the reference; `final` (not for files) tells where null is said already."""
-        wanted, key = lookup(self.reference, parts), ".".join(parts)
+    def check_text(self, value: str, key: str, where: str, line: str) -> None:
+        """Refuses an empty text, and what a shell should have replaced."""
+        if not value:
+            nullable = written(self.reference, key.split(".")) is None
+            none = f"write {line.partition('=')[0]}=null for none" if nullable else "give a value"
+            raise ConfigError(f"'{key}' is empty {where}; {none}, or leave it out{self.context}")
+        match = re.search(r"(?:^|/)(\$[A-Za-z_]\w*|~(?=/|$))", value)
+        if match and (match[1] != "~" or key == "run_dir"):
+            raise ConfigError(
+                f"'{key}' is {spelt(value)} {where}, in which no shell replaced {match[1]}; write the whole path"
+                f"{self.context}"
+            )
+
+    def check_numbers(self, value: Any, parts: tuple[str, ...], where: Callable[[tuple[str, ...]], str]) -> None:
+        """Refuses a number outside of its range (see `ranges`); `where` tells who said it."""
+        for wrong in ranges.refusals(parts, value, self.is_judged):
+            place = where(wrong.parts)
+            raise ConfigError(f"'{'.'.join(wrong.parts)}' is {wrong.value} {place}; {wrong.legal}{self.context}")
+
+    def check_resolved(self, value: Any, parts: tuple[str, ...], where: Callable[[tuple[str, ...]], str]) -> None:
+        """Refuses what a reference led to and is of another type than the default."""
+        wanted = lookup(self.reference, parts)
+        if isinstance(value, dict) and isinstance(wanted, dict):
+            for name, item in value.items():
+                self.check_resolved(item, (*parts, name), where)
+        elif isinstance(value, list) and isinstance(wanted, list) and wanted:
+            texts = all(isinstance(item, str) for item in wanted)
+            for i, item in enumerate(value if texts else ()):
+                if not isinstance(item, str):
+                    key, why = f"{'.'.join(parts)}.{i}", "expected a string, in quotes if it looks like something else"
+                    raise ConfigError(f"'{key}' is {spelt(item)} {where(parts)}; {why}{self.context}")
+        elif value is not None and wanted is not UNKNOWN and not self.takes(value, wanted, parts):
+            key = ".".join(parts)
+            raise ConfigError(f"'{key}' is {spelt(value)} {where(parts)}; expected {kind(wanted)}{self.context}")
+
+    def takes(self, value: Any, wanted: Any, parts: tuple[str, ...]) -> bool:
+        """Whether a value may replace a default."""
+        known = ranges.legal(".".join(parts))
+        return fits(value, wanted) or (known is not None and value in known.besides)
+
+    def is_judged(self, parts: tuple[str, ...]) -> bool:
+        """Whether the table of ranges speaks of a key: not of one that has another meaning by its default."""
+        default = lookup(self.reference, parts)
+        if default is FREE or default is UNKNOWN:
+            return True
+        if isinstance(default, list | str):
+            return not [*ranges.refusals(parts, default, lambda _: True)]
+        return ranges.is_number(default) and ranges.refusal(".".join(parts), default) is None
+
+    def where_said(self, parts: tuple[str, ...], files: Sequence[ResultDefault]) -> str:
+        """Who said the value of a key last: a word of the line, or a file."""
+        for word in reversed(self.values):
+            key = tuple(re.sub(r"\[([^\]]*)\]", r".\1", word.key_or_group).split("."))
+            if key == parts[: len(key)]:
+                return place(word.input_line, self.places)
+        for default in reversed(files):
+            if lookup(self.tree.content(default), parts) is not UNKNOWN:
+                return f"in {default.config_path}.yaml"
+        return f"in {self.tree.name}.yaml"
+
+    def compare(
+        self, value: Any, parts: tuple[str, ...], where: str, final: dict | None, plus: str = "", line: str = ""
+    ) -> None:
+        """Walks down `value` beside the reference.
+
+        Args:
+            final: what the files say, for a value of the line: null is legal where it is said already.
+            plus: the + of a word, for an error.
+            line: the word itself.
+        """
+        wanted, key = default_of(self.reference, parts), ".".join(parts)
         if wanted is UNKNOWN:
             if not self.is_open(parts):
-                raise ConfigError(f"unknown key '{plus}{key}' {where}{self.hint(key)}{self.context}")
+                raise ConfigError(f"unknown key '{plus}{key}' {where}{self.unknown_hint(parts)}{self.context}")
         elif isinstance(value, dict) and isinstance(wanted, dict):
             for name, item in value.items():
                 self.compare(item, (*parts, str(name)), where, final, plus)
         elif value is None:
-            said = final is None or self.is_open(parts) or parts[-1] in NULLABLE or wanted is FREE
-            said = said or lookup(final, parts) in (None, FREE)
+            said = final is None or self.is_open(parts) or parts[-1] in NULLABLE
+            said = said or written(self.reference, parts) in (None, FREE) or written(final, parts) in (None, FREE)
             if not said:
-                raise ConfigError(f"'{key}' cannot be null {where}; expected {kind(wanted)}{self.context}")
-        elif not fits(value, wanted):
-            hint = self.wrong_type_hint(value, wanted, key)
+                expected = "a value" if wanted is FREE else kind(wanted)
+                raise ConfigError(f"'{key}' cannot be null {where}; expected {expected}{self.context}")
+        elif wanted is FREE and final is not None and isinstance(said := lookup(final, parts), list | dict):
+            if type(value) is not type(said) and not _refers(value):
+                raise ConfigError(f"'{key}' is {spelt(value)} {where}; expected {kind(said)}{self.context}")
+        elif _refers(value) and (nowhere := self.leads_nowhere(value)):
+            shell = f"; a variable of the shell is ${{oc.env:{nowhere}}}" if nowhere.isupper() else self.hint(nowhere)
+            raise ConfigError(f"'{key}' refers to '{nowhere}' {where}, which is no key{shell}{self.context}")
+        elif parts[-1] == "_target_" and isinstance(value, str) and not _DOTTED.fullmatch(value):
+            raise ConfigError(f"'{key}' is {spelt(value)} {where}; legal is package.module.Name{self.context}")
+        elif not self.takes(value, wanted, parts):
+            hint = self.wrong_type_hint(value, wanted, key, line)
             raise ConfigError(f"'{key}' is {spelt(value)} {where}; expected {kind(wanted)}{hint}{self.context}")
 
+    def leads_nowhere(self, value: str) -> str | None:
+        """The first key that an interpolation names and that is not there; relative ones and resolvers are not read."""
+        for name in re.findall(r"\$\{(\w[\w.]*)\}", value):
+            parts = name.split(".")
+            if parts[0] != "hydra" and lookup(self.reference, parts) is UNKNOWN and not self.is_open(parts):
+                return name
+        return None
+
     def is_open(self, parts: Sequence[str]) -> bool:
-        return any(part in self.tree.open_tables for part in parts[:-1])
+        """Whether a key is below a table whose keys are free, and that table is there."""
+        tables = (parts[: i + 1] for i, part in enumerate(parts[:-1]) if part in self.tree.open_tables)
+        return any(lookup(self.reference, table) is not UNKNOWN for table in tables)
 
     def hint(self, key: str, words: Sequence[str] | None = None) -> str:
         """The nearest legal words; where none is near, what is legal beside `key`."""
@@ -219,12 +385,27 @@ class _Job:
         beside = [word for word in dict.fromkeys(legal) if word.rpartition(".")[0] == parent]
         return f"; legal {f'below {parent!r}' if parent else 'here'}: {', '.join(beside) or 'nothing'}"
 
-    def wrong_type_hint(self, value: Any, wanted: Any, key: str) -> str:
+    def unknown_hint(self, parts: tuple[str, ...]) -> str:
+        """What was meant by an unknown key."""
+        last = parts[-1]
+        if "." in last and lookup(self.reference, ".".join(parts).split(".")) is not UNKNOWN:
+            return f"; a file nests its keys: {last.replace('.', ': {')}: ...{'}' * last.count('.')}"
+        for depth in range(1, len(parts)):
+            group, name = "/".join(parts[:depth]), parts[depth]
+            if name in self.tree.options(group) and lookup(self.reference, parts[: depth + 1]) is UNKNOWN:
+                several = self.tree.takes_several(group)
+                choose = f"add {name} to {group}=[...]" if several else f"choose it: {group}={name}"
+                return f"; it is of {group}/{name}.yaml, which is not chosen: {choose}, or leave the key out"
+        return self.hint(".".join(parts))
+
+    def wrong_type_hint(self, value: Any, wanted: Any, key: str, line: str = "") -> str:
         group = key.replace(".", "/")
         if isinstance(wanted, dict) and isinstance(value, str) and self.tree.is_group(group):
             return f"; to choose a file of this group write {group}={value}"
         if isinstance(wanted, str) and not isinstance(value, (dict, list)):
-            return f"; quote it: '{key}=\"{value}\"'"
+            return f"; quote it: {as_text(line or f'{key}={value}')}"
+        if type(wanted) is int and isinstance(value, float) and value.is_integer():
+            return f"; write {value:.0f}"
         return ""
 
 
@@ -238,8 +419,8 @@ def _sentence(exc: Exception, job: _Job) -> str:
     if missing is not None:
         group, _, choice = missing.rpartition("/")
         where = f"in {source[1]}.yaml" if source and source[1] != job.tree.name else _where_chosen(job, group, choice)
-        options = job.tree.options(group)
-        return f"unknown choice '{choice}' for group '{group}' {where}{_suggestion(choice, options, group)}"
+        hint = own_file_hint(job.tree.folders, group, choice) or _suggestion(choice, job.tree.options(group), group)
+        return f"unknown choice '{choice}' for group '{group}' {where}{hint}"
     if match := re.search(r"Could not override '([^']+)'\. No match in the defaults list", text):
         group = match[1]
         if source is None and job.tree.is_group(group.partition("@")[0]) and group in given:
@@ -253,7 +434,9 @@ def _sentence(exc: Exception, job: _Job) -> str:
         return f"cannot remove '{match[1]}' {COMMAND_LINE}; to choose nothing in a group of several write {match[1]}=[]"
     if match := re.search(r"Either remove \+ prefix: '(.+)'", text):
         return f"'+{match[1]}' {place(f'+{match[1]}', job.places)} exists already: write {match[1]}"
-    said = sentence(exc)
+    if match := re.match(r"Multiple values for (\S+)\. To override a value use 'override ([^']*)'", text):
+        return f"a defaults list chooses '{match[1]}' a second time; write override /{match[2]}"
+    said = unreadable(job.tree.folders) if isinstance(exc, UnicodeDecodeError) else sentence(exc)
     for folder in job.tree.folders:
         said = said.replace(f"{folder}/", "")
     return said
@@ -269,7 +452,8 @@ def _where_chosen(job: _Job, group: str, choice: str) -> str:
     """Says who made a choice that does not exist: Hydra blames the primary config, whoever overrode it."""
     for line in job.choices:
         key, _, value = line.lstrip("+").partition("=")
-        if key.partition("@")[0] == group and choice in re.split(r"[\[\],\s'\"]+", value):
+        named = key.partition("@")[0]
+        if (named == group or group.startswith(f"{named}/")) and choice in re.split(r"[\[\],\s'\"/]+", value):
             return place(line, job.places)
     stand_in = f"{group}={next(iter(job.tree.options(group)), '')}"  # legal, so that Hydra lists the files in play
     try:

@@ -66,6 +66,7 @@ class Preview:
 
     pipeline: on the meta device; None where the experiment has none or its parts refuse each other (`refusal`).
     samples: the first training samples, then the first one of other signatures.
+    said: what the data say of themselves, "" if nothing.
     tasks: how many of the drawn samples each task has; `expected`, how likely each is, None unless a graph says it.
     """
 
@@ -77,6 +78,7 @@ class Preview:
     tasks: Counter[str]
     expected: Mapping[str, float] | None
     graph: Any
+    said: str = ""
 
     @property
     def drawn(self) -> int:
@@ -116,6 +118,7 @@ def preview(config: Mapping[str, Any], samples: int = 4) -> Preview:
         tasks=Counter(draw.task for draw in draws),
         expected=None if graph is None else expectation(graph, data.tasks),
         graph=graph,
+        said=data.said() if hasattr(data, "said") else "",
     )
 
 

@@ -27,6 +27,8 @@ def preview_experiment(config: Mapping[str, Any], options: Mapping[str, str]) ->
     where = f" ({config['paper']})" if config["paper"] else ""
     console = Console(highlight=False)
     console.print(f"{config['name']}{where}: what the model will see", markup=False)
+    if made.said:
+        console.print(f"data: {made.said}", soft_wrap=True, markup=False)
     print_model(made, console)
     show([buckets_table(made), tasks_table(made)])
     if made.graph is not None:

@@ -62,7 +62,8 @@ def page(preview: Preview) -> str:
     tasks = f"task {next(iter(preview.tasks))}" if len(preview.tasks) == 1 else f"{len(preview.tasks)} tasks drawn"
     lead = f"{config['paper'] + '; ' if config['paper'] else ''}{tasks}, seed {config['seed']}. "
     lead += "What training will show the model, before any of it: no weight was read, no step taken."
-    sections = [*map(refusal_html, preview.refusals), samples_html(preview), *layouts_html(preview)]
+    told = [f'<p class="said">Data: {escape(preview.said)}</p>'] if preview.said else []
+    sections = [*told, *map(refusal_html, preview.refusals), samples_html(preview), *layouts_html(preview)]
     sections += [section(buckets_table(preview)), section(tasks_table(preview))]
     if preview.graph is not None:
         drawn = {name: preview.tasks[name] for name in preview.expected}

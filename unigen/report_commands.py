@@ -68,10 +68,16 @@ def w_and_b(report: Report, out: Path, publish: bool) -> str:
     if not report_wandb.available():
         return f"wandb: not written, {report_wandb.ABSENT}"
     path = out / "wandb_report.json"
-    write_text(path, report_wandb.to_wandb(report))
+    try:
+        written = report_wandb.to_wandb(report)
+    except Exception as error:  # of a library that the other forms do without
+        return f"wandb: not written, wandb-workspaces failed ({type(error).__name__}: {' '.join(str(error).split())})"
+    write_text(path, written)
     if not publish:
         return f"wandb: {path}"
-    owner = report_wandb.entity()
-    if owner is None:
-        return f"wandb: {path}; not published, {report_wandb.LOGGED_OUT}"
-    return f"wandb: {path}; published at {report_wandb.publish(report, owner)}"
+    try:
+        owner = report_wandb.entity()
+        where = report_wandb.publish(report, owner) if owner is not None else None
+    except ValueError as error:
+        return f"wandb: {path}; not published, {error}"
+    return f"wandb: {path}; " + (f"published at {where}" if where else f"not published, {report_wandb.LOGGED_OUT}")

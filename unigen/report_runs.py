@@ -152,6 +152,7 @@ def read_run(path: Path, folder: str) -> Run:
         if not isinstance(summary.get(key), kind):
             raise ValueError(f"summary.json has no usable '{key}' (was it written by another version?)")
     check_metrics(summary, "summary.json")
+    check_losses(path / "metrics.jsonl")
     for key in ("parameters", "protocol", "published", "throughput", "sampling"):
         summary[key] = summary[key] if isinstance(summary.get(key), dict) else {}
     summary["sampling"] = {"": summary["sampling"]}
@@ -197,6 +198,31 @@ def check_metrics(said: Mapping[str, Any], file: str) -> None:
         raise ValueError(f"{file} has no usable 'metrics' (was it written by another version?)")
     if not all(isinstance(metric, dict) for metric in said["metrics"].values()):
         raise ValueError(f"{file} has a metric without 'value' (was it written by another version?)")
+
+
+def check_losses(log: Path) -> None:
+    """Raises ValueError, one sentence, if a loss was NaN or infinite to the end: what was measured is of no model."""
+    try:
+        lines = log.read_bytes()
+    except OSError:
+        return
+    if b"NaN" not in lines and b"Infinity" not in lines:
+        return
+    since: dict[str, int] = {}
+    for line in lines.splitlines():
+        try:
+            entry = json.loads(line)
+            losses = {k: float(v) for k, v in entry.items() if "/loss" in k}
+        except (*UNREADABLE, AttributeError):
+            continue
+        for name, value in losses.items():
+            if math.isfinite(value):
+                since.pop(name, None)
+            else:
+                since.setdefault(name, entry.get("step"))
+    if since:
+        name, step = next(iter(since.items()))
+        raise ValueError(f"{name} is not finite from step {step} on: its training broke there")
 
 
 def paper_table(node: object) -> PaperTable | None:

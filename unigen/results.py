@@ -116,7 +116,8 @@ def print_results(summary: Mapping[str, Any], run_dir: Path) -> None:
     """The table of metrics, and what was written where."""
     console = Console(highlight=False)
     items, seen = summary["protocol"]["items"], summary["samples_seen"]
-    console.print(f"{items} held-out samples, task {summary['task']}, after {seen:,} training samples", soft_wrap=True)
+    kind = "held-out" if summary["protocol"].get("split", "test") == "test" else "training"
+    console.print(f"{items} {kind} samples, task {summary['task']}, after {seen:,} training samples", soft_wrap=True)
     print_metrics(console, summary)
     if "data_report" in summary:
         console.print(f"data: {summary['data_report']}", soft_wrap=True, markup=False)
@@ -137,6 +138,8 @@ def print_metrics(console: Console, measured: Mapping[str, Any]) -> None:
     for name, s in measured["metrics"].items():
         if "reason" in s:
             console.print(f"{name} is absent: {s['reason']}", soft_wrap=True, markup=False)
+        elif s["value"] is None:
+            console.print(f"{name} has no value: the score of at least one image is not finite", soft_wrap=True)
         if s.get("undetected"):
             console.print(f"{name}: no subject found in {s['undetected']} of {s['items']} pictures, which count whole")
 

@@ -36,10 +36,13 @@ def quiet() -> None:
 
 
 def dry_run(config: dict[str, Any]) -> None:
-    """Print the header from shapes alone: no weights, no data."""
+    """Print the header from shapes alone: no weights, and of data no more than the names of the user's own files."""
     with torch.device("meta"):
         learner = build_learner(config)
-    print_header(learner, build(config["data"]), config)
+    data = build(config["data"])
+    print_header(learner, data, config)
+    if getattr(data, "at_hand", False):
+        print_data(data)
 
 
 @rank_zero_only
@@ -54,6 +57,13 @@ def print_header(learner: Learner, data: Any, config: dict[str, Any]) -> None:
         console.print(f"sample.py condition= will not work: {said}", soft_wrap=True, markup=False)
 
 
+@rank_zero_only
+def print_data(data: Any) -> None:
+    """What the data say of themselves: how many samples each split has, and what was left out of the user's files."""
+    if hasattr(data, "said"):
+        Console(highlight=False).print(f"data: {data.said()}", soft_wrap=True, markup=False)
+
+
 def run(config: dict[str, Any], run_dir: Path) -> None:
     """Train (or go on from checkpoints/last.ckpt), export, measure, and write summary.json last.
 
@@ -61,8 +71,7 @@ def run(config: dict[str, Any], run_dir: Path) -> None:
     ValueError or OSError, one sentence each, for what a user can mend, and Preempted where the process is asked to
     stop; the same call later goes on from there.
     """
-    change = change_of(run_dir, config)
-    if (run_dir / "summary.json").is_file() and not change:
+    if (run_dir / "summary.json").is_file() and not change_of(run_dir, config):
         Console().print("this run is finished; its results:")
         print_results(read_summary(run_dir), run_dir)
         return
@@ -70,8 +79,6 @@ def run(config: dict[str, Any], run_dir: Path) -> None:
         try:
             if rank_zero_only.rank == 0:  # by one rank: another's half-written file would be removed
                 remove_parts(run_dir)
-                reopen(run_dir, change, config)
-                write_config(run_dir, config)
             if "preemption" not in config["callback"]:
                 NOTICE.obey()
             _run(config, run_dir)
@@ -129,12 +136,16 @@ def _run(config: dict[str, Any], run_dir: Path) -> None:
     learner, data = build_learner(config), build(config["data"])
     print_header(learner, data, config)
     data.prepare_data()
+    print_data(data)
     learner.prepare(data)
     trainer, callbacks = make_trainer(config)
     if getattr(trainer.strategy, "divides_weights", False) and "checkpoint" not in callbacks:
         raise ValueError(
             "callback=[...] has no checkpoint, from which this strategy puts its weights together at the end"
         )
+    if rank_zero_only.rank == 0:  # nothing of the user's is refused from here on
+        reopen(run_dir, change_of(run_dir, config), config)
+        write_config(run_dir, config)
     for logger in trainer.loggers:
         logger.log_hyperparams(config)
     last = last_checkpoint(run_dir)

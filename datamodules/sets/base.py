@@ -19,7 +19,7 @@ import numpy as np
 
 from datamodules.captions import clean_caption
 from datamodules.graph import CENTRE
-from datamodules.reading import FORMATS, NPY, ORIENTATION, READABLE, BadPicture, read_map, read_picture
+from datamodules.reading import NPY, ORIENTATION, READABLE, BadPicture, formats, read_map, read_picture
 from datamodules.records import fitted, present
 
 Source = Path | Callable[[], bytes]
@@ -69,8 +69,12 @@ class PictureSet(Protocol):
 
     names: all pictures that a record may have. `record` decodes nothing; where a record has variants of a picture,
     `seed` chooses among them. It raises BadPicture if the record lacks what every record must have, ValueError if the
-    data set is not there or not of its schema, naming what is missing and what is there. A reader whose annotations
-    models compute also has them as `computed`, {name: annotator}, so that a user's own image can be annotated alike.
+    data set is not there or not of its schema, naming what is missing and what is there.
+
+    A reader may also have an `account` of what it left out (`datamodules.accounts`), `own` = True if its records are
+    the user's own, which may be few, and `looked_for(name)`, words on which files would be the picture `name`. A reader
+    whose annotations models compute has them as `computed`, {name: annotator}, so that a user's own image can be
+    annotated alike.
     """
 
     @property
@@ -166,7 +170,7 @@ def _stated_size(content: Path | bytes, name: str) -> Size:
             raise OSError("there is no such file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # reading it checks the size against the limits
-            with Image.open(BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
+            with Image.open(BytesIO(content) if isinstance(content, bytes) else content, formats=formats()) as image:
                 turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
                 return image.size[::-1] if turned else image.size
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error and more

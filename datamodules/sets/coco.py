@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from datamodules.accounts import Account, LeftOut
 from datamodules.reading import inside
 from datamodules.sets.base import SetRecord, captions_of, check_index, check_limit, stored
 
@@ -49,6 +50,15 @@ class Coco:
         target = stored(inside(self.root / self.split, image["file_name"]), name)
         texts = [text for _, text in sorted(self._captions.get(image["id"], []))]
         return SetRecord(str(image["id"]), {"target": target}, captions_of({"target": texts}))
+
+    @property
+    def account(self) -> Account:
+        """How many images have captions, and captions of images that the table does not have."""
+        known = {image["id"] for image in self._table["images"]}
+        others = [f"caption {entry['id']}" for entry in self._table["annotations"] if entry["image_id"] not in known]
+        captioned = sum(image["id"] in self._captions for image in self._images)
+        left = tuple(LeftOut(name, "there is no image of its image_id") for name in others)
+        return Account("images", captioned, left)
 
     @cached_property
     def _table(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from datamodules.sets.files import annotators_of, file_record, picture_file
 from datamodules.sets.online import ONLINE, Draw, with_online
 from datamodules.sets.order import WindowBatchSampler
 from datamodules.sets.parts import splits_of
+from datamodules.sets.said import check_found, counts, reader_of, shown_again, warnings
 from datamodules.sets.samples import SetDataset, SizedForm, check_servable, servable, size_shares, sized_forms
 from datamodules.sets.sizes import bucket_of, buckets_of, filled
 from unigen.noise import mix
@@ -38,7 +39,8 @@ class SetGraphData(UserGraphData):
 
     train, val, test: the data set of each split, see `PictureSet`; that they share no picture is up to who names them.
         They are not looked at before a loader is made, so this may be built before the data is there.
-    held_out: what val and test are where they are null: of train, one part in so many each (see `sets.parts`).
+    held_out: what val and test are where they are null: of train, one part in so many each (see `sets.parts`); null
+        for all of train.
     tasks: patterns (see `graph_sampling.matching`) for the tasks to train on; null for all that the graph trains on and
         records of `train` can serve. test_tasks: patterns for the tasks of the test; null draws them as in training.
     size, ratios: pictures have about size x size pixels (VisualCloze's resolution), in the aspect ratios of `ratios`
@@ -62,7 +64,7 @@ class SetGraphData(UserGraphData):
         train: PictureSet,
         val: PictureSet | None = None,
         test: PictureSet | None = None,
-        held_out: int = 50,
+        held_out: int | None = 50,
         tasks: Sequence[str] | None = None,
         test_tasks: Sequence[str] | None = None,
         size: int = 384,
@@ -83,7 +85,8 @@ class SetGraphData(UserGraphData):
         report: str | Path | None = None,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        self.sources = splits_of(train, val, test, held_out)
+        self.sources, self.held_out = splits_of(train, val, test, held_out), held_out
+        self.not_given = tuple(name for name, source in (("val", val), ("test", test)) if source is None)
         named = {"train": train, "val": val, "test": test}
         self.kinds = {split: type(train if source is None else source).__name__ for split, source in named.items()}
         self.items = {"val": val_items, "test": test_items}
@@ -141,13 +144,41 @@ class SetGraphData(UserGraphData):
         return (own or records)[0].size()
 
     def prepare_data(self) -> None:
-        """Find out which records there are, once for all. Lightning calls this on one process per machine."""
+        """Find out which records there are, once for all. Lightning calls this on one process per machine.
+
+        Raises ValueError if the user's own files lack what a task needs.
+        """
         for source in self.sources.values():
             len(source)
+        check_found(self.sources["train"], tuple(self.training), "train")
+        for split in ("val", "test") if len(self.training) == 1 else ():  # of several, not all need be drawn
+            check_found(self.sources[split], tuple(self.training), split)
+        check_found(self.sources["test"], self.test_tasks or (), "test")
+
+    @property
+    def on_training_images(self) -> tuple[str, ...]:
+        """Those of val and test that show training images, because nothing was held out."""
+        return shown_again(self.sources, self.not_given)
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether all data are folders of the user's own that are there: then `said` needs file names alone."""
+        readers = [reader_of(source) for source in self.sources.values()]
+        own = all(getattr(reader, "own", False) and not getattr(reader, "computed", None) for reader in readers)
+        return own and all(reader.root.is_dir() for reader in readers)
+
+    def said(self) -> str:
+        """How many records each split has, what was left out and why, in one line for a header."""
+        return "; ".join([counts(self.sources), *warnings(self.sources, self.on_training_images, self.held_out)])
 
     def report(self) -> str | None:
-        """Which records could not be used so far, in a sentence; None without a folder `report`."""
-        return None if self.refused is None else summary(self.refused)
+        """Which records could not be used so far, and what was left out of the data, in a sentence.
+
+        None without a folder `report`.
+        """
+        if self.refused is None:
+            return None
+        return "; ".join([summary(self.refused), *warnings(self.sources, self.on_training_images, self.held_out)])
 
     def fit_pictures(self, n: int) -> Tensor:
         """`n` targets of training, evenly spread and in the first size, uint8 (n, 3, H, W): to fit a codec on."""
@@ -162,8 +193,16 @@ class SetGraphData(UserGraphData):
     def dataset(self, split: str, forms: dict[str, SizedForm]) -> SetDataset:
         """Samples of these forms. Raises ValueError if the split has fewer records than a sample has rows."""
         source, most = self.sources[split], max(self.row_shares[split])
+        if not len(source):
+            raise ValueError(
+                f"{split} has none of the {counts(self.sources)}; data.held_out={self.held_out} says how many are held "
+                f"out of train, and data.{split} takes a reader of others"
+            )
         if len(source) <= most:
-            raise ValueError(f"rows={most}: {split} has {len(source)} records, too few for so many and a query")
+            raise ValueError(
+                f"{split} has {len(source)} of the {counts(self.sources)}, but data.rows asks for {most} "
+                f"example rows and a query; data.rows=[0,{len(source) - 1}] is possible"
+            )
         columns = self.columns._replace(training=split == "train")
         return SetDataset(source, forms, self._refusals(split), self.shared_degradations, self.window, columns)
 

@@ -19,10 +19,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from datamodules.accounts import Account, LeftOut
 from datamodules.captions import clean_caption, text_of
-from datamodules.folder import PICTURES
-from datamodules.reading import BadPicture, inside
+from datamodules.reading import BadPicture
 from datamodules.sets.base import Picture, SetRecord, check_folder, check_index, check_limit, stored
+from datamodules.sets.listing import images_in, left_out_of
 
 ALIVE = ("cat", "dog")
 TABLE = "prompts_and_classes.txt"
@@ -68,11 +69,22 @@ class DreamBench:
 
     def photographs(self, subject: str) -> tuple[Picture, ...]:
         """All pictures of a subject, by file name. Raises ValueError, naming the folder, if there are none."""
-        folder = check_folder(self.root / subject, f"pictures of '{subject}'", HOW)
-        found = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+        folder, found = self.root / subject, self._names(subject)
         if not found:
             raise ValueError(f"no picture of '{subject}' in folder '{folder}'; {HOW}")
-        return tuple(stored(inside(self.root, f"{subject}/{name}"), f"{subject}/{name}") for name in found)
+        return tuple(stored(folder / name, f"{subject}/{name}") for name in found)
+
+    @property
+    def account(self) -> Account:
+        """What in the subjects' folders is no photograph, and folders that the table does not name."""
+        subjects = [subject for subject, _ in self._table.subjects]
+        left = [thing for name in subjects for thing in left_out_of(self.root, self.root / name, self._names(name))]
+        others = [path.name for path in sorted(self.root.iterdir()) if path.is_dir() and path.name not in subjects]
+        left += [LeftOut(f"{name}/", f"{TABLE} does not name it") for name in others if not name.startswith(".")]
+        return Account(left_out=tuple(left))
+
+    def _names(self, subject: str) -> list[str]:
+        return images_in(check_folder(self.root / subject, f"pictures of '{subject}'", HOW))
 
     @cached_property
     def _items(self) -> list[tuple[str, str, int, str]]:

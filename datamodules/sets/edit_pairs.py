@@ -21,6 +21,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from datamodules.accounts import Account, LeftOut
+from datamodules.captions import clean_caption
 from datamodules.reading import inside
 from datamodules.sets.base import SetRecord, captions_of, check_folder, check_index, check_limit, check_words, stored
 
@@ -40,9 +42,12 @@ class EditPairs:
     """Records of `<kind>_source` and `target` with the instruction as its caption, by kind and line.
 
     root: the folder of the kinds. kinds: which of them; their order is that of the records. limit: at most so many
-    records, the first. See `datamodules.sets.base.PictureSet`.
+    records, the first. `own`: that few pairs are enough, see `datamodules.sets.parts`.
+    See `datamodules.sets.base.PictureSet`.
     Raises ValueError, on use, naming file and line, for a line that is not of the form above.
     """
+
+    own = True
 
     def __init__(self, root: str | Path, kinds: Sequence[str], *, limit: int | None = None) -> None:
         self.root, self.kinds = Path(root).expanduser(), check_words("kinds", kinds)
@@ -62,6 +67,13 @@ class EditPairs:
         }
         return SetRecord(f"{line.kind}, line {line.number}", pictures, captions_of({"target": [line.caption]}))
 
+    @property
+    def account(self) -> Account:
+        """Lines without a caption are counted; kinds that are there and are not asked for are left out."""
+        others = [path.parent.name for path in sorted(self.root.glob(f"*/{TABLE}"))]
+        left = tuple(LeftOut(f"{name}/", "not one of data.train.kinds") for name in others if name not in self.kinds)
+        return Account("pairs", sum(bool(clean_caption(line.caption)) for line in self._lines), left)
+
     @cached_property
     def _lines(self) -> list[_Line]:
         found = [line for kind in self.kinds for line in self._read(kind)]
@@ -70,7 +82,7 @@ class EditPairs:
         return found[: self.limit]
 
     def _read(self, kind: str) -> Iterator[_Line]:
-        path = check_folder(inside(self.root, kind), f"pairs of kind '{kind}'", "name one that is there") / TABLE
+        path = check_folder(self.root / kind, f"pairs of kind '{kind}'", "name one that is there") / TABLE
         if not path.is_file():
             raise ValueError(f"there is no file '{path}'; it must have lines {LEGAL}")
         with open(path, "rb") as lines:

@@ -15,10 +15,11 @@ import re
 from functools import cached_property
 from pathlib import Path
 
+from datamodules.accounts import Account, LeftOut
 from datamodules.captions import text_of
-from datamodules.folder import PICTURES
-from datamodules.reading import BadPicture, inside
+from datamodules.reading import BadPicture
 from datamodules.sets.base import SetRecord, captions_of, check_folder, check_index, check_limit, stored
+from datamodules.sets.listing import images_in, left_out_of
 
 CAPTION = "caption.txt"
 ENDS = ("first", "last")
@@ -28,8 +29,11 @@ class Frames:
     """Records of `count` frames, one of which is the `target`, by name of the sequence.
 
     root: the folder of the sequences. count: frames of a record, at least 2; a shorter sequence is refused. target:
-    'first' or 'last'. limit: at most so many records, the first. See `datamodules.sets.base.PictureSet`.
+    'first' or 'last'. limit: at most so many records, the first. `own`: that few
+    sequences are enough, see `datamodules.sets.parts`. See `datamodules.sets.base.PictureSet`.
     """
+
+    own = True
 
     def __init__(self, root: str | Path, *, count: int = 4, target: str = "last", limit: int | None = None) -> None:
         if count < 2:
@@ -51,16 +55,39 @@ class Frames:
     def record(self, index: int, seed: int = 0) -> SetRecord:
         """Record `index`; there are no variants, so `seed` is not used. Raises BadPicture for too few frames."""
         key = self._sequences[check_index(index, len(self))]
-        folder = inside(self.root, key)
-        found = sorted((path.name for path in folder.iterdir() if path.suffix.lower() in PICTURES), key=_by_number)
+        folder, found = self.root / key, self._frames(key)
         if len(found) < self.count:
             raise BadPicture.of(key, f"it has {len(found)} frames", f"a sequence must have at least {self.count}")
         spread = [found[i * (len(found) - 1) // (self.count - 1)] for i in range(self.count)]
         pictures = {
-            name: stored(inside(folder, file), f"{key}/{file}") for name, file in zip(self._places, spread, strict=True)
+            name: stored(folder / file, f"{key}/{file}") for name, file in zip(self._places, spread, strict=True)
         }
-        told = text_of(folder / CAPTION) if (folder / CAPTION).is_file() else ""
-        return SetRecord(key, pictures, captions_of({"target": [told]}))
+        return SetRecord(key, pictures, captions_of({"target": [self._caption(key)]}))
+
+    @property
+    def account(self) -> Account:
+        """What in the folders is no frame, sequences that are too short, and what lies beside them."""
+        left: list[LeftOut] = []
+        for key in self._sequences:
+            frames = self._frames(key)
+            if len(frames) < self.count:
+                left.append(LeftOut(f"{key}/", f"it has fewer frames than data.train.count={self.count}"))
+            told = self._caption(key)
+            left += left_out_of(self.root, self.root / key, {*frames, *([CAPTION] if told else [])})
+        left += left_out_of(self.root, self.root, self._sequences)
+        captioned = sum(bool(self._caption(key)) for key in self._sequences)
+        return Account("sequences", captioned, tuple(left))
+
+    def _caption(self, key: str) -> str:
+        """What is said of a sequence, '' if there is no text."""
+        try:
+            return text_of(self.root / key / CAPTION)
+        except ValueError:
+            return ""
+
+    def _frames(self, key: str) -> list[str]:
+        """The file names of a sequence's frames, in order."""
+        return sorted(images_in(self.root / key), key=_by_number)
 
     @cached_property
     def _sequences(self) -> list[str]:

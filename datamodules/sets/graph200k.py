@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.accounts import Account
 from datamodules.sets.base import Picture, SetRecord, aligned, captions_of, required
 from datamodules.sets.tables import Tables
 from unigen.noise import mix
@@ -72,6 +73,11 @@ class Graph200K:
 
     def __len__(self) -> int:
         return len(self.tables)
+
+    @property
+    def account(self) -> Account:
+        """What the tables say."""
+        return self.tables.account
 
     def record(self, index: int, seed: int = 0) -> SetRecord:
         """Record `index`; `seed` draws one of its styles and one of its edits, a style and its reference together."""

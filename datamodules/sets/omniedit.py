@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from datamodules.accounts import Account
 from datamodules.sets.base import SetRecord, captions_of, check_words, required
 from datamodules.sets.tables import Selection, Tables
 
@@ -53,6 +54,11 @@ class OmniEdit:
 
     def __len__(self) -> int:
         return len(self.tables)
+
+    @property
+    def account(self) -> Account:
+        """What the tables say."""
+        return self.tables.account
 
     def record(self, index: int, seed: int = 0) -> SetRecord:
         """Record `index`; there are no variants, so `seed` is not used."""

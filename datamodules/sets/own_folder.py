@@ -1,20 +1,32 @@
-"""A folder of the user's own pictures: annotations found by file name (`datamodules.folder`), captions beside them.
+"""A folder of the user's own images: annotations found by file name (`datamodules.folder`), captions beside them.
 
-Every annotation is brought to the size of its picture, and refused, by name, if its aspect ratio differs. A style
-reference or another picture of the subject may have any size: those are `references`. What is missing is computed: by
+Every annotation is brought to the size of its image, and refused, by name, if its aspect ratio differs. A style
+reference or another image of the subject may have any size: those are `references`. What is missing is computed: by
 models that the user names (`datamodules.annotators`), and what needs none (canny, grey, the degradations) by who draws
 the rows, see `datamodules.sets.online`.
 """
 
 from __future__ import annotations
 
+import os
+import posixpath
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from datamodules.annotators import Annotator, annotators
-from datamodules.folder import Record, Scan, scan
-from datamodules.sets.base import SetRecord, aligned, check_folder, check_index, check_limit, stored
+from datamodules.accounts import NAMED, Account, visible
+from datamodules.annotators import ANNOTATORS, Annotator, annotators
+from datamodules.folder import CHECKED, KEY, Record, Scan, scan
+from datamodules.reading import why_unreadable
+from datamodules.same_files import same_files
+from datamodules.sets.base import (
+    SetRecord,
+    aligned,
+    check_folder,
+    check_index,
+    check_limit,
+    stored,
+)
 from datamodules.sets.files import annotated, picture_file
 
 REFERENCES = ("reference", "instant_style_ref", "redux_style_ref")
@@ -27,10 +39,12 @@ class OwnFolder:
     computed: {annotation: model} for those that a model of transformers computes where there is no file, such as
         {depth: depth-anything/Depth-Anything-V2-Small-hf}; null: none does. Such names are legal for files too.
     limit: at most so many records, the first. cache: where what models computed is kept, by default
-        ~/.cache/unigen/annotations. `notes` are sentences on what was left out, for the log.
+        ~/.cache/unigen/annotations. `own`: that a few images are enough, see `datamodules.sets.parts`.
     Raises ValueError for an annotation that no model here computes, and on use as `datamodules.folder.scan` does, and
     if a model is needed that is not there.
     """
+
+    own = True
 
     def __init__(
         self,
@@ -51,10 +65,28 @@ class OwnFolder:
     def __len__(self) -> int:
         return len(self._records)
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the scan left out, in sentences."""
-        return self._scan.notes
+    @cached_property
+    def account(self) -> Account:
+        """How many images have captions, what the scan left out, what it guessed, and which images are the same."""
+        found, notes = self._scan, self._scan.notes
+        if same := same_files(record.target for record in self._records) if len(self) <= CHECKED else []:
+            pairs = [f"{self._name(again)} as {self._name(first)}" for first, *others in same for again in others]
+            more = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
+            notes = (*notes, f"images of the same content are used each: {', '.join(pairs[:NAMED])}{more}")
+        if more := len(found.records) - len(self):
+            notes = (f"data.train.limit={self.limit} leaves out {more} of {len(found.records)} images", *notes)
+        return Account("images", sum(record.caption is not None for record in self._records), found.left_out, notes)
+
+    def looked_for(self, name: str) -> str:
+        """Which files would be the annotation `name`, and what else gives it, for a task that lacks it."""
+        example = self._records[0].target.stem if "_scan" in self.__dict__ else "photo"
+        files = f"{example}.{name}.png, {example}_{name}.png and {name}/{example}.png (or .jpg, .webp, ..., .npy)"
+        if name not in self.annotations:
+            said = f"with {KEY}=[{name}], {files} are looked for beside {example}.png in '{self.root}'"
+        else:
+            said = f"looked for {files} in '{self.root}'"
+        model = f"; data.train.computed.{name} names a model that computes it" if name in ANNOTATORS else ""
+        return f"{said}{model}"
 
     def record(self, index: int, seed: int = 0) -> SetRecord:
         """Record `index`; there are no variants, so `seed` is not used."""
@@ -68,11 +100,12 @@ class OwnFolder:
         for name in self.computed.keys() - found.annotations.keys():
             pictures[name] = annotated(found.target, target, self.computed[name])
         captions = {"target": (found.caption,)} if found.caption else {}
-        return SetRecord(found.key, pictures, captions)
+        origin = posixpath.splitext(self._name(found.target))[0]  # of a.jpg and a.png no sample has both
+        return SetRecord(found.key, pictures, captions, origin=origin)
 
     @cached_property
     def _scan(self) -> Scan:
-        found = scan(check_folder(self.root, "pictures", "name a folder that is there"), self.annotations)
+        found = scan(check_folder(self.root, "images", "name a folder that is there"), self.annotations, why_unreadable)
         for name, annotator in self.computed.items():
             if any(name not in record.annotations for record in found.records[: self.limit]):
                 annotator.load()
@@ -83,4 +116,4 @@ class OwnFolder:
         return self._scan.records[: self.limit]
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
+        return visible(os.fsencode(path.relative_to(self.root)).decode("utf-8", "backslashreplace"))

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.accounts import Account
 from datamodules.reading import BadPicture
 from datamodules.sets.base import Picture, SetRecord, Size, captions_of, check_index, check_limit, required
 from datamodules.sets.tables import Selection, Tables
@@ -72,6 +73,13 @@ class Subjects200K:
     def __len__(self) -> int:
         count = 2 * len(self._pairs)
         return count if self.limit is None else min(count, self.limit)
+
+    @property
+    def account(self) -> Account:
+        """What the tables say, and how many pairs `pairs` leaves out."""
+        more = len(self.tables) - len(self._pairs)
+        notes = (f"data.train.pairs={self.pairs} leaves out {more} of {len(self.tables)} pairs",) if more else ()
+        return self.tables.account._replace(notes=(*self.tables.account.notes, *notes))
 
     def record(self, index: int, seed: int = 0) -> SetRecord:
         """Record `index`: pair index // 2, its left picture the target if `index` is even. No variants: no seed."""

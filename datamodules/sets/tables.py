@@ -18,12 +18,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from datamodules.accounts import Account
 from datamodules.reading import BadPicture, inside
 from datamodules.sets import cells
 from datamodules.sets.base import Picture, check_index, check_limit, stored
-from unigen.files import write_text
+from unigen.files import user_cache, write_text
 
-DEFAULT_CACHE = Path("~/.cache/unigen/sets")
 LAYOUTS = ("{split}/*.arrow", "{split}/*.parquet", "data/{split}-*.parquet", "data/{split}-*.arrow")
 
 
@@ -57,7 +57,7 @@ class Tables:
     ) -> None:
         self.root, self.split, self.limit = Path(root).expanduser(), split, check_limit(limit)
         self.pictures, self.values, self.selection = tuple(pictures), tuple(values), selection
-        self.cache = Path(cache or DEFAULT_CACHE).expanduser()
+        self.cache = Path(cache or user_cache("sets")).expanduser()
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -65,7 +65,7 @@ class Tables:
     def position(self, index: int) -> tuple[Path, int]:
         """The file of a selected row, and its row there."""
         shard = bisect_right(self._starts, check_index(index, len(self))) - 1
-        path, rows = self._shards[shard]
+        path, rows, _ = self._shards[shard]
         return path, rows[index - self._starts[shard]]
 
     def name(self, index: int) -> str:
@@ -103,26 +103,33 @@ class Tables:
 
         return stored(content, name)
 
+    @property
+    def account(self) -> Account:
+        """How many rows of the files that were opened are not selected."""
+        dropped = sum(others for *_, others in self._shards)
+        notes = (f"{dropped} rows left out that are not {self.selection.name}",) if dropped and self.selection else ()
+        return Account(notes=notes)
+
     @cached_property
-    def _shards(self) -> list[tuple[Path, Sequence[int]]]:
-        """Files and their selected rows, no more than `limit` of them."""
+    def _shards(self) -> list[tuple[Path, Sequence[int], int]]:
+        """Files, their selected rows, no more than `limit` of them, and how many others a file has."""
         index, found, missing = _Index(self._index_file), [], self.limit
         for path in self._files():
-            rows = index.rows(path, self._selected)
+            rows, others = index.rows(path, self._selected)
             rows = rows if missing is None else rows[:missing]
-            found.append((path, rows))
+            found.append((path, rows, others))
             missing = None if missing is None else missing - len(rows)
             if missing == 0:
                 break
         index.write()
-        if not any(rows for _, rows in found):
+        if not any(rows for _, rows, _ in found):
             where = f"in the {len(found)} files of split '{self.split}' in '{self.root}'"
             raise ValueError(f"no row with {self.selection.name} {where}" if self.selection else f"no row {where}")
         return found
 
     @cached_property
     def _starts(self) -> list[int]:
-        return [0, *accumulate(len(rows) for _, rows in self._shards)]
+        return [0, *accumulate(len(rows) for _, rows, _ in self._shards)]
 
     @property
     def _index_file(self) -> Path:
@@ -146,7 +153,9 @@ class Tables:
 
 
 class _Index:
-    """Which rows of which file are selected, cached as JSON {file: {size, mtime, rows, crc}}.
+    """Which rows of which file are selected, cached as JSON {file: {size, mtime, height, rows, crc}}.
+
+    `height` is the number of rows in the file; `rows` may be their number, where all are.
 
     `rows` may be their number, where all are.
     An entry counts while its table has the size and the time of change it had, and its rows have their checksum.
@@ -158,17 +167,20 @@ class _Index:
             found = json.loads(path.read_bytes())
             self.entries = found if isinstance(found, dict) else {}
 
-    def rows(self, path: Path, select: Callable[[Path], Sequence[int]]) -> Sequence[int]:
-        """Those of the entry, or else those that `select` finds."""
+    def rows(self, path: Path, select: Callable[[Path], Sequence[int]]) -> tuple[Sequence[int], int]:
+        """Those of the entry, or else those that `select` finds, and how many others there are."""
         status = path.stat()
         stamp = {"size": status.st_size, "mtime": status.st_mtime_ns}
         entry = self.entries.get(str(path))
-        if not isinstance(entry, dict) or entry != {**stamp, "rows": entry.get("rows"), "crc": _crc(entry.get("rows"))}:
+        entry = entry if isinstance(entry, dict) else {}
+        same = {key: entry.get(key) for key in stamp} == stamp and {"rows", "height"} <= entry.keys()
+        if not same or entry.get("crc") != _crc(entry["rows"]):
             rows = select(path)
             rows = len(rows) if isinstance(rows, range) else rows
-            entry = {**stamp, "rows": rows, "crc": _crc(rows)}
+            entry = {**stamp, "height": cells.height(path), "rows": rows, "crc": _crc(rows)}
             self.entries[str(path)], self.changed = entry, True
-        return range(entry["rows"]) if isinstance(entry["rows"], int) else entry["rows"]
+        rows = range(entry["rows"]) if isinstance(entry["rows"], int) else entry["rows"]
+        return rows, entry["height"] - len(rows)
 
     def write(self) -> None:
         """Replace the cached file; where the folder cannot be written, the next run looks again."""

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.accounts import Account
 from datamodules.reading import BadPicture
 from datamodules.sets.base import check_index, check_limit
-from datamodules.sets.tables import DEFAULT_CACHE
-from unigen.files import whole_file
+from unigen.files import user_cache, whole_file
 
 
 class Tars:
@@ -44,7 +44,7 @@ class Tars:
         cache: str | Path | None = None,
     ) -> None:
         self.root, self.pattern, self.parts = Path(root).expanduser(), pattern, tuple(parts)
-        self.limit, self.cache = check_limit(limit), Path(cache or DEFAULT_CACHE).expanduser()
+        self.limit, self.cache = check_limit(limit), Path(cache or user_cache("sets")).expanduser()
 
     def __len__(self) -> int:
         return self._starts[-1] if self.limit is None else min(self._starts[-1], self.limit)
@@ -67,6 +67,14 @@ class Tars:
                 return file.read(size)
         except OSError as error:
             raise BadPicture.of(name, str(error), "the file must be readable") from error
+
+    @property
+    def account(self) -> Account:
+        """How many samples lack a part; each is refused when it is drawn."""
+        lacking = sum(int((places[:, :, 0] < 0).any(1).sum()) for _, places in self._shards)
+        noun = "sample lacks" if lacking == 1 else "samples lack"
+        notes = (f"{lacking} {noun} one of {', '.join(self.parts)} and will be refused",) if lacking else ()
+        return Account(notes=notes)
 
     def _at(self, index: int) -> tuple[Path, int, np.ndarray]:
         shard = bisect_right(self._starts, check_index(index, len(self))) - 1

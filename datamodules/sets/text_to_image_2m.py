@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from datamodules.accounts import Account
 from datamodules.reading import BadPicture
 from datamodules.sets.base import SetRecord, captions_of, stored
 from datamodules.sets.tars import Tars
@@ -36,6 +37,11 @@ class TextToImage2M:
 
     def __len__(self) -> int:
         return len(self.tars)
+
+    @property
+    def account(self) -> Account:
+        """What the tars say."""
+        return self.tars.account
 
     def record(self, index: int, seed: int = 0) -> SetRecord:
         """Record `index`; there are no variants, so `seed` is not used. Raises BadPicture if it has no prompt."""

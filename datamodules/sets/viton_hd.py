@@ -15,8 +15,9 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from datamodules.reading import inside
+from datamodules.accounts import Account, LeftOut
 from datamodules.sets.base import SetRecord, aligned, check_folder, check_index, check_limit, stored
+from datamodules.sets.listing import left_out_of
 
 # by the graph's name: the folders that it may be in, and its file name for a person's
 FOLDERS = {
@@ -53,9 +54,19 @@ class VitonHD:
         for name, folder in self._folders.items():
             path = f"{self.split}/{folder}/{FOLDERS[name][1].format(stem=stem)}"
             if (self.root / path).is_file():
-                picture = stored(inside(self.root, path), path)
+                picture = stored(self.root / path, path)
                 pictures[name] = aligned(picture, pictures["target"], path) if name in OF_PERSON else picture
         return SetRecord(f"{self.split}/{stem}", pictures, {})
+
+    @property
+    def account(self) -> Account:
+        """Entries of the persons' folder that are no .jpg, and the maps of FOLDERS that are not there."""
+        folder = self.root / self.split / self._folders["target"]
+        persons = {path.name for path in folder.glob("*.jpg") if path.is_file()}
+        left = tuple(LeftOut(thing.name, "no .jpg file") for thing in left_out_of(self.root, folder, persons))
+        missing = [name for name in FOLDERS if name not in self._folders]
+        notes = (f"folder '{self.root / self.split}' has no {', '.join(missing)}",) if missing else ()
+        return Account("persons", None, left, notes)
 
     @cached_property
     def _folders(self) -> dict[str, str]:
@@ -72,7 +83,7 @@ class VitonHD:
     @cached_property
     def _stems(self) -> list[str]:
         folder = self.root / self.split / self._folders["target"]
-        found = sorted(path.stem for path in folder.glob("*.jpg"))[: self.limit]
+        found = sorted(path.stem for path in folder.glob("*.jpg") if path.is_file())[: self.limit]
         if not found:
             raise ValueError(f"no .jpg in folder '{folder}'; {HOW}")
         return found

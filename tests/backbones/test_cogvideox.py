@@ -254,13 +254,13 @@ def test_training_may_follow_a_validation_in_inference_mode(lowering):
 
 def test_flops_count_what_torch_counts():
     """Against torch's own counter over the blocks under mask D; a mask with fewer pairs costs less."""
-    from torch.utils.flop_counter import FlopCounterMode
+    from unigen.bench import flop_counter
 
     backbone = backbone_for(tiny())
     tokens = case(backbone)
     times = dict.fromkeys(tokens.layout.names, TIMES[:1])
     one = Tokens(tokens.layout, {n: x[:1] for n, x in tokens.features.items()})
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with flop_counter() as counter, torch.no_grad():
         backbone(one, dict.fromkeys(times, TIMES[:1]), mask("fcd_d"))
     ours = backbone.flops(tokens.layout, mask("fcd_d"))
     modulation = 2 * 2 * 2 * (3 * 32 * 3 * 32)  # two norms of two blocks, three branches from 32 to 3 × 32

@@ -77,11 +77,11 @@ def test_the_mini_models_are_small_as_stock_and_with_sc_adaln(name):
 @pytest.mark.parametrize("name", ["flux_mini", "flux_fill_mini"])
 def test_flops_count_what_torch_counts(name):
     """Against torch's own counter under mask D; a mask with fewer pairs costs less."""
-    from torch.utils.flop_counter import FlopCounterMode
+    from unigen.bench import flop_counter
 
     backbone = backbone_for(config(name))
     tokens = case(backbone)
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         forward(backbone, tokens, mask("fcd_d"))
     ours = backbone.flops(tokens.layout, mask("fcd_d"))
     width, images = 32, 2  # what a sample costs once: time and pooled text, branches, the head's modulation

@@ -8,6 +8,7 @@ from flux_authors import WIDTH, authors_linears, authors_lora, merged_by_hand
 from flux_case import case, config, forward, ours, stock_forward, stock_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from small_runs import command
 from tiny import mask
 
 from unigen import export, interchange, lora_files
@@ -45,7 +46,7 @@ def test_a_fused_lora_is_the_same_function_on_split_linears(tmp_path):
 
 
 def test_every_linear_of_the_authors_tree_becomes_every_linear_of_diffusers():
-    split = interchange.split_fused(authors_lora(rank=64))
+    split = interchange.parse(authors_lora(rank=64))
     stock = stock_model(guided_config())
     linears = {n: m for n, m in stock.named_modules() if isinstance(m, torch.nn.Linear)}
     assert set(split) == set(linears) and len(split) == len(authors_linears()) + 2 * 2 * 2 + 2 * 3
@@ -72,7 +73,20 @@ def without(state, *names):
         (
             lambda s: s | {"one.lora_A.weight": torch.ones(2, 2), "one.lora_B.weight": torch.ones(2, 2)},
             {},
-            "no linear of",
+            "LoRA for 'one', which this run does not adapt",
+        ),
+        (
+            lambda s: (
+                s | {"img_in.extra.lora_A.weight": torch.ones(2, 2), "img_in.extra.lora_B.weight": torch.ones(2, 2)}
+            ),
+            {},
+            "'img_in.extra' is no linear of FLUX as its first release names them",
+        ),
+        (lambda s: s | {"lora_te1_a.alpha": torch.ones(())}, {}, r"1 key\(s\) of text encoders .* are left out"),
+        (
+            lambda s: s | {"img_in.lora_A.weight": s["img_in.lora_A.weight"] / 0},
+            {},
+            r"adapter.start: .*authors.pth: it is damaged: \d+ of the \d+ numbers of 'img_in.lora_A.weight' are NaN or",
         ),
         (lambda s: s, {"parts": ["attention"]}, r"LoRA for '\w+.*' and \d+ more, which this run does not adapt"),
         (lambda s: s, {"rank": 8, "alpha": 8}, r"has rank 4, here 8 \(conditioning.adapter.rank\)"),
@@ -137,6 +151,34 @@ def exported(tmp_path, *overrides: str, **adapter):
             p.copy_(torch.randn(p.shape, generator=g) * 0.1)
     export.save(pipeline, tmp_path, made)
     return made, backbone, stock
+
+
+def test_a_run_goes_on_from_kohyas_file_and_its_export_is_converted(tmp_path):
+    """alpha / rank, the fused linears and the turned modulation, all the way into a stock model and back."""
+    first = {k: x for k, x in authors_lora().items() if not k.endswith("bias")}
+    kohya = {}
+    for key, x in first.items():
+        linear, _, part = key.rpartition(".lora_")
+        stem = f"lora_unet_{linear.replace('.', '_')}"
+        kohya |= {f"{stem}.lora_{'down' if part[0] == 'A' else 'up'}.weight": x, f"{stem}.alpha": torch.tensor(3.0)}
+    save_file(kohya, tmp_path / "kohya.safetensors")
+    made = guided_config(start=str(tmp_path / "kohya.safetensors"), bias=False, alpha=16)
+    stock, pipeline = stock_model(made), build_pipeline(made)
+    pipeline.backbone = backbone = ours(stock, made)
+    scaled = {k: x * 3 / 4 if "lora_B" in k else x for k, x in first.items()}
+    zero = {
+        k: torch.zeros(len(x)) for k, x in ((k.replace("weight", "bias"), x) for k, x in first.items() if "lora_B" in k)
+    }
+    tokens = case(backbone)
+    expected, plain = (
+        stock_forward(merged_by_hand(stock_model(made), lora | zero), tokens, 1.0) for lora in (scaled, first)
+    )
+    torch.testing.assert_close(forward(backbone, tokens, mask("fcd_d")), expected, rtol=1e-4, atol=1e-5)
+    assert (plain - expected).abs().max() > 1e-3, "negative control: without alpha"
+    export.save(pipeline, tmp_path / "export", made)
+    assert command("lora.py", "convert", f"lora={tmp_path / 'export'}", f"out={tmp_path / 'ours.safetensors'}") == 0
+    stock.load_lora_adapter(load_file(tmp_path / "ours.safetensors"))
+    torch.testing.assert_close(stock_forward(stock, tokens, 1.0), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("adapter", [{"alpha": 4}, {"alpha": 16}, {"rank": 40, "alpha": 80}])

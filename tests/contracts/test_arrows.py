@@ -10,8 +10,12 @@ FOLDERS = ("unigen", "callbacks", "datamodules", "experiments", "slurm")
 # facts and maths
 FACTS = {"types", "layout", "masks", "attention", "canvas", "tokens", "noise", "weights", "memo", "intervals", "shift"}
 FACTS |= {"finite"}
-SHARED = {"protocols", "judge", "interchange", "lora_files"}  # what plug-ins of several packages use
-CONFIG = {"config", "configtree", "jobs", "preflight", "files", "arguments"}  # the config folder as data
+# what plug-ins of several packages use
+SHARED = {"protocols", "judge", "interchange", "lora_files", "lora_names", "lora_stock"}
+CONFIG = {  # the config folder as data
+    *("config", "configtree", "jobs", "preflight", "files", "arguments", "terminal"),
+    *("ranges", "quoting", "user_configs", "machine"),
+}
 PACKAGES = {p.parent.name for p in (ROOT / "unigen").glob("*/__init__.py")} - {"nn", "learners"}  # the plug-ins
 LEAVES = {"callbacks", "datamodules"}
 

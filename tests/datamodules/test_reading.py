@@ -8,7 +8,8 @@ import pytest
 from made_pictures import BLUE, GREEN, RED, coloured, npy, saved, tagged
 from PIL import Image
 
-from datamodules.reading import BadPicture, Limits, read_map, read_picture
+from datamodules import reading
+from datamodules.reading import BadPicture, Limits, formats, image_suffixes, read_map, read_picture, undecodable
 
 
 def raw(image: Image.Image) -> np.ndarray:
@@ -209,3 +210,22 @@ def test_an_array_of_a_huge_shape_is_refused_before_memory_is_asked_for():
     assert b"900000" in huge
     with pytest.raises(BadPicture, match="at most 128 megapixels"):
         read_map(huge)
+
+
+def test_avif_is_read_where_pillow_can(tmp_path):
+    if "AVIF" not in formats():
+        pytest.skip("this Pillow was built without AVIF")
+    coloured(32, 32).save(tmp_path / "a.avif", quality=100)
+    assert read_picture(tmp_path / "a.avif").shape == (3, 32, 32) and ".avif" in image_suffixes()
+
+
+def test_heic_is_read_where_its_decoder_is_installed(tmp_path):
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    heif.from_pillow(coloured(64, 48)).save(tmp_path / "a.heic")
+    assert read_picture(tmp_path / "a.heic").shape == (3, 48, 64) and undecodable(".heic") == ""
+
+
+def test_what_cannot_be_decoded_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(reading, "formats", lambda: reading.FORMATS)
+    assert undecodable(".heic") == "no decoder: pip install pillow-heif" and "without AVIF" in undecodable(".avif")
+    assert undecodable(".nef").endswith("save it as PNG or JPEG") and not undecodable(".png") + undecodable(".md")

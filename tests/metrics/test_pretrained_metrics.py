@@ -209,6 +209,7 @@ def test_what_is_not_asked_for_is_not_downloaded(tmp_path, monkeypatch):
         raise OSError("no network\nmore")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    monkeypatch.setattr("unigen.metrics.pretrained.hub_silent", lambda: None)
     with pytest.raises(Unavailable):
         dict(Dino("nobody/nothing", 40, 32, download=False).protocol)
     with pytest.raises(Unavailable, match=r"cannot be downloaded \(no network\)"):
@@ -217,7 +218,7 @@ def test_what_is_not_asked_for_is_not_downloaded(tmp_path, monkeypatch):
 
 
 def test_half_a_model_is_none(folders, tmp_path):
-    """transformers would draw what is missing at random."""
+    """transformers would draw what is missing at random; and a NaN would be the result."""
     import shutil
 
     from safetensors.torch import load_file, save_file
@@ -228,6 +229,12 @@ def test_half_a_model_is_none(folders, tmp_path):
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(Unavailable, match=r"no whole ViTModel: 1 weights are missing, e.g. layernorm.bias"):
         Dino(str(folder), 40, 32, False)(pictures(), pictures(1))
+    damaged = shutil.copytree(folders["dino"], tmp_path / "damaged")
+    kept = load_file(damaged / "model.safetensors")
+    kept["layernorm.bias"][0] = float("nan")
+    save_file(kept, damaged / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(Unavailable, match=r"damaged is damaged: 1 of the \d+ numbers of 'layernorm.bias' are NaN"):
+        Dino(str(damaged), 40, 32, False)(pictures(), pictures(1))
 
 
 def test_wrong_input_is_refused(folders):

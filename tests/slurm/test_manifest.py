@@ -104,7 +104,7 @@ def test_the_shape_is_the_trainers(conf):
         ("+exp=a,c", "unknown choice 'c'"),
         ("+exp=a run_dir=here", "run_dir= is each task's own"),
         ("+exp=a trainer.devices=1,2", "have one shape (task 0 has 1 × 1 on accelerator auto; task 1 has 1 × 2 on"),
-        ("+exp=a trainer.devices=0", "trainer.devices is 0"),
+        ("+exp=a trainer.devices=0", "'trainer.devices' is 0"),
         ("+exp=a seed=0,1 hydra.sweep.subdir=same", "hydra.sweep.subdir gives several tasks one folder"),
         ("+exp=a name='a\tb'", "holds a tab or a line break"),
         ("+exp=a seed=interval(0,1)", "cannot be enumerated"),

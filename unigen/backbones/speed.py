@@ -31,6 +31,8 @@ def compile_blocks(blocks: Iterable[nn.Module], options: Mapping[str, Any]) -> N
     Nothing is compiled before the first step. A step compiles anew only for another layout, mask or gradient mode.
     Raises ValueError for anything else.
     """
+    if not isinstance(options, Mapping):
+        raise ValueError(f"backbone.compile is {options!r}; legal are null and a mapping of {', '.join(COMPILE)}")
     unknown = [key for key in options if key not in COMPILE]
     if unknown:
         raise ValueError(f"backbone.compile has the unknown key '{unknown[0]}'; legal are {', '.join(COMPILE)}")

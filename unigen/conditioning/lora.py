@@ -15,8 +15,8 @@ class LoRA:
     parts: names that the backbone's `lora_targets` knows; RealGeneral adapts attention and modulation, VisualCloze
     every linear. No linear gets a higher `rank` than its inputs or outputs, beyond which a rank says nothing more; its
     scale stays `alpha` / `rank`. `bias`: B has a trainable bias, zero at first (VisualCloze's lora.py).
-    start: null, or a LoRA to go on from: a .safetensors file or a folder with one (diffusers' format), or a .pth file
-    of VisualCloze's own.
+    start: null, or a LoRA to go on from: a .safetensors file of any program that `unigen.lora_names` knows or a folder
+    with one, or a .pth file of VisualCloze's own.
     """
 
     freezes_base = True
@@ -51,7 +51,7 @@ class LoRA:
     def apply(self, backbone: Backbone) -> None:
         """Freeze the backbone, then add the adapters (peft would leave the base trainable otherwise).
 
-        Raises ValueError for a `start` that does not fill them all, or holds more.
+        Raises ValueError for a `start` that does not fill them all, holds more, or has numbers that are not finite.
         """
         from peft import LoraConfig
 

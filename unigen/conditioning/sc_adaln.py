@@ -18,6 +18,11 @@ class RoleModulation:
         for role, word in timing.items():
             if word not in TIMINGS:
                 raise ValueError(f"conditioning.modulation.timing.{role} is {word!r}; legal are {', '.join(TIMINGS)}")
+        for role, name in branches.items():
+            if not isinstance(name, str) or not name.isidentifier():
+                raise ValueError(
+                    f"conditioning.modulation.branches.{role} is {name!r}; legal are names, such as target"
+                )
         self.branches, self.timing = dict(branches), dict(timing)
 
     def apply(self, backbone: Backbone, tied: bool) -> None:

@@ -126,6 +126,8 @@ class T5Text(nn.Module):
                     f"{self.tokenizer.decode(ids[:-1])!r}; others will be cut without a word",
                     stacklevel=2,
                 )
+        if (most := max((max(ids) for ids, _ in found), default=0)) >= self.vocabulary:
+            raise ValueError(f"encoder.text.vocabulary is {self.vocabulary}, and the tokenizer has ids up to {most}")
         return [ids for ids, _ in found]
 
     def _offsets(self, prompt: str) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unigen.metrics.pictures import require_pictures
-from unigen.weights import Unavailable, weights_hash, without_bars
+from unigen.weights import Unavailable, check_finite, hub_silent, weights_hash, without_bars
 
 FILES = ("*.json", "*.txt", "*.safetensors", "*.bin")  # of a repository: configuration, tokenizer, weights
 
@@ -128,11 +128,13 @@ def model_folder(source: str, key: str, download: bool, source_key: str = "model
 
     if Path(source).expanduser().is_dir():
         return Path(source).expanduser()
+    silent = hub_silent() if download else None
     try:
         with without_bars():
-            return Path(snapshot_download(source, local_files_only=not download, allow_patterns=FILES))
+            local = not download or silent is not None
+            return Path(snapshot_download(source, local_files_only=local, allow_patterns=FILES))
     except Exception as error:  # the hub raises a dozen unrelated types for "not there"
-        tried = f" and cannot be downloaded ({str(error).splitlines()[0]})" if download else ""
+        tried = f" and cannot be downloaded ({silent or str(error).splitlines()[0]})" if download else ""
         raise Unavailable(
             f"'{source}' is no folder and not in the Hugging Face cache{tried}; "
             f"download it with {key}.download=true, or set {key}.{source_key}=<folder>"
@@ -143,7 +145,8 @@ def model_folder(source: str, key: str, download: bool, source_key: str = "model
 def load(architecture: str, folder: Path, **options: Any) -> nn.Module:
     """A model of transformers by the name of its class, in fp32, on the accelerator if there is one.
 
-    Raises Unavailable if the folder does not hold all of its weights: transformers would draw the others at random.
+    Raises Unavailable if the folder does not hold all of its weights, which transformers would draw at random, or if
+    they are not finite.
     """
     import transformers
 
@@ -162,6 +165,10 @@ def load(architecture: str, folder: Path, **options: Any) -> nn.Module:
         raise Unavailable(
             f"{folder} holds no whole {architecture}: {len(missing)} weights are missing, e.g. {missing[0]}"
         )
+    try:
+        check_finite(model.named_parameters(), str(folder))
+    except ValueError as error:
+        raise Unavailable(str(error)) from error
     return model.float().eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
 
 

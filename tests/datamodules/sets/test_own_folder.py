@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from miniature import encoded, pixels, png, written
 
+from datamodules import folder
 from datamodules.reading import BadPicture
 from datamodules.records import Refusals
 from datamodules.sets.online import Draw, with_online
@@ -67,13 +68,31 @@ def test_what_is_missing_is_computed_and_what_is_there_is_not(root):
 
 def test_a_broken_file_is_refused_by_name_and_another_record_read(root):
     written(root / "b.png", png(1)[:80])
-    written(root / "d.png", b"")
+    written(root / "d.png", png(3)[:90])
     found, refusals = OwnFolder(root, NAMES), Refusals("mine", share=1.0)
     read = [refusals.read(lambda i, seed: found.record(i).read("target").shape, (i, 3), 4) for i in range(4)]
     assert read == [(3, 16, 24)] * 4
     assert sorted({text.split(":")[0] for text in refusals.first}) == ["'b.png'", "'d.png'"]
     with pytest.raises(BadPicture, match=r"d\.png"):
-        found.record(3).size()
+        found.record(3).read("target")
+
+
+def test_what_is_no_image_by_its_header_is_left_out_at_once(root, monkeypatch):
+    written(root / "d.png", "<html>404</html>")
+    written(root / "e.png", png(0, 1000, 10))
+    written(root / "d.txt", "a page")
+    (root / "a.depth.png").write_bytes(b"x")
+    found = OwnFolder(root, NAMES)
+    assert len(found) == 3 and set(found.record(0).pictures) == {"target", "reference"}
+    assert dict(found.account.left_out) == {
+        "a.depth.png": "no known picture format",
+        "d.png": "no known picture format",
+        "d.txt": "a caption of an image that is left out",
+        "e.png": "it has 1000 x 10 pixels, but its sides must be within 1 : 32",
+        "notes.pdf": "an image format that is not read: save it as PNG or JPEG",
+    }
+    monkeypatch.setattr(folder, "CHECKED", 6)
+    assert len(OwnFolder(root, NAMES)) == 5, "a large folder is not opened"
 
 
 def test_upright_sizes_are_stated(root):
@@ -85,6 +104,23 @@ def test_upright_sizes_are_stated(root):
     (root / "a.png").unlink()
     record = OwnFolder(root, NAMES).record(0)
     assert record.size() == (16, 24) and record.read("target").shape == (3, 24, 16)
+
+
+def test_images_of_the_same_content_are_said(root):
+    assert OwnFolder(root, NAMES).account.notes == ()
+    written(root / "e.png", png(0, 24, 16))
+    (root / "sub").mkdir()
+    (root / "sub/f.png").symlink_to("../b.png")
+    found = OwnFolder(root, NAMES)
+    assert found.account.notes == ("images of the same content are used each: e.png as a.png, sub/f.png as b.png",)
+    assert len(found) == 6
+
+
+def test_images_that_differ_in_the_suffix_alone_have_one_origin(root):
+    written(root / "a.jpg", encoded(pixels(20, 24, 16), "JPEG"))
+    records = [OwnFolder(root, NAMES).record(i) for i in range(5)]
+    assert [record.key for record in records] == ["a", "a.png", "b", "c", "d"]
+    assert len({record.origin for record in records}) == 4 and records[0].origin == records[1].origin
 
 
 def test_a_limit_and_the_middle(root):
@@ -102,4 +138,11 @@ def test_a_folder_that_is_not_there_is_told_on_use(tmp_path):
 
 def test_what_the_scan_left_out_is_told(root):
     written(root / "a_cany.png", png(0))
-    assert any("did you mean 'canny'" in note for note in OwnFolder(root, NAMES).notes)
+    written(root / "b.txt", " ")
+    account = OwnFolder(root, NAMES).account
+    assert (account.noun, account.captioned, account.notes) == ("images", 1, ())
+    assert dict(account.left_out) == {
+        "a_cany.png": "'cany' reads as an annotation of another image: did you mean canny?",
+        "b.txt": "an empty caption",
+        "notes.pdf": "an image format that is not read: save it as PNG or JPEG",
+    }

@@ -64,6 +64,25 @@ def test_what_is_given_is_taken_and_moves_nothing():
     assert splits_of(train, other, other, 5) == {"train": train, "val": other, "test": other}
 
 
+@pytest.mark.parametrize("n", range(12))
+def test_of_a_few_images_of_ones_own_all_train(n):
+    """A published set keeps its parts; one's own is held out of from a whole round of blocks on."""
+    own = Numbered(n)
+    own.own = True
+    parts, published = splits_of(own, None, None, 5), splits_of(Numbered(n), None, None, 5)
+    assert [part.whole for part in parts.values()] == [n < 10] * 3
+    for name, part in parts.items():
+        assert numbers(part) == (list(range(n)) if n < 10 else numbers(published[name]))
+    assert n < 10 or sum(map(len, parts.values())) == n
+    given = splits_of(own, None, Numbered(3), 5)
+    assert (len(given["train"]) == n) is (n < 10) or (n == 0 and numbers(given["test"]) == [0, 1, 2])
+
+
+def test_nothing_is_held_out_if_that_is_asked():
+    train, other = Numbered(40), Numbered(4)
+    assert splits_of(train, None, other, None) == {"train": train, "val": train, "test": other}
+
+
 @pytest.mark.parametrize("held_out", [2, 0, -3, 2.5, True])
 def test_one_part_must_be_left(held_out):
     with pytest.raises(ValueError, match="held_out="):

@@ -1,0 +1,82 @@
+"""What the data say of themselves before training: records by split, what was left out, what a task lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from datamodules.accounts import Account, account_of
+from datamodules.graph_sampling import Task
+from datamodules.sets.base import PictureSet
+from datamodules.sets.online import ONLINE
+from datamodules.sets.parts import BLOCK, Part
+
+
+def counts(sources: Mapping[str, PictureSet]) -> str:
+    """'12 images (6 train, 4 val, 2 test), 6 with captions', of the sources of the splits."""
+    accounts = _accounts(sources)
+    noun = accounts["train"].noun
+    told = ", ".join(f"{len(source)} {split}" for split, source in sources.items())
+    if len(accounts) == 1:
+        total = len(reader_of(sources["train"]))
+        told = f"{total} {noun if total != 1 else noun.removesuffix('s')} ({told})"
+    else:
+        told = f"{noun}: {told}"
+    for split, account in accounts.items():
+        if account.captioned is not None:
+            told += f", {account.captioned} {'' if len(accounts) == 1 else f'of {split} '}with captions"
+    return told
+
+
+def shown_again(sources: Mapping[str, PictureSet], not_given: Sequence[str]) -> tuple[str, ...]:
+    """Those of the splits whose reader was not given that show training images, because nothing was held out."""
+    return tuple(name for name in not_given if not isinstance(sources[name], Part) or sources[name].whole)
+
+
+def warnings(sources: Mapping[str, PictureSet], shown: Sequence[str], held_out: int | None) -> list[str]:
+    """Sentences on splits that show training images (see `shown_again`), and on what the readers left out."""
+    told = []
+    if shown:
+        why = "data.held_out=null holds nothing out"
+        if held_out is not None:
+            fewer = f" (data.held_out=3 from {3 * BLOCK})" if held_out > 3 else ""
+            why = f"data.held_out={held_out} holds images out from {held_out * BLOCK} images on{fewer}"
+        told.append(
+            f"{' and '.join(shown)} show training images, so their scores are not of held-out images: {why}, and "
+            "data.val and data.test take readers of other images"
+        )
+    for split, account in _accounts(sources).items():
+        told += [sentence if split == "train" else f"{split}: {sentence}" for sentence in account.sentences]
+    return told
+
+
+def check_found(source: PictureSet, tasks: Sequence[Task], split: str) -> None:
+    """Raises ValueError, saying which files were looked for, if the user's own files serve a task with no record."""
+    reader = reader_of(source)
+    if not hasattr(reader, "looked_for"):
+        return
+    for task in tasks:
+        if any(task.fits({*source.record(i).pictures, *ONLINE}) for i in range(len(source))):
+            continue
+        has = [name for i in range(len(source)) for name in source.record(i).pictures]
+        lacking = [name for name in task.pictures if name not in (*has, *ONLINE)]
+        where = "" if len(source) == len(reader) else f" of {split}"
+        what = (
+            f"no {lacking[0]} file beside any" if lacking else f"no files of {' and '.join(task.pictures)} beside one"
+        )
+        count = f"{len(source)} image{'' if len(source) == 1 else 's'}"
+        looked_for = reader.looked_for((lacking or task.pictures)[0])
+        raise ValueError(f"{what} of {count}{where}, which task {task.name} needs: {looked_for}")
+
+
+def reader_of(source: PictureSet) -> PictureSet:
+    """The reader that a split's records come from."""
+    return source.source if isinstance(source, Part) else source
+
+
+def _accounts(sources: Mapping[str, PictureSet]) -> dict[str, Account]:
+    """The account of each reader, by the first split that has it."""
+    readers: dict[int, tuple[str, PictureSet]] = {}
+    for split, source in sources.items():
+        reader = reader_of(source)
+        readers.setdefault(id(reader), (split, reader))
+    return {split: account_of(reader) for split, reader in readers.values()}
