@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from datamodules.graph import AnnotationGraph
-from datamodules.graph_sampling import Task, meant
+from datamodules.graph_sampling import Task
 from datamodules.reading import read_picture
 from datamodules.rows import fit_rows, reference_sizes, row_sizes
 from unigen.types import CONDITION, EXAMPLE, TARGET, ImageSlot, Sample
@@ -67,17 +66,13 @@ def instructed(
     prompt: str,
     subject: str,
     writer: Callable[[Task, int, str, str, int, bool], str],
-    graph: AnnotationGraph,
 ) -> str:
-    """The instruction of a visual prompt, as in training, by a run's `data.instruction` and `data.graph`.
+    """The instruction of a visual prompt, as in training, by a run's `data.instruction`.
 
     columns: what each column shows, by the graph's names. As in training the last one is what the text asks for, or
     as many as the query leaves out at its end: a condition that is left out does not change it (VisualCloze).
-    Raises ValueError for a name that is not the graph's, and if there are not as many names as columns.
+    Raises ValueError if there are not as many names as columns.
     """
-    for name in columns:
-        if name not in graph.node_of:
-            raise ValueError(f"columns: the run's graph has no picture '{name}'{meant(name, graph.node_of)}")
     query = rows[-1]
     if len(columns) != len(query):
         raise ValueError(f"columns={list(columns)} names {len(columns)} pictures, but a row has {len(query)}")

@@ -148,6 +148,7 @@ def test_a_column_that_the_graph_has_not_is_refused(tmp_path, capfd):
         rows = f"rows=[[{path},null]]"
         said = refused(capfd, run, rows, "columns=[cany,target]")
         assert "columns: the run's graph has no picture 'cany'; did you mean 'canny'?" in said
+        assert "has no picture 'zzz'; legal are " in refused(capfd, run, rows, "columns=[zzz,target]")
         draw(capfd, run, rows, "columns=[canny,target]", f"out={tmp_path / 'out.png'}")
 
 

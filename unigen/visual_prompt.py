@@ -1,5 +1,6 @@
 """A visual prompt of a user's own pictures, rows of examples and a query, through an exported run."""
 
+import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,13 @@ def text_of(
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
         raise ConfigError(f"columns={given['columns']} must be a list of names, such as columns=[canny,target]")
     with blamed(Path(given["run"]) / "export" / export.CONFIG_FILE, export.AGAIN):
-        writer, graph = build(node), build(config["data"]["graph"])
-    return instructed(rows, columns, prompt, given.get("subject", ""), writer, graph)
+        writer, legal = build(node), list(build(config["data"]["graph"]).node_of)
+    for name in columns:
+        if name not in legal:
+            near = difflib.get_close_matches(name, legal, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"legal are {', '.join(legal)}"
+            raise ConfigError(f"columns: the run's graph has no picture '{name}'; {hint}")
+    return instructed(rows, columns, prompt, given.get("subject", ""), writer)
 
 
 def parsed_rows(words: str) -> Rows:
