@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import batch, choices, randomise, tiny
+from tiny import batch, choices, composed, randomise, tiny
 
 from unigen import export
-from unigen.build import build_pipeline
+from unigen.build import build_pipeline, own_classes
 from unigen.config import ConfigError
 
 LORA = ("+exp=fcd_mask_a", "conditioning/adapter=lora")
@@ -184,3 +184,24 @@ def test_an_export_that_is_not_finite_is_refused_by_file_and_tensor(file, tmp_pa
     save_file(tensors, tmp_path / file)
     with pytest.raises(ValueError, match=rf"{file} is damaged: 1 of the \d+ numbers of '{name}' are NaN or infinite"):
         export.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "target", ["os.system", "unigen.files.os.system", "builtins.eval", "plugins_of_mine.Mask", "unigen.nowhere.Mask"]
+)
+@pytest.mark.parametrize("where", ["mask", "data"])
+def test_an_export_from_elsewhere_calls_nothing_of_its_choice(target, where, tmp_path):
+    """Not by a module that one of ours has imported, either."""
+    node = {"_target_": target, "command": f"touch {tmp_path / 'owned'}"}
+    said = rf"{where}\.deep\.0\._target_ is '{target}', which is no class of this project"
+    with pytest.raises(ConfigError, match=said):
+        own_classes({where: {"_target_": "unigen.masks.Mask", "deep": [node]}})
+    assert not (tmp_path / "owned").exists()
+
+
+def test_classes_of_the_project_and_of_trusted_packages_pass(monkeypatch):
+    for exp in choices("exp"):
+        config = composed(f"+exp={exp}")
+        own_classes({key: config[key] for key in ("backbone", "conditioning", "encoder", "mask", "solver", "data")})
+    monkeypatch.setenv("UNIGEN_PLUGINS", "nobody,collections")
+    own_classes({"_target_": "collections.Counter"})

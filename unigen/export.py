@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unigen import __version__
-from unigen.build import build_pipeline
+from unigen.build import build_pipeline, own_classes
 from unigen.cache_files import checksum
 from unigen.config import ConfigError
 from unigen.files import whole_tensors, write_text
@@ -53,10 +53,10 @@ def save(pipeline: Pipeline, folder: Path, config: dict[str, Any]) -> None:
 def load(folder: Path) -> tuple[Pipeline, dict[str, Any]]:
     """The pipeline that `save` wrote, ready to sample, and its configuration.
 
-    The configuration names the classes of the parts, and loading calls them: take exports from people alone whom you
-    trust. Raises ValueError, naming the file, for a folder without a whole export, for a file that is damaged, for a
-    configuration of other parts than were written, and for a key that is missing or too many: nothing is loaded in
-    part. A LoRA that is not the one that was written is taken, with a warning.
+    The configuration names the classes of the parts, and loading calls them: they must be this project's. Raises
+    ValueError, naming the file, for a folder without a whole export, for a file that is damaged, for a configuration of
+    other parts than were written, and for a key that is missing or too many: nothing is loaded in part. A LoRA that is
+    not the one that was written is taken, with a warning.
     """
     for name in (CONFIG_FILE, MODULES_FILE):
         if not (folder / name).is_file():
@@ -72,6 +72,7 @@ def load(folder: Path) -> tuple[Pipeline, dict[str, Any]]:
     with blamed(folder / CONFIG_FILE, AGAIN):
         if "parts" in said and said["parts"] != digest(_parts(config)):
             raise ConfigError("the parts that it names are not those that the run wrote")
+        own_classes({**_parts(config), "data": config.get("data")})
         pipeline = build_pipeline(_without_start(config))
         wanted = _sidecar(pipeline, config)
     if set(stored) != set(wanted):

@@ -13,7 +13,7 @@ FACTS |= {"finite"}
 # what plug-ins of several packages use
 SHARED = {"protocols", "judge", "interchange", "lora_files", "lora_names", "lora_stock"}
 CONFIG = {  # the config folder as data
-    *("config", "configtree", "jobs", "preflight", "files", "arguments", "terminal"),
+    *("config", "configtree", "jobs", "preflight", "files", "arguments", "terminal", "claims", "preemption"),
     *("ranges", "quoting", "user_configs", "machine"),
 }
 PACKAGES = {p.parent.name for p in (ROOT / "unigen").glob("*/__init__.py")} - {"nn", "learners"}  # the plug-ins
