@@ -1,6 +1,7 @@
 """From config to objects: the one place where `instantiate` is called and where parts are put together."""
 
 import re
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +10,14 @@ from unigen.fill import Fill
 from unigen.learner import Learner
 from unigen.pipeline import Pipeline
 
+LIBRARIES = ("diffusers", "transformers", "peft", "torch", "torchmetrics", "huggingface_hub")
+
 
 def build(node: Any) -> Any:
     """Instantiate a config node; every table arrives as plain dicts and lists.
 
     What a constructor refuses (ValueError, OSError) is raised as it was, not wrapped by Hydra. Raises ConfigError for a
-    `_target_` that is not there.
+    `_target_` that is not there, and for what a library of models does not take, whatever it raises.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
@@ -22,11 +25,25 @@ def build(node: Any) -> Any:
     try:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
-        if isinstance(error.__cause__, (ValueError, OSError)):
-            raise error.__cause__ from None
+        cause = error.__cause__
+        if cause is not None and not isinstance(cause, ConfigError | OSError) and (library := _raised_in(cause)):
+            said = " ".join(str(cause).split())
+            raise ConfigError(
+                f"{library} refuses the configuration of {node['_target_']}: {type(cause).__name__}: {said}"
+            ) from cause
+        if isinstance(cause, (ValueError, OSError)):
+            raise cause from None
         if match := re.match(r"Error locating target '([^']*)'|Expected a callable target, got '([^']*)'", str(error)):
             raise ConfigError(f"_target_ is '{match[1] or match[2]}', which names no class or function") from error
         raise
+
+
+def _raised_in(error: BaseException) -> str | None:
+    """The library of models that an error came from; None for our own code."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = frames[-1].f_globals.get("__name__", "") if frames else ""
+    top = module.partition(".")[0]
+    return top if top in LIBRARIES else None
 
 
 def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
