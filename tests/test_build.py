@@ -2,9 +2,9 @@
 
 import pytest
 from hydra.errors import InstantiationException
-from tiny import tiny
+from tiny import composed, tiny
 
-from unigen.build import build
+from unigen.build import build, build_learner
 from unigen.config import ConfigError
 
 
@@ -36,4 +36,14 @@ def test_what_a_library_does_not_take_names_the_part(word):
     build(node)
     with pytest.raises(ConfigError, match=r" refuses the configuration of unigen.encoders.t5.T5Text") as caught:
         build(node | {"config": node["config"] | {"feed_forward_proj": word}})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_learner_that_makes_its_models_itself():
+    config = composed("+exp=mini/judge")
+    config["learner"]["clip"]["vision_config"]["num_attention_heads"] = 3
+    with pytest.raises(
+        ConfigError, match=r"refuses the configuration of unigen.learners.judge.*not a multiple"
+    ) as caught:
+        build_learner(config)
     assert "\n" not in str(caught.value)

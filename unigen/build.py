@@ -5,6 +5,8 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from torch import OutOfMemoryError
+
 from unigen.config import ConfigError
 from unigen.fill import Fill
 from unigen.learner import Learner
@@ -26,11 +28,8 @@ def build(node: Any) -> Any:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
-        if cause is not None and not isinstance(cause, ConfigError | OSError) and (library := _raised_in(cause)):
-            said = " ".join(str(cause).split())
-            raise ConfigError(
-                f"{library} refuses the configuration of {node['_target_']}: {type(cause).__name__}: {said}"
-            ) from cause
+        if isinstance(cause, Exception):
+            _blame_library(cause, node)
         if isinstance(cause, (ValueError, OSError)):
             raise cause from None
         if match := re.match(r"Error locating target '([^']*)'|Expected a callable target, got '([^']*)'", str(error)):
@@ -38,12 +37,14 @@ def build(node: Any) -> Any:
         raise
 
 
-def _raised_in(error: BaseException) -> str | None:
-    """The library of models that an error came from; None for our own code."""
+def _blame_library(error: Exception, node: Mapping[str, Any]) -> None:
+    """Raises ConfigError if `error` came from a library of models, which says no more than that it does not take
+    a value; not for a sentence of our own, and where memory or files are the matter."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    module = frames[-1].f_globals.get("__name__", "") if frames else ""
-    top = module.partition(".")[0]
-    return top if top in LIBRARIES else None
+    library = frames[-1].f_globals.get("__name__", "").partition(".")[0] if frames else ""
+    if library in LIBRARIES and not isinstance(error, ConfigError | OSError | MemoryError | OutOfMemoryError):
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(f"{library} refuses the configuration of {node['_target_']}: {said}") from error
 
 
 def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
@@ -76,7 +77,12 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
 
 def build_learner(config: Mapping[str, Any]) -> Learner:
     """What the run trains. A learner is given the whole configuration, and builds from it the parts that it needs."""
-    return build({**config["learner"], "_partial_": True})(config)
+    make = build({**config["learner"], "_partial_": True})
+    try:
+        return make(config)
+    except Exception as error:
+        _blame_library(error, config["learner"])
+        raise
 
 
 def build_on_meta(config: Mapping[str, Any]) -> Pipeline:
