@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from unigen import ranges
 from unigen.files import write_png
 from unigen.types import TARGET, Batch
 
@@ -19,9 +20,11 @@ class SampleGrid(L.Callback):
 
     The same pictures and the same noise every time, with whatever weights are in place (EMA first). Where batches
     of several layouts are validated, the first one of each is drawn, the second and later ones into step_NNNNNN_k.png.
+    Raises ConfigError for less than one item.
     """
 
     def __init__(self, folder: str, items: int, seed: int) -> None:
+        ranges.check("callback.sample_grid.items", items)
         self.folder, self.items, self.seed = Path(folder), items, seed
         self._drawn: list[tuple] = []
 

@@ -3,7 +3,10 @@
 import math
 
 import pytest
+from tiny import tiny
 
+from unigen import ranges
+from unigen.build import build_pipeline
 from unigen.ranges import Range, legal, read, refusal, refusals
 
 
@@ -75,3 +78,30 @@ def test_a_key_that_means_something_else_is_only_finite():
     assert refusal("metric.mine.crop", 0.5) is not None
     assert refusal("metric.mine.crop", 0.5, judged=False) is None
     assert refusal("metric.mine.crop", math.inf, judged=False) is not None
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("dropout.text=2", r"dropout.text is 2(\.0)?; legal are numbers from 0 to 1"),
+        ("loss.weights.target=-1", "loss.weights.target is -1; legal are numbers from 0"),
+        ("loss.weights.target=.inf", "loss.weights.target is inf"),
+        ("solver.guidance=.nan", "solver.guidance is nan"),
+    ],
+)
+def test_what_is_built_without_a_preflight_is_checked_too(word, said):
+    key, _, value = word.partition("=")
+    config, (*above, last) = tiny(), key.split(".")
+    node = config
+    for part in above:
+        node = node[part]
+    build_pipeline(config)
+    node[last] = float(value.removeprefix("."))
+    with pytest.raises(ValueError, match=said):
+        build_pipeline(config)
+
+
+def test_one_sentence_for_who_builds_by_hand():
+    ranges.check("optimizer", {"lr": 0.1, "betas": [0.9, 0.95]})
+    with pytest.raises(ValueError, match=r"callback.sample_grid.items is 0; legal are whole numbers from 1 to 10,000"):
+        ranges.check("callback.sample_grid.items", 0)

@@ -2,21 +2,26 @@
 
 import os
 import re
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
+
+from torch import OutOfMemoryError
 
 from unigen.config import ConfigError
 from unigen.fill import Fill
 from unigen.learner import Learner
 from unigen.pipeline import Pipeline
 
+LIBRARIES = ("diffusers", "transformers", "peft", "torch", "torchmetrics", "huggingface_hub")
+
 
 def build(node: Any) -> Any:
     """Instantiate a config node; every table arrives as plain dicts and lists.
 
     What a constructor refuses (ValueError, OSError) is raised as it was, not wrapped by Hydra. Raises ConfigError for a
-    `_target_` that is not there.
+    `_target_` that is not there, and for what a library of models does not take, whatever it raises.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
@@ -24,11 +29,24 @@ def build(node: Any) -> Any:
     try:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
-        if isinstance(error.__cause__, (ValueError, OSError)):
-            raise error.__cause__ from None
+        cause = error.__cause__
+        if isinstance(cause, Exception):
+            _blame_library(cause, node)
+        if isinstance(cause, (ValueError, OSError)):
+            raise cause from None
         if match := re.match(r"Error locating target '([^']*)'|Expected a callable target, got '([^']*)'", str(error)):
             raise ConfigError(f"_target_ is '{match[1] or match[2]}', which names no class or function") from error
         raise
+
+
+def _blame_library(error: Exception, node: Mapping[str, Any]) -> None:
+    """Raises ConfigError if `error` came from a library of models, which says no more than that it does not take
+    a value; not for a sentence of our own, and where memory or files are the matter."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    library = frames[-1].f_globals.get("__name__", "").partition(".")[0] if frames else ""
+    if library in LIBRARIES and not isinstance(error, ConfigError | OSError | MemoryError | OutOfMemoryError):
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(f"{library} refuses the configuration of {node['_target_']}: {said}") from error
 
 
 OURS = ("unigen", "datamodules", "callbacks")
@@ -93,7 +111,12 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
 
 def build_learner(config: Mapping[str, Any]) -> Learner:
     """What the run trains. A learner is given the whole configuration, and builds from it the parts that it needs."""
-    return build({**config["learner"], "_partial_": True})(config)
+    make = build({**config["learner"], "_partial_": True})
+    try:
+        return make(config)
+    except Exception as error:
+        _blame_library(error, config["learner"])
+        raise
 
 
 def build_on_meta(config: Mapping[str, Any]) -> Pipeline:

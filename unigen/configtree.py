@@ -120,16 +120,23 @@ def written(node: Any, parts: Sequence[str]) -> Any:
 def default_of(reference: Any, parts: Sequence[str]) -> Any:
     """What tells the type of a key, as `lookup`: a text with references in it, such as ${run_dir}/samples, is a text,
     and a default that is one reference is what that refers to."""
-    found = written(reference, parts)
-    if isinstance(found, str) and (match := _REFERENCE.fullmatch(found)):
-        referred = lookup(reference, match[1].split("."))
-        return FREE if referred is UNKNOWN else referred
-    return found if is_text(found) else lookup(reference, parts)
+    found, seen = written(reference, parts), set()
+    while isinstance(found, str) and (match := _REFERENCE.fullmatch(found)) and found not in seen:
+        seen.add(found)
+        found = written(reference, match[1].split("."))
+    if found is UNKNOWN:
+        return FREE if seen else UNKNOWN
+    return FREE if _is_free(found) and not is_text(found) else found
 
 
 def is_text(default: Any) -> bool:
     """Whether a default is a text with references in it, such as ${run_dir}/samples, and not one reference alone."""
-    return isinstance(default, str) and "${" in default and not re.fullmatch(r"\$\{[^{}]*\}", default)
+    if not isinstance(default, str) or "${" not in default:
+        return False
+    found = 1
+    while found:  # references within references, from the inside out
+        default, found = re.subn(r"\$\{[^{}]*\}", "", default)
+    return bool(default)
 
 
 def _is_free(node: Any) -> bool:

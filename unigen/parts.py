@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-from unigen import noise
+from unigen import noise, ranges
 from unigen.fill import check_width
 from unigen.layout import Layout
 from unigen.types import CONDITION, EXAMPLE
@@ -24,6 +24,9 @@ def check(p: Pipeline) -> None:
             f"{type(p.backbone).__name__} has no axis {', '.join(missing)}; it has {', '.join(p.backbone.axes)}"
         )
     p.mask.check(p.formatter.roles, source)
+    ranges.check("solver.guidance", p.solver.guidance)
+    ranges.check("loss.weights", dict(p.loss.weights))
+    ranges.check("dropout", dict(p.dropout))
     tables = {
         "conditioning.modulation.branches": p.modulation.branches,
         "conditioning.modulation.timing": p.modulation.timing,

@@ -286,7 +286,7 @@ class _Job:
 
     def check_resolved(self, value: Any, parts: tuple[str, ...], where: Callable[[tuple[str, ...]], str]) -> None:
         """Refuses what a reference led to and is of another type than the default."""
-        wanted = lookup(self.reference, parts)
+        wanted = default_of(self.reference, parts)
         if isinstance(value, dict) and isinstance(wanted, dict):
             for name, item in value.items():
                 self.check_resolved(item, (*parts, name), where)
@@ -295,7 +295,8 @@ class _Job:
             for i, item in enumerate(value if texts else ()):
                 if not isinstance(item, str):
                     key, why = f"{'.'.join(parts)}.{i}", "expected a string, in quotes if it looks like something else"
-                    raise ConfigError(f"'{key}' is {spelt(item)} {where(parts)}; {why}{self.context}")
+                    place = where((*parts, str(i)))
+                    raise ConfigError(f"'{key}' is {spelt(item)} {place}; {why}{self.context}")
         elif value is not None and wanted is not UNKNOWN and not self.takes(value, wanted, parts):
             key = ".".join(parts)
             raise ConfigError(f"'{key}' is {spelt(value)} {where(parts)}; expected {kind(wanted)}{self.context}")
@@ -318,7 +319,7 @@ class _Job:
         """Who said the value of a key last: a word of the line, or a file."""
         for word in reversed(self.values):
             key = tuple(re.sub(r"\[([^\]]*)\]", r".\1", word.key_or_group).split("."))
-            if key == parts[: len(key)]:
+            if key[: len(parts)] == parts[: len(key)]:
                 return place(word.input_line, self.places)
         for default in reversed(files):
             if lookup(self.tree.content(default), parts) is not UNKNOWN:
@@ -436,6 +437,11 @@ def _sentence(exc: Exception, job: _Job) -> str:
         return f"'+{match[1]}' {place(f'+{match[1]}', job.places)} exists already: write {match[1]}"
     if match := re.match(r"Multiple values for (\S+)\. To override a value use 'override ([^']*)'", text):
         return f"a defaults list chooses '{match[1]}' a second time; write override /{match[2]}"
+    if match := re.match(r"Could not override '([^']+)'\.\s+To append to your config", text):
+        key, word = match[1], next((w.input_line for w in job.values if w.key_or_group == match[1]), match[1])
+        table, _, name = key.rpartition(".")
+        whole = f"+{word}" if job.is_open(key.split(".")) else f"{table}={{{name}:...}}"
+        return f"there is no '{key}' yet {place(word, job.places)}; write {whole}"
     said = unreadable(job.tree.folders) if isinstance(exc, UnicodeDecodeError) else sentence(exc)
     for folder in job.tree.folders:
         said = said.replace(f"{folder}/", "")

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
+from unigen.config import ConfigError
+
 # Interval by dotted key. `*` stands for one name or for the place in a list, `**` for any number of names; the first
 # pattern that matches decides. `[` and `]` include an end, `(` and `)` exclude it; `1..9` are whole numbers; words and
 # numbers after `or` are legal besides, or alone; `text` is any text. Upper ends are far above what is of use: they
@@ -276,6 +278,16 @@ def refusals(parts: tuple[str, ...], value: Any, judged: Callable[[tuple[str, ..
             yield from refusals((*parts, str(i)), item, judged)
     elif said := refusal(key, value, judged(parts)):
         yield Refusal(parts, *said)
+
+
+def check(key: str, value: Any) -> None:
+    """Passes if a value, and all below it, is legal at a key of the table; for what is built without a preflight.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for wrong in refusals(tuple(key.split(".")), value, lambda parts: True):
+        raise ConfigError(f"{'.'.join(wrong.parts)} is {wrong.value}; {wrong.legal}")
 
 
 def _is_list(value: Any, length: int | None) -> bool:
