@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import Strategy
 
 from unigen.config import ConfigError
-from unigen.consolidation import damaged
+from unigen.consolidation import archive
 from unigen.files import whole_file
 
 
@@ -33,10 +33,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise ConfigError(
                 f"{path} is a folder of shards; go on with the strategy=deepspeed_* or fsdp2 that wrote it"
             )
-        try:
-            return super().load_checkpoint(path, *args, **kwargs)
-        except Exception as error:  # torch raises half a dozen types for a truncated or foreign file
-            raise damaged(Path(path), _reason(error).split(". ")[0]) from error
+        return archive(Path(path))
 
 
 @contextmanager

@@ -43,10 +43,10 @@ def read_state(path: Path, wanted: str) -> dict[str, Any]:
             f"{path} was written as {found}, but this run's strategy reads {wanted}; go on with the strategy that "
             "wrote it"
         )
-    return _archive(path / STATE)
+    return archive(path / STATE)
 
 
-def _archive(path: Path) -> dict[str, Any]:
+def archive(path: Path) -> dict[str, Any]:
     """A checkpoint's file. Raises ConfigError if it is damaged, or of another program."""
     try:
         found = read_archive(path)
@@ -67,7 +67,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     form = kind(path)
     try:
         if form == "one file":
-            state = _archive(path)
+            state = archive(path)
             weights = state.pop("state_dict")
         else:
             state = read_state(path, form)

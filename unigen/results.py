@@ -13,6 +13,7 @@ from rich.table import Table
 from unigen.config import ConfigError
 from unigen.files import whole_file, write_text
 from unigen.header import device
+from unigen.own_files import read_object
 from unigen.protocol_card import hashed
 
 WRITTEN = (
@@ -76,11 +77,7 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
     """The summary of a finished run. Raises ConfigError, naming the file, if it cannot be read or lacks its parts."""
     path = run_dir / "summary.json"
     advice = "remove the file and give the same command again: the run is measured anew from its last checkpoint"
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read ({' '.join(str(error).split())}); {advice}") from error
-    found = UNNAMED | found if isinstance(found, dict) else {}
+    found = UNNAMED | read_object(path, advice)
     metrics = found.get("metrics")
     kinds = NEEDED | {"metrics": dict.fromkeys(metrics, NEEDED_OF_METRIC) if isinstance(metrics, dict) else dict}
     if odd := unusable(found, kinds):
