@@ -9,7 +9,7 @@ def checked_shift(shift: object, key: str) -> "DynamicShift | None":
     """A shift as it was given. Raises ValueError for what is neither null nor a part that shifts times."""
     if shift is None or callable(shift):
         return shift
-    raise ValueError(f"{key} is {shift!r}; legal are null and a part with a _target_, such as unigen.shift.DynamicShift")
+    raise ValueError(f"{key} is {shift!r}; legal are null and a part, such as unigen.shift.DynamicShift")
 
 
 class DynamicShift:
