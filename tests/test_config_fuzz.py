@@ -99,6 +99,7 @@ def outcome(words: list[str]) -> str:
         except USER_ERRORS as error:
             return f"refused: {error}"
     wrong = is_sound(config, composed(*words[:-1]))
+    wrong += [".".join(found.parts) for found in ranges.refusals((), config, lambda parts: True)]
     assert not wrong, f"{words}: {wrong}"
     return "accepted"
 

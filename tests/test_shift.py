@@ -6,7 +6,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux_fill import calculate_shift
 
 from unigen.processes.rectified_flow import LogitNormal, RectifiedFlow, Uniform
-from unigen.shift import DynamicShift
+from unigen.shift import DynamicShift, checked_shift
 
 TIMES = torch.linspace(0, 1, 11, dtype=torch.float64)
 
@@ -78,3 +78,12 @@ def test_without_a_shift_tokens_do_not_matter():
     process = RectifiedFlow(Uniform())
     a, b = (process.sample_times(8, torch.Generator().manual_seed(1), tokens=n) for n in (1, 25600))
     assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("key", ["process.shift", "solver.shift"])
+def test_what_shifts_nothing_is_refused(key):
+    assert checked_shift(None, key) is None
+    assert isinstance(checked_shift(DynamicShift(), key), DynamicShift)
+    for wrong in ([[1]], 3, "dynamic", {"base_shift": 0.5}):
+        with pytest.raises(ValueError, match=f"{key} is .*; legal are null and a part"):
+            checked_shift(wrong, key)

@@ -5,6 +5,13 @@ import math
 from torch import Tensor
 
 
+def checked_shift(shift: object, key: str) -> "DynamicShift | None":
+    """A shift as it was given. Raises ValueError for what is neither null nor a part that shifts times."""
+    if shift is None or callable(shift):
+        return shift
+    raise ValueError(f"{key} is {shift!r}; legal are null and a part, such as unigen.shift.DynamicShift")
+
+
 class DynamicShift:
     """t -> e^mu / (e^mu + 1 / t - 1), mu linear in the number N of image tokens (Esser et al., arXiv 2403.03206,
     section 5.3.2; in this form, and with these constants, in FLUX).

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unigen.processes.gaussian import combine, require_precise, uniform_draws
-from unigen.shift import DynamicShift
+from unigen.shift import DynamicShift, checked_shift
 
 
 class Uniform:
@@ -46,7 +46,7 @@ class RectifiedFlow:
     ) -> None:
         self.density = density
         self.stratified = stratified
-        self.shift = shift
+        self.shift = checked_shift(shift, "process.shift")
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) = (1 - t, t), shaped like t, fp32."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unigen.shift import DynamicShift
+from unigen.shift import DynamicShift, checked_shift
 from unigen.solvers.ddim import DDIM
 
 COUNTS = ("steps", "points")
@@ -31,7 +31,7 @@ class Euler(DDIM):
         if count not in COUNTS:
             raise ValueError(f"solver.count is {count!r}; legal are {', '.join(COUNTS)}")
         super().__init__(steps, guidance, drop)
-        self.count, self.shift = count, shift
+        self.count, self.shift = count, checked_shift(shift, "solver.shift")
 
     @property
     def protocol(self) -> Mapping[str, Any]:
