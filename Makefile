@@ -5,7 +5,7 @@ PYTHON ?= python3
 EXTRAS ?= test
 PY := $(VENV)/bin/python
 
-.PHONY: demo test lint audit clean
+.PHONY: demo test fuzz lint audit clean
 
 demo: $(VENV)/.installed
 	$(PY) experiments/run.py +exp=fcd_mask_a trainer.max_steps=1300 validation.every=325
@@ -14,6 +14,10 @@ test: $(VENV)/.installed-$(EXTRAS)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest -n 2 --dist loadfile
+
+# Thousands of mutated keys and files (docs/robustness.md); minutes.
+fuzz: $(VENV)/.installed-$(EXTRAS)
+	$(PY) -m pytest -n 2 --dist loadfile -m slow -k fuzz
 
 lint: $(VENV)/.installed-$(EXTRAS)
 	$(PY) -m ruff check --fix .
