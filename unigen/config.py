@@ -117,7 +117,7 @@ def _compared(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str]) -
     """What makes the configuration that of another run, in words (None: nothing), and what it changes in this one."""
     if not (run_dir / "config.yaml").exists() or _untouched(run_dir):
         return None, Change()
-    old, new = (dict(_leaves(_portable(c))) for c in (read_config(run_dir), config))
+    old, new = ({k: v for k, v in _leaves(_portable(c)) if v != {}} for c in (read_config(run_dir), config))
     steps = (old.get(LENGTH), new.get(LENGTH))
     if _step_samples(old) == _step_samples(new) is not None:
         ignore = (*ignore, *SHARES)
