@@ -13,6 +13,8 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.fabric.utilities.rank_zero import _get_rank
 from omegaconf import OmegaConf
 from small_runs import command, files, line, log
@@ -22,6 +24,7 @@ from callbacks.sweep_folder import SweepFolder
 from unigen import claims
 from unigen.claims import OWNER, InUse, claimed, claimed_new, first_rank
 from unigen.config import ConfigError
+from unigen.run_folder import run_folder
 
 HOLD = (
     "import sys; from pathlib import Path; from unigen.claims import claimed\n"
@@ -194,11 +197,20 @@ def test_a_run_whose_folder_is_in_use_is_refused_before_anything_is_written(tmp_
 
 
 def test_a_generated_folder_is_new_and_a_named_one_is_gone_on_with(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    conf = [*line("logger=[jsonl]", "metric=[rmse]"), "hydra.run.dir=same"]
-    assert command("run.py", *conf) == 0
-    assert command("run.py", *conf) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["same"] and len(log(tmp_path / "same")) == 3
+    """The generated name is one for both here, as for two runs of the same second."""
+    folder = tmp_path / "12-00-00_a"
+    words, named = line("logger=[jsonl]", "metric=[rmse]"), f"run_dir={folder}"
+    for _ in range(2):
+        assert command("run.py", *words, named) == 0
+    assert len(log(folder)) == 3 and not (folder / OWNER).exists()
+    config = OmegaConf.create({"dry_run": False, "run_dir": "?", "trainer": {"max_steps": 2}})
+    hydra = {"mode": RunMode.RUN, "runtime": {"output_dir": str(folder)}, "run": {}}
+    hydra |= {"overrides": {"task": [], "hydra": []}}
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": hydra}))
+    with run_folder(config) as (found, own):
+        assert own == tmp_path / "12-00-00_a_2" and found["run_dir"] == str(own)
+        assert HydraConfig.instance().cfg.hydra.run.dir == str(own), "what Lightning tells the other ranks"
+    assert len(log(folder)) == 3
 
 
 @pytest.mark.parametrize("named", [True, False])

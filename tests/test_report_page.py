@@ -95,7 +95,7 @@ def test_pictures_beyond_the_limit_are_named_not_dropped(tmp_path, monkeypatch):
 def test_curves_take_the_last_line_of_a_step_and_survive_half_lines(tmp_path):
     run = make_run(tmp_path / "0")
     lines = ['{"step": 20, "train/loss": 5}', '{"step": 10, "train/loss": 9}', "{{", '{"step": "x"}', "[1]"]
-    lines += ['{"step": 20, "train/loss": 4, "val/loss": NaN}', '{"step": 30, "train/loss": 3']
+    lines += ['{"step": 20, "train/loss": 4, "val/ssim": NaN}', '{"step": 30, "train/loss": 3']
     (run / "metrics.jsonl").write_text("\n".join(lines))
     report = build_report(str(tmp_path))
     assert read_curves(report.arms[0].runs[0]) == {"train/loss": [(10, 9.0), (20, 4.0)]}

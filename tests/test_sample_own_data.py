@@ -152,7 +152,8 @@ def test_a_column_that_the_graph_has_not_is_refused(tmp_path, capfd):
         draw(capfd, run, rows, "columns=[canny,target]", f"out={tmp_path / 'out.png'}")
 
 
-def test_data_that_take_no_image_say_so(tmp_path, capfd):
+def test_data_that_take_no_image_say_so(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("UNIGEN_PLUGINS", "torch")
     path = picture(tmp_path / "mine.png")
     run = exported(tmp_path / "clips", "task=clip", "conditioning/embedding=none", tasks=("clip",))
     about = json.loads((run / "export" / "unigen.json").read_text())

@@ -33,7 +33,8 @@ def full_and_cached(backbone, tokens: Tokens, table, timing, kept: tuple[str, ..
 
 
 def differ(a: dict, b: dict) -> float:
-    return max((a[n] - b[n]).abs().max().item() for n in a)
+    """The largest difference, relative to the largest number: what rounding makes of it differs by machine."""
+    return max(((a[n] - b[n]).abs().max() / a[n].abs().max().clamp(min=1)).item() for n in a)
 
 
 @pytest.fixture(scope="module", params=choices("backbone"))
