@@ -85,8 +85,9 @@ def _flush(folder: Path) -> None:
 
 
 def _unharmed(path: Path, error: Exception) -> OSError:
+    before = "the one before it is unharmed" if path.exists() else "and there is none before it"
     return OSError(
-        f"checkpoint {path} could not be written ({_reason(error)}), the one before it is unharmed; "
+        f"checkpoint {path} could not be written ({_reason(error)}), {before}; "
         "free some space and start the same command with run_dir=<this run folder> to go on"
     )
 

@@ -232,3 +232,19 @@ def test_two_sweeps_do_not_share_a_folder(named, tmp_path):
         assert config.hydra.overrides.hydra == [f"hydra.sweep.dir='{folder}_2'"]
         sweep.on_multirun_end(config)
         assert not (tmp_path / "sweep_2" / OWNER).exists()
+
+
+def test_a_run_is_not_written_into_its_own_data(tmp_path, capsys):
+    """Its samples would be images of the data when it goes on."""
+    words = ["data=own_folder", "task=canny", f"data.train.root={tmp_path}/./", "logger=[jsonl]"]
+    assert command("run.py", *words, f"run_dir={tmp_path}") == 1
+    assert f"{tmp_path} is the folder of data.train.root too" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_run_folder_that_is_a_file_names_the_key(kind, tmp_path, capsys):
+    path = tmp_path / "run"
+    path.touch() if kind == "file" else path.symlink_to(tmp_path / "nowhere")
+    assert command("run.py", *line(f"run_dir={path}")) == 1
+    assert capsys.readouterr().err.endswith(f"File exists: {path}; use run_dir=<another folder>\n")

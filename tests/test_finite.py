@@ -44,6 +44,9 @@ def test_a_training_that_leaves_the_numbers_stops_and_costs_nothing(adapter, tmp
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("error: training stopped after step 3: the loss of step 3 is not finite; ")
     assert "trained weights are not finite, the first is parts." in said and "optimizer.lr=" in said
+    assert said.endswith(
+        "nothing of it is saved or exported; start anew with a lower optimizer.lr or more optimizer.warmup"
+    )
     kept = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert kept["global_step"] == 2 and not names_of_not_finite(kept["state_dict"].items())
     assert not (tmp_path / "export").exists() and not (tmp_path / "summary.json").exists()

@@ -92,6 +92,14 @@ def test_a_lost_checkpoint_is_said_and_the_log_is_kept(tmp_path, capsys):
     assert [entry["step"] for entry in log(tmp_path)] == [1, 2, 2]
 
 
+def test_a_finished_run_without_its_configuration_is_not_taken_for_any_other(tmp_path):
+    (tmp_path / "summary.json").touch()
+    with pytest.raises(ConfigError, match=r"is finished and has no config\.yaml; restore it"):
+        same_run(tmp_path, {"seed": 0})
+    (tmp_path / "summary.json").unlink()
+    assert same_run(tmp_path, {"seed": 0}) == Change()
+
+
 def test_damaged_files_of_a_run_are_named_and_left(tmp_path, capsys):
     train(small(tmp_path, *CONSTANT))
     last, words = tmp_path / "checkpoints" / "last.ckpt", line("logger=[jsonl]", *CONSTANT, f"run_dir={tmp_path}")

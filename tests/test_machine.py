@@ -64,3 +64,17 @@ def test_what_is_not_here_is_one_sentence(root, monkeypatch, said, culprit):
     with pytest.raises(ConfigError, match=culprit) as caught:
         able(said)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "auto"])
+def test_more_processes_than_cores_are_refused_before_they_take_the_memory(accelerator, monkeypatch):
+    monkeypatch.setattr(machine, "no_gpu", lambda mps: "there is none")
+    cores = machine.cores_here()
+    config = {"trainer": {"accelerator": accelerator, "devices": cores}, "strategy": {}}
+    machine.able(config)
+    config["trainer"]["devices"] = cores + 1
+    with pytest.raises(ConfigError, match=f"trainer.devices is {cores + 1}, but this machine has {cores} cores"):
+        machine.able(config)
+    if accelerator == "auto":
+        monkeypatch.setattr(machine, "no_gpu", lambda mps: None)
+        machine.able(config)

@@ -115,7 +115,13 @@ def change_of(run_dir: Path, config: Mapping[str, Any]) -> Change:
 
 def _compared(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str]) -> tuple[str | None, Change]:
     """What makes the configuration that of another run, in words (None: nothing), and what it changes in this one."""
-    if not (run_dir / "config.yaml").exists() or _untouched(run_dir):
+    if not (run_dir / "config.yaml").exists():
+        if (run_dir / "summary.json").exists():
+            raise ConfigError(
+                f"{run_dir} is finished and has no config.yaml; restore it or use run_dir=<another folder>"
+            )
+        return None, Change()
+    if _untouched(run_dir):
         return None, Change()
     old, new = ({k: v for k, v in _leaves(_portable(c)) if v != {}} for c in (read_config(run_dir), config))
     steps = (old.get(LENGTH), new.get(LENGTH))

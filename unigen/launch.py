@@ -44,7 +44,8 @@ def launch(task: Callable[[DictConfig], None], config_dir: Path, config_name: st
         main(_guarded(task, failed))()
     except (*USER_ERRORS, HydraException) as exc:
         _raise_if_interrupted(exc)
-        sys.exit(f"error: {sentence(exc)}")
+        folder = isinstance(exc, OSError) and exc.errno is not None  # Hydra could not make the run's
+        sys.exit(f"error: {sentence(exc)}{'; use run_dir=<another folder>' if folder else ''}")
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
     if failed:

@@ -139,10 +139,13 @@ class Learner(L.LightningModule):
         loss = f"the loss of step {step} is not finite" if step else None
         weight = f"{len(weights)} trained weights are not finite, the first is {weights[0]}" if weights else None
         cause = "; ".join(filter(None, [loss, weight])) or "a loss or a weight of another rank is not finite"
+        narrow = "16" in str(self.trainer.precision) and "bf16" not in str(self.trainer.precision)
+        advice = (
+            "trainer.precision=32-true or bf16-mixed" if narrow else "a lower optimizer.lr or more optimizer.warmup"
+        )
         raise NotFinite(
             f"training stopped after step {self.trainer.global_step}: {cause} (optimizer.lr={self.options['lr']:g}, "
-            f"trainer.precision={self.trainer.precision}); the last checkpoint is unharmed, nothing is exported; "
-            "start anew with a lower optimizer.lr or more optimizer.warmup"
+            f"trainer.precision={self.trainer.precision}); nothing of it is saved or exported; start anew with {advice}"
         )
 
     def configure_optimizers(self) -> dict[str, Any]:

@@ -31,10 +31,22 @@ def able(config: Mapping[str, Any]) -> None:
         raise ConfigError("trainer.accelerator is mps, which is Apple's alone; use trainer.accelerator=auto")
     if wanted == "tpu" and importlib.util.find_spec("torch_xla") is None:
         raise ConfigError("trainer.accelerator is tpu, but torch_xla is not installed; use trainer.accelerator=auto")
+    devices, cores = config["trainer"].get("devices"), cores_here()
+    on_cpu = wanted == "cpu" or (wanted == "auto" and no_gpu(mps=True) is not None)
+    if on_cpu and isinstance(devices, int) and devices > cores:
+        raise ConfigError(
+            f"trainer.devices is {devices}, but this machine has {cores} cores and no GPU is used: each device is "
+            f"a process with a copy of the model; at most {cores} are of use"
+        )
     if strategy == ZERO and importlib.util.find_spec("deepspeed") is None:
         raise ConfigError("strategy=deepspeed_* needs DeepSpeed: pip install 'unigen[cluster]'")
     if strategy == ZERO and (why := no_gpu(mps=False)):
         raise ConfigError(f"strategy=deepspeed_* divides a run among GPUs, but {why}; use strategy=single or ddp")
+
+
+def cores_here() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def no_gpu(mps: bool, root: Path = Path("/")) -> str | None:

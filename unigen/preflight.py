@@ -344,7 +344,8 @@ class _Job:
             for name, item in value.items():
                 self.compare(item, (*parts, str(name)), where, final, plus)
         elif value is None:
-            said = final is None or self.is_open(parts) or parts[-1] in NULLABLE
+            whole = len(parts) == 1 and isinstance(wanted, dict) and wanted  # a section without which nothing is built
+            said = (final is None and not whole) or self.is_open(parts) or parts[-1] in NULLABLE
             said = said or written(self.reference, parts) in (None, FREE) or written(final, parts) in (None, FREE)
             if not said:
                 expected = "a value" if wanted is FREE else kind(wanted)

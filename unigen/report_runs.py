@@ -206,6 +206,8 @@ def check_losses(log: Path) -> None:
         lines = log.read_bytes()
     except OSError:
         return
+    if lines.strip() and not any(line.lstrip().startswith(b"{") for line in lines.splitlines()):
+        raise ValueError(f"{log.name} cannot be read: no line of it is JSON")
     if b"NaN" not in lines and b"Infinity" not in lines:
         return
     since: dict[str, int] = {}

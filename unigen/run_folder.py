@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from unigen.claims import claimed, claimed_new, first_rank
-from unigen.config import plain, same_run
+from unigen.config import ConfigError, plain, same_run
 
 
 @contextmanager
@@ -28,6 +28,7 @@ def run_folder(cfg: DictConfig) -> Iterator[tuple[dict[str, Any], Path]]:
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
+    check_apart(folder, cfg)
     words = [*hydra.overrides.task, *hydra.overrides.hydra]
     generated = not any(word.lstrip("+").startswith(("run_dir=", "hydra.run.dir=")) for word in words)
     if cfg.dry_run or not first_rank():
@@ -38,6 +39,29 @@ def run_folder(cfg: DictConfig) -> Iterator[tuple[dict[str, Any], Path]]:
     else:
         with claimed(folder, "use run_dir=<another folder>"):
             yield _at(cfg, folder), folder
+
+
+def check_apart(folder: Path, cfg: DictConfig) -> None:
+    """Passes if the run is not written into a folder of its own data, where its samples would become training images.
+
+    Raises:
+        ConfigError: it would be; names the key of the data.
+    """
+    data = cfg.get("data")
+    for key, value in roots(OmegaConf.to_container(data, resolve=True), "data") if data else ():
+        if Path(value).expanduser().resolve() == folder.resolve():
+            raise ConfigError(
+                f"{folder} is the folder of {key} too, and the run's own samples would become images of the data; "
+                "use run_dir=<another folder>"
+            )
+
+
+def roots(node: object, key: str) -> Iterator[tuple[str, str]]:
+    """Dotted key and value of every `root` at and below a node."""
+    for name, value in node.items() if isinstance(node, dict) else ():
+        if name == "root" and isinstance(value, str):
+            yield f"{key}.{name}", value
+        yield from roots(value, f"{key}.{name}")
 
 
 def _at(cfg: DictConfig, folder: Path) -> dict[str, Any]:
