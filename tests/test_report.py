@@ -292,3 +292,14 @@ def test_a_run_whose_loss_ended_in_nan_is_no_result(losses, kept, tmp_path):
         step = 10 if losses.startswith("NaN") else 20
         said = table(report, "Not in the table").rows[0][1].text
         assert f"train/loss is not finite from step {step} on: its training broke there" == said
+
+
+@pytest.mark.parametrize(("log", "kept"), [(b"\x00\xff\n", False), (b"", True), (b'torn\n{"step": 1}\n', True)])
+def test_a_run_whose_log_is_garbage_is_no_result(log, kept, tmp_path):
+    run = make_run(tmp_path / "a")
+    (run / "metrics.jsonl").write_bytes(log)
+    report = build_report(str(tmp_path))
+    assert bool(report.arms) == kept
+    if not kept:
+        said = table(report, "Not in the table").rows[0][1].text
+        assert said == "metrics.jsonl cannot be read: no line of it is JSON"
