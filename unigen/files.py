@@ -30,11 +30,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     If it does not, or the disk is full, the neighbour is removed, what was at `path` stays, and an
     OSError says which file could not be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    part = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        part = Path(name)
         yield part
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
@@ -45,7 +46,8 @@ def whole_file(path: Path) -> Iterator[Path]:
             f"{path} could not be written: {error.strerror or error}; what was there before is unharmed"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        if part is not None:
+            part.unlink(missing_ok=True)
 
 
 def remove_parts(folder: Path) -> None:
