@@ -65,6 +65,23 @@ def unused(path: Path) -> Path:
     return found
 
 
+def stand_in(path: Path) -> str | None:
+    """What lies in the place of a file of weights if it is none at all, in half a sentence; None if it may be one.
+
+    None too for what cannot be opened, of which whoever reads it says more.
+    """
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    except OSError:
+        return None
+    if begin.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer and not the file: `git lfs pull` brings it"
+    if begin.startswith((b"<!doctype html", b"<html")):
+        return "is a web page, saved in place of the file"
+    return None
+
+
 @contextmanager
 def whole_tensors(path: Path) -> Iterator[Path]:
     """`whole_file`, with what safetensors raises on a full disk as the OSError that it is."""
