@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -187,7 +188,29 @@ def _read(
             image.load()
             return finish(_upright(image))
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, EOFError and more
-        raise BadPicture.of(_name(source, name), _reason(source, error), READABLE) from error
+        raise _bad_picture(source, name, error) from error
+
+
+def stated_size(source: Path | bytes, name: str = "") -> tuple[int, int]:
+    """(width, height) of the upright picture, from its header. Raises BadPicture as `read_picture` does."""
+    from PIL import Image
+
+    try:
+        with _strict(LIMITS), _stream(source) as file, Image.open(file, formats=formats()) as image:
+            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+            return image.size[::-1] if turned else image.size
+    except Exception as error:  # as in `_read`
+        raise _bad_picture(source, name, error) from error
+
+
+def _bad_picture(source: str | Path | bytes, name: str, error: Exception) -> BadPicture:
+    """What is said of a picture that `error` kept from being read."""
+    legal = "make it smaller" if _is_bomb(error) else READABLE
+    return BadPicture.of(_name(source, name), _reason(source, error), legal)
+
+
+def _is_bomb(error: Exception) -> bool:
+    return type(error).__name__ == "DecompressionBombError"
 
 
 def _stream(source: str | Path | bytes) -> BinaryIO:
@@ -232,6 +255,9 @@ def _reason(source: str | Path | bytes, error: Exception) -> str:
         empty = os.path.getsize(source) == 0
     if empty:
         return "the file is empty"
+    if _is_bomb(error):
+        found = [int(number) / 1e6 for number in re.findall(r"(\d+) pixels", str(error))]
+        return f"it has {found[0]:.0f} million pixels, and at most {found[1]:.0f} million are read"
     return "no known picture format" if type(error).__name__ == "UnidentifiedImageError" else _words(error)
 
 

@@ -12,8 +12,9 @@ rows=       instead of condition=, for runs with formatter=grid: rows of picture
             the shape of its first picture; others are cropped to it
 prompt=     what the result shows (default: nothing, which prompt= alone says too)
 out=        the image to write, in the format that it ends in: .png, .jpg, .jpeg, .webp, .gif, .bmp, .tif or .tiff
-            (default: sample.png). Beside it go the conditions as the model sees them, or of rows= the whole grid;
-            several targets go beside it too, out_target0.png, ... A clip goes whole into .png, .webp or .gif
+            (default: sample.png, or the first of sample_2.png, ... that writes over nothing). Beside it go the
+            conditions as the model sees them, or of rows= the whole grid; several targets go beside it too,
+            out_target0.png, ... A clip goes whole into .png, .webp or .gif
 subject=    the keyword of the prompt that names the subject, for runs with UCE (default: the whole prompt)
 task=       such as task='canny>target', needed for runs of several tasks (default: the run's only one)
 seed=, steps=, guidance=   of the sampling (defaults: 0, and as the run was measured)

@@ -27,6 +27,14 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, full_disk):
     assert path.read_text() == "short"
 
 
+def test_a_folder_that_takes_no_file_is_said_by_the_name_of_the_file(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    for path in (Path("/proc/a.txt"), tmp_path / "file" / "a.txt"):
+        with pytest.raises(OSError, match=f"{path} could not be written: ") as caught:
+            write_text(path, "new")
+        assert ".part" not in str(caught.value)
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_any_error_inside_leaves_what_was_there(error, tmp_path):
     path = tmp_path / "a.txt"

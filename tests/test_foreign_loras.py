@@ -12,6 +12,8 @@ from loras import added, first_pairs, peft, split_by_hand, stock_pairs, with_alp
 from safetensors.torch import load_file
 from small_runs import command
 
+from unigen.lora_files import understand
+
 ALPHA = 3.0  # of a rank of 4: no power of two, so that a scale forgotten or rounded shows
 
 
@@ -188,6 +190,11 @@ def one(name: str, inputs: int, outputs: int, prefix: str = "") -> dict:
     return peft(loras.some({name: (inputs, outputs)}), prefix)
 
 
+def named(state: dict, adapter: str) -> dict:
+    """As peft's model itself names them."""
+    return {key.replace(".weight", f".{adapter}.weight"): x for key, x in state.items()}
+
+
 def spoilt(state: dict, key: str, value: float) -> None:
     state[f"transformer.{key}"][-1] = value
 
@@ -238,13 +245,25 @@ REFUSED = {
     ),
     "fused rows wrong": (lambda s: one(QKV, 32, 95), "has 95 outputs, too few or too many"),
     "SD3": (lambda s: one("transformer_blocks.0.attn.to_q", 1536, 1536), "of another model; known are FLUX.1 (3072 wi"),
-    "Qwen-Image": (lambda s: one("transformer_blocks.59.attn.to_q", 3072, 3072), "sizes of another model"),
+    "Qwen-Image": (
+        lambda s: one("transformer_blocks.59.attn.to_q", 3072, 3072),
+        "0 to 18; this is another model's, or damaged",
+    ),
+    "another size": (lambda s: one("transformer_blocks.0.attn.to_q", 2048, 2048), "sizes of another model"),
     "SDXL": (lambda s: SDXL, "'lora_unet_down_blocks_0_attentions_0_proj_in' is no linear of"),
     "Wan": (lambda s: one("blocks.0.self_attn.q", 8, 8, "diffusion_model."), "'blocks.0.self_attn.q' is no linear of"),
     "FLUX.2": (lambda s: one("single_blocks.0.linear1", 32, 9 * 32), "blocks.0.proj_mlp' maps 32 to 192"),
     "two families": (lambda s: s | one("transformer_blocks.0.attn1.to_q", 32, 32), "is no linear of diffusers' Flux"),
     "block 999": (lambda s: one("transformer_blocks.999.attn.to_q", 32, 32), "is in a block that no FluxTransformer2D"),
     "block 01": (lambda s: one("transformer_blocks.01.attn.to_q", 32, 32), "is no linear of diffusers'"),
+    "block 99 of FLUX.1": (
+        lambda s: one("single_transformer_blocks.99.attn.to_q", 3072, 3072),
+        "'single_transformer_blocks.99.attn.to_q' is in a block that FLUX.1 lacks: it has 38 of these, 0 to 37",
+    ),
+    "two adapters": (
+        lambda s: named(s, "default_0") | named(s, "style"),
+        "it holds 2 adapters (default_0, style); legal is a file of one",
+    ),
     "SC-AdaLN": (
         lambda s: s | one("transformer_blocks.0.norm1.branches.target", 32, 192),
         "of a modulation that this project has split (SC-AdaLN)",
@@ -298,7 +317,8 @@ def test_pickles_are_read_and_nested_ones_refused(tmp_path, capsys):
     )
     for n, other in enumerate(
         (
-            {"state_dict": state},
+            {"state_dict": {"state_dict": state}},
+            {"state_dict": [state]},
             {0: torch.ones(1)},
             {"a": torch.eye(2).to_sparse()},
             {"a": torch.ones(1, device="meta")},
@@ -307,6 +327,32 @@ def test_pickles_are_read_and_nested_ones_refused(tmp_path, capsys):
     ):
         torch.save(other, tmp_path / f"{n}.pt")
         refused(tmp_path / f"{n}.pt", "something else than tensors by name", capsys)
+
+
+def test_what_stands_in_for_a_lora_is_called_what_it_is(tmp_path, capsys):
+    for name in ("a.safetensors", "a.pt"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+        refused(tmp_path / name, "it is a Git LFS pointer and not the file: `git lfs pull` brings it", capsys)
+        (tmp_path / name).write_text("\n<!DOCTYPE html>\n<html></html>")
+        refused(tmp_path / name, "it is a web page, saved in place of the file", capsys)
+
+
+def test_a_state_dict_and_the_name_of_an_adapter_are_unwrapped(tmp_path, capsys):
+    """Each is the plain file, and what beside the state_dict is left out is said."""
+    state = bad(lambda state: None)
+    plain = understand(loras.written(tmp_path, state))[0]
+    for n, (other, notes) in enumerate(
+        [
+            ({"state_dict": state}, []),
+            ({"state_dict": state, "epoch": 3}, ["1 thing(s) beside its state_dict ('epoch', ...) are left out"]),
+            (named(state, "default_0"), []),
+            (named(state, "default"), []),
+        ]
+    ):
+        torch.save(other, tmp_path / f"{n}.pt")
+        lora, said = understand(tmp_path / f"{n}.pt")
+        assert said == notes and lora.keys() == plain.keys()
+        assert all(torch.equal(x.up_OR, plain[name].up_OR) for name, x in lora.items())
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ def test_the_ending_decides_the_format(ending, run, tmp_path, capfd):
         ("out", "out has no ending; legal are .png"),
         ("", " is a folder; name a file in it, such as "),
         ("mine.png/out.png", "mine.png is a file, not a folder"),
+        ("/proc/x.png", "out=/proc/x.png cannot be written: no file can be made in the folder /proc"),
     ],
 )
 def test_a_path_that_cannot_be_written_is_refused_before_anything_is_drawn(
@@ -99,6 +100,17 @@ def test_a_path_that_cannot_be_written_is_refused_before_anything_is_drawn(
     path = picture(tmp_path / "mine.png")
     assert said in refused(capfd, run, f"condition={path}", f"out={tmp_path / out}")
     assert said in refused(capfd, run, f"rows=[[{path},null]]", f"out={tmp_path / out}")
+
+
+def test_without_out_nothing_is_written_over(run, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("sample_2_condition.png").write_text("mine")
+    path = picture(tmp_path / "mine.png")
+    for stem in ("sample", "sample_3", "sample_4"):
+        made = draw(capfd, run, f"condition={path}", "steps=1")
+        assert made == {"condition": Path(f"{stem}_condition.png"), "output": Path(f"{stem}.png")}
+    assert Path("sample_2_condition.png").read_text() == "mine" and not Path("sample_2.png").exists()
+    assert draw(capfd, run, f"condition={path}", "steps=1", "out=sample.png")["output"] == Path("sample.png")
 
 
 def test_no_prompt_and_an_empty_one_are_the_same(run, tmp_path, capfd):

@@ -230,3 +230,11 @@ def test_words_of_rows_are_refused_with_a_condition(run, folder, capfd):
         assert f"{word.partition('=')[0]}= goes with rows=, not with condition=" in capfd.readouterr().err
     assert command("sample.py", f"run={run}") == 1
     assert "say either condition=<...> or rows=<...>" in capfd.readouterr().err
+
+
+def test_without_out_nothing_is_written_over(run, folder, capfd, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "sample_grid.png").write_text("mine")
+    assert command("sample.py", f"run={run}", f"rows={within('[[a,b],[c,null]]', folder)}", "steps=1") == 0
+    assert capfd.readouterr().out.splitlines()[-2:] == ["grid: sample_2_grid.png", "target: sample_2.png"]
+    assert (folder / "sample_grid.png").read_text() == "mine" and not (folder / "sample.png").exists()

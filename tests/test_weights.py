@@ -19,6 +19,27 @@ def test_missing_weights_name_the_source_and_the_config_key(tmp_path):
     assert source in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "is a Git LFS pointer and not the file"),
+        ("<!DOCTYPE html><html></html>", "is a web page"),
+        ("no weights", "cannot be loaded"),  # negative control
+    ],
+)
+@pytest.mark.parametrize("subfolder", [None, "vae"])
+def test_what_lies_in_place_of_weights_is_said(content, said, subfolder, tmp_path):
+    config = {"block_out_channels": (4,), "norm_num_groups": 2, "layers_per_block": 1}
+    folder = tmp_path / (subfolder or "")
+    AutoencoderKL(**config).save_pretrained(folder)
+    file = folder / "diffusion_pytorch_model.safetensors"
+    file.write_text(content)
+    with pytest.raises(Unavailable) as caught:
+        load_pretrained(AutoencoderKL, str(tmp_path), "encoder.codec.pretrained", subfolder)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert (f"{file} is a" in str(caught.value)) == (content != "no weights")
+
+
 def test_nothing_is_read_for_null_or_on_the_meta_device(tmp_path):
     assert load_pretrained(AutoencoderKL, None, "k") is None
     with torch.device("meta"):

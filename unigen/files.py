@@ -30,11 +30,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     If it does not, or the disk is full, the neighbour is removed, what was at `path` stays, and an
     OSError says which file could not be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    part = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        part = Path(name)
         yield part
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
@@ -45,7 +46,8 @@ def whole_file(path: Path) -> Iterator[Path]:
             f"{path} could not be written: {error.strerror or error}; what was there before is unharmed"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        if part is not None:
+            part.unlink(missing_ok=True)
 
 
 def remove_parts(folder: Path) -> None:
@@ -61,6 +63,23 @@ def unused(path: Path) -> Path:
         number += 1
         found = path.with_stem(f"{path.stem}_{number}")
     return found
+
+
+def stand_in(path: Path) -> str | None:
+    """What lies in the place of a file of weights if it is none at all, in half a sentence; None if it may be one.
+
+    None too for what cannot be opened, of which whoever reads it says more.
+    """
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    except OSError:
+        return None
+    if begin.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer and not the file: `git lfs pull` brings it"
+    if begin.startswith((b"<!doctype html", b"<html")):
+        return "is a web page, saved in place of the file"
+    return None
 
 
 @contextmanager

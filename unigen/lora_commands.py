@@ -52,6 +52,8 @@ def convert(given: Mapping[str, str]) -> str:
     state = interchange.state_of(lora)
     fits = _tried(path, lora, state)
     if all(fit.published is None and fit.width >= lora_stock.LARGE for fit in fits):
+        if said := lora_stock.beyond(lora, fits):
+            raise ConfigError(f"{path}: {said}")
         legal = ", ".join(f"{name} ({width} wide)" for name, (_, width, _) in lora_stock.PUBLISHED.items())
         raise ConfigError(f"{path}: it has the names of {fits[0].model}, but sizes of another model; known are {legal}")
     lora_files.write(out, state)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unigen import lora_names
-from unigen.files import whole_tensors
+from unigen.files import stand_in, whole_tensors
 from unigen.interchange import Delta, Lora, parse
 from unigen.nn.adaln_zero import stock_names
 from unigen.weights import check_finite
@@ -40,10 +40,12 @@ def understand(path: Path) -> tuple[Lora, list[str]]:
     """
     file = file_of(path)
     try:
-        state, config = _read_pickle(file) if file.suffix in PICKLES else _read_safetensors(file)
+        if said := stand_in(file):
+            raise ValueError(f"it {said}")
+        state, config, beside = _read_pickle(file) if file.suffix in PICKLES else (*_read_safetensors(file), [])
         check_finite(state.items(), "it")
         names = lora_names.check(state)
-        return parse(state, config), [*_left_out(state, names), *_taken_for_granted(names, config)]
+        return parse(state, config), [*beside, *_left_out(state, names), *_taken_for_granted(names, config)]
     except ValueError as error:
         raise ValueError(f"{file}: {' '.join(str(error).split())}") from error
 
@@ -91,14 +93,20 @@ def _reading() -> Iterator[None]:
         raise ValueError(f"it cannot be read as a LoRA (.safetensors or .pth): {said}") from error
 
 
-def _read_pickle(file: Path) -> tuple[dict[str, Tensor], None]:
-    """Nothing in it is run."""
+def _read_pickle(file: Path) -> tuple[dict[str, Tensor], None, list[str]]:
+    """The tensors, also those below a "state_dict", and what beside that is left out. Nothing in the file is run."""
     with _reading():
         state = torch.load(file, map_location="cpu", weights_only=True)
+    beside = []
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        others = [str(key) for key in state if key != "state_dict"]
+        if others:
+            beside = [f"{len(others)} thing(s) beside its state_dict ('{others[0]}', ...) are left out"]
+        state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(k, str) and _dense(x) for k, x in state.items()):
         raise ValueError("it holds something else than tensors by name")
     with _reading():
-        return {key: _plain(x.detach()) for key, x in state.items()}, None
+        return {key: _plain(x.detach()) for key, x in state.items()}, None, beside
 
 
 def _dense(x: object) -> bool:

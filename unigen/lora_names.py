@@ -14,9 +14,10 @@ from unigen.lora_stock import FAMILIES, generic, linears
 PREFIX = re.compile(r"(?:(?:base_model\.model|model|diffusion_model|transformer|module|_orig_mod)\.)+")
 FLAT = re.compile(r"(?:lora_unet__?|lora_transformer_|lycoris_)")  # before names whose dots are underscores
 KEY = re.compile(
-    r"(?P<linear>.+?)\.(?:(?P<down>lora_A(?:\.default)?\.weight|(?:lora[._])?down\.weight)"
-    r"|(?P<up>lora_B(?:\.default)?\.weight|(?:lora[._])?up\.weight)|(?P<bias>lora_B(?:\.default)?\.bias)|(?P<alpha>alpha))"
+    r"(?P<linear>.+?)\.(?:(?P<down>lora_A(?:\.default(?:_\d+)?)?\.weight|(?:lora[._])?down\.weight)"
+    r"|(?P<up>lora_B(?:\.default(?:_\d+)?)?\.weight|(?:lora[._])?up\.weight)|(?P<bias>lora_B(?:\.default(?:_\d+)?)?\.bias)|(?P<alpha>alpha))"
 )
+ADAPTER = re.compile(r".+\.lora_[AB]\.([^.]+)\.(?:weight|bias)")  # peft's name of one of several
 TEXT = re.compile(
     r"(base_model\.model\.)?(text_encoder(_\d)?\.|text_encoders\.|text_model\.|lora_te\d?_|lycoris_te|clip_l\.|t5xxl\.)"
 )
@@ -95,6 +96,9 @@ def check(keys: Iterable[str]) -> list[str]:
     for key in ours:
         if said := next((said for pattern, said in OTHER.items() if re.search(pattern, key)), None):
             raise ValueError(f"'{key}' {said}")
+    adapters = sorted({match[1] for key in ours if (match := ADAPTER.fullmatch(key))})
+    if len(adapters) > 1:
+        raise ValueError(f"it holds {len(adapters)} adapters ({', '.join(adapters)}); legal is a file of one")
     strange = [key for key in ours if not KEY.fullmatch(key)]
     if not ours or len(strange) == len(ours):
         raise ValueError(f"it holds no LoRA{f', but other weights (such as {strange[0]!r})' if strange else ''}")

@@ -119,6 +119,25 @@ def _published(family: str, width: int, config: Mapping[str, Any]) -> str | None
     return None
 
 
+def beyond(names: Iterable[str], fits: Iterable[Fit]) -> str | None:
+    """Which linear is in a block that the published models of its width lack, in a sentence; None if none is."""
+    legal = [
+        (name, depth)
+        for name, (model, wide, depth) in PUBLISHED.items()
+        if any((fit.model, fit.width) == (model, wide) for fit in fits)
+    ]
+    for name in names:
+        match = re.match(r"(single_)?transformer_blocks\.(\d+)\.", name)
+        depths = [(known, depth.get(f"num_{match[1] or ''}layers", 0)) for known, depth in legal] if match else []
+        if depths and all(int(match[2]) >= most for _, most in depths):
+            known, most = depths[0]
+            return (
+                f"'{name}' is in a block that {known} lacks: it has {most} of these, 0 to {most - 1}; this is another "
+                "model's, or damaged"
+            )
+    return None
+
+
 def _made(family: str, config: Mapping[str, Any]) -> nn.Module:
     import diffusers
 

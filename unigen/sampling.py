@@ -1,6 +1,7 @@
 """A user's own images through an exported run: what sample.py does with condition=, and what it shares with rows=."""
 
 import os
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,9 @@ def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
     with blamed(about, export.AGAIN, ValueError):  # which is the user's
         task = task_of(given, data.tasks)
         sample = data.user_sample(files, prompt, (given.get("subject", prompt),), task, prepared=prepared == "true")
-    out = out_of(given)
-    paths = output_paths(out, sample.slots, OUTPUT, [slot.name for slot in sample.slots if slot.role == CONDITION])
+    paths = output_paths(given, sample.slots, OUTPUT, [slot.name for slot in sample.slots if slot.role == CONDITION])
     check_frames(paths, {slot.name: slot.frames for slot in sample.slots})
-    refuse_overwriting(out, paths.values(), files)
+    refuse_overwriting(given, paths.values(), files)
     outputs = pipeline.sample(collate([sample]), number(given, "seed", 0, lowest=0))
     single = len(outputs) == 1
     shown = {OUTPUT if single else name: x[0] for name, x in outputs.items()}
@@ -102,17 +102,33 @@ def out_of(given: Mapping[str, str]) -> Path:
         what = f"ends in '{out.suffix}'" if out.suffix else "has no ending"
         raise ConfigError(f"out={out} {what}; legal are {', '.join(IMAGES)}")
     folder = next(folder for folder in out.absolute().parents if folder.exists())  # those below it are made
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        what = "may not be written to" if folder.is_dir() else "is a file, not a folder"
-        raise ConfigError(f"out={out} cannot be written: {folder} {what}")
+    if not folder.is_dir():
+        raise ConfigError(f"out={out} cannot be written: {folder} is a file, not a folder")
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # permissions say nothing of /proc, or of a read-only disk
+            pass
+    except OSError as error:
+        raise ConfigError(f"out={out} cannot be written: no file can be made in the folder {folder}") from error
     return out
 
 
 def output_paths(
-    out: Path, slots: Sequence[ImageSlot], single: str | None, beside: Sequence[str] = ()
+    given: Mapping[str, str], slots: Sequence[ImageSlot], single: str | None, beside: Sequence[str] = ()
 ) -> dict[str, Path]:
-    """Where each target goes, by its name, and what is written beside: `out` itself for a single target, which is
-    called `single` if that is given; else out_target0.png, ..."""
+    """Where each target goes, by its name, and what is written beside: out= itself for a single target, which is
+    called `single` if that is given; else out_target0.png, ...
+
+    Without out= no file is written over: sample.png, or the first of sample_2.png, ... of which nothing is there.
+    """
+    out, number = out_of(given), 1
+    while "out" not in given and any(map(os.path.lexists, _named(out, slots, single, beside).values())):
+        number += 1
+        out = Path(DEFAULT_OUT).with_stem(f"{Path(DEFAULT_OUT).stem}_{number}")
+    return _named(out, slots, single, beside)
+
+
+def _named(out: Path, slots: Sequence[ImageSlot], single: str | None, beside: Sequence[str]) -> dict[str, Path]:
+    """What `output_paths` says, for this one `out`."""
     targets = [slot.name for slot in slots if slot.role == TARGET]
     paths = {name: out.with_name(f"{out.stem}_{name}{out.suffix}") for name in (*beside, *targets)}
     if len(targets) > 1:
@@ -133,10 +149,10 @@ def write_images(paths: Mapping[str, Path], images: Mapping[str, Tensor]) -> Non
         write_image(path, [Image.fromarray(frame.permute(1, 2, 0).cpu().numpy()) for frame in images[name]])
 
 
-def refuse_overwriting(out: Path, written: Iterable[Path], read: Iterable[str]) -> None:
+def refuse_overwriting(given: Mapping[str, str], written: Iterable[Path], read: Iterable[str]) -> None:
     """Raises ValueError if a file that is read would be written."""
     if {path.resolve() for path in written} & {Path(path).resolve() for path in read}:
-        raise ConfigError(f"out={out} would overwrite the picture that was given")
+        raise ConfigError(f"out={given.get('out', DEFAULT_OUT)} would overwrite the picture that was given")
 
 
 def number(given: dict[str, str], key: str, default: float, lowest: float) -> float:

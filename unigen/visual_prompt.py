@@ -15,7 +15,7 @@ from unigen.config import ConfigError, sentence
 from unigen.formatters.grid import rows_of
 from unigen.own_files import blamed
 from unigen.pipeline import Pipeline
-from unigen.sampling import number, opened, out_of, output_paths, refuse_overwriting, task_of, write_images
+from unigen.sampling import number, opened, output_paths, refuse_overwriting, task_of, write_images
 from unigen.types import EXAMPLE, ImageSlot, Sample, collate
 from unigen.upsampling import STRENGTH, check_strength, upsample
 
@@ -45,9 +45,8 @@ def sample_visual_prompt(
     task = task_of(given, getattr(pipeline.embedding, "tasks", ("",)))  # without UCE nobody looks at it
     text = text_of(given, rows, prompt, config, instructed)
     sample = read(rows, resolution, text, (given.get("subject", prompt),), task)
-    out = out_of(given)
-    paths = output_paths(out, sample.slots, None, [GRID])
-    refuse_overwriting(out, paths.values(), [path for row in rows for path in row if path is not None])
+    paths = output_paths(given, sample.slots, None, [GRID])
+    refuse_overwriting(given, paths.values(), [path for row in rows for path in row if path is not None])
     made = {name: x[0] for name, x in pipeline.sample(collate([sample]), seed).items()}
     shown = {GRID: whole_grid(sample.slots, sample.images | made)} | made
     if "upsample" in given:

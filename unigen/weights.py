@@ -10,8 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unigen.files import stand_in
+
 SHIPPED = "shipped:"
 HUB_SECONDS = 10  # for which the Hub is waited for
+READ = (".safetensors", ".bin", ".pth", ".json", ".model")  # the endings of what `from_pretrained` reads
 STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # of frozen encoders, by config word
 
 
@@ -63,8 +66,9 @@ def load_pretrained(
             model = _from_folder_or_hub(cls, folder, {} if alone else {"subfolder": subfolder})
     except Exception as error:  # the hubs raise a dozen unrelated types for "not there"
         advice = f"This package ships {_shipped_names()}" if shipped else _advice(key)
+        reason = _stand_in(folder, subfolder) or _reason(error)
         raise Unavailable(
-            f"the weights of {cls.__name__} ('{source}', config key {key}) cannot be loaded: {_reason(error)}. {advice}"
+            f"the weights of {cls.__name__} ('{source}', config key {key}) cannot be loaded: {reason}. {advice}"
         ) from error
     if config is not None:
         _check_config(model.config, config, source, key)
@@ -72,6 +76,15 @@ def load_pretrained(
         return model  # a tokenizer has no precision
     check_finite(model.named_parameters(), f"'{source}' (config key {key})")
     return in_type(model, dtype)
+
+
+def _stand_in(folder: str, subfolder: str | None) -> str | None:
+    """Of the files that would be read, the first that is no file of weights at all, and what it is; None if none is."""
+    for place in (Path(folder), Path(folder) / (subfolder or "")):
+        for file in sorted(place.glob("*")):
+            if file.suffix in READ and (said := stand_in(file)):
+                return f"{file} {said}"
+    return None
 
 
 def _from_folder_or_hub(cls: type, source: str, where: Mapping[str, str]) -> Any:

@@ -7,11 +7,8 @@ Nothing here imports torch, and a reader may be built before its data is there: 
 
 from __future__ import annotations
 
-import os
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -19,7 +16,7 @@ import numpy as np
 
 from datamodules.captions import clean_caption
 from datamodules.graph import CENTRE
-from datamodules.reading import NPY, ORIENTATION, READABLE, BadPicture, formats, read_map, read_picture
+from datamodules.reading import NPY, BadPicture, read_map, read_picture, stated_size
 from datamodules.records import fitted, present
 
 Source = Path | Callable[[], bytes]
@@ -87,7 +84,7 @@ class PictureSet(Protocol):
 
 def stored(source: Source, name: str) -> Picture:
     """The picture in a file, or in the bytes that a function gives; `name` is what refusals call it."""
-    return Picture(lambda: read_picture(_content(source), name), lambda: _stated_size(_content(source), name))
+    return Picture(lambda: read_picture(_content(source), name), lambda: stated_size(_content(source), name))
 
 
 def stored_map(source: Source, name: str) -> Picture:
@@ -99,7 +96,7 @@ def stored_map(source: Source, name: str) -> Picture:
     def size() -> Size:
         content = _content(source)
         npy = content.startswith(NPY) if isinstance(content, bytes) else content.suffix.lower() == ".npy"
-        return read().shape[:0:-1] if npy else _stated_size(content, name)
+        return read().shape[:0:-1] if npy else stated_size(content, name)
 
     return Picture(read, size)
 
@@ -159,19 +156,3 @@ def check_folder(path: Path, what: str, how: str) -> Path:
 
 def _content(source: Source) -> Path | bytes:
     return source if isinstance(source, Path) else source()
-
-
-def _stated_size(content: Path | bytes, name: str) -> Size:
-    """(width, height) of the upright picture, from its header. Raises BadPicture as `read_picture` does."""
-    from PIL import Image
-
-    try:
-        if isinstance(content, Path) and not os.path.isfile(content):  # opening a pipe would wait for ever
-            raise OSError("there is no such file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # reading it checks the size against the limits
-            with Image.open(BytesIO(content) if isinstance(content, bytes) else content, formats=formats()) as image:
-                turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-                return image.size[::-1] if turned else image.size
-    except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error and more
-        raise BadPicture.of(name, " ".join(str(error).split()) or type(error).__name__, READABLE) from error

@@ -33,7 +33,7 @@ def test_truncated_pictures_are_refused_whatever_others_told_pillow(form, monkey
 @pytest.mark.parametrize("side", [12_000, 20_000, 2**31 - 1])
 def test_a_decompression_bomb_is_refused_by_its_header(side):
     """There is nothing to decode behind it, so whoever decoded first would call the file truncated."""
-    with pytest.raises(BadPicture, match=r"pixels.* 128( megapixels|000000 pixels)"):
+    with pytest.raises(BadPicture, match=r"million pixels, and at most 128 million are read; make it smaller$"):
         read_picture(png_header(side, side))
     with pytest.raises(BadPicture, match=r"[tT]runcated"):
         read_picture(png_header(100, 100))

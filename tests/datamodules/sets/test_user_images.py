@@ -1,8 +1,11 @@
 """A user's own images on every data set: conditions as in training for the same image, and what cannot be made."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
+from made_pictures import png_header
 from PIL import Image
 from test_set_data import graph
 from tiny import choices, composed
@@ -112,6 +115,18 @@ def test_the_image_over_the_target_gives_the_size(folder):
     assert [(slot.name, slot.width, slot.height) for slot in sample.slots] == [
         *((name, 48, 64) for name in ("condition0", "condition1", "target")),
     ]
+
+
+def test_what_is_no_file_or_too_large_is_called_what_it_is(folder):
+    (folder / "huge.png").write_bytes(png_header(16_000, 14_000))
+    os.mkfifo(folder / "pipe.png")
+    for name, said in {
+        ".": "it is a folder; it must be a readable PNG",
+        "pipe.png": "it is not a regular file; it must be a readable PNG",
+        "huge.png": "it has 224 million pixels, and at most 128 million are read; make it smaller$",
+    }.items():
+        with pytest.raises(ValueError, match=said):
+            mine(data(folder), folder / name, "canny>target")
 
 
 @pytest.mark.parametrize(
