@@ -346,7 +346,8 @@ class _Job:
         elif value is None:
             whole = len(parts) == 1 and isinstance(wanted, dict) and wanted  # a section without which nothing is built
             said = (final is None and not whole) or self.is_open(parts) or parts[-1] in NULLABLE
-            said = said or written(self.reference, parts) in (None, FREE) or written(final, parts) in (None, FREE)
+            said = said or written(self.reference, parts) in (None, FREE)
+            said = said or (final is not None and written(final, parts) in (None, FREE))
             if not said:
                 expected = "a value" if wanted is FREE else kind(wanted)
                 raise ConfigError(f"'{key}' cannot be null {where}; expected {expected}{self.context}")
