@@ -13,6 +13,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from datamodules.accounts import NAMED, Account, visible
 from datamodules.annotators import ANNOTATORS, Annotator, annotators
@@ -32,10 +33,16 @@ from datamodules.sets.files import annotated, picture_file
 REFERENCES = ("reference", "instant_style_ref", "redux_style_ref")
 
 
+def other_images(root: str | Path | None, **options: Any) -> OwnFolder | None:
+    """The reader of a folder for val or test, see `OwnFolder`; None without a root: they are held out of train."""
+    return None if root is None else OwnFolder(root, **options)
+
+
 class OwnFolder:
     """Records of a folder, sorted by key. See `datamodules.sets.base.PictureSet`.
 
-    root: the folder. annotations: the legal names. references: those of them that need not fit their picture.
+    root: the folder. annotations: the legal names, by default none. references: those of them that need not fit their
+        picture.
     computed: {annotation: model} for those that a model of transformers computes where there is no file, such as
         {depth: depth-anything/Depth-Anything-V2-Small-hf}; null: none does. Such names are legal for files too.
     limit: at most so many records, the first. cache: where what models computed is kept, by default
@@ -49,7 +56,7 @@ class OwnFolder:
     def __init__(
         self,
         root: str | Path,
-        annotations: Sequence[str],
+        annotations: Sequence[str] = (),
         *,
         references: Sequence[str] = REFERENCES,
         computed: Mapping[str, str | None] | None = None,
@@ -58,7 +65,7 @@ class OwnFolder:
     ) -> None:
         self.computed: dict[str, Annotator] = annotators(computed or {}, "data.train.computed", cache)
         more = () if isinstance(annotations, str) else (name for name in self.computed if name not in annotations)
-        self.root, self.annotations = Path(root).expanduser(), (*annotations, *more)
+        self.root, self.annotations = Path(str(root)).expanduser(), (*annotations, *more)
         self.references, self.limit = frozenset(references), check_limit(limit)
         self.names = ("target", *self.annotations)
 
