@@ -10,8 +10,10 @@ Python's warning filters, which the threads of a process share, are changed: rea
 
 from __future__ import annotations
 
+import math
 import os
 import posixpath
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -232,11 +234,14 @@ def _reason(source: str | Path | bytes, error: Exception) -> str:
         empty = os.path.getsize(source) == 0
     if empty:
         return "the file is empty"
-    return "no known picture format" if type(error).__name__ == "UnidentifiedImageError" else _words(error)
+    return "no known picture format" if type(error).__name__ == "UnidentifiedImageError" else in_words(error)
 
 
-def _words(error: Exception) -> str:
-    """An error's message on one line."""
+def in_words(error: Exception) -> str:
+    """An error's message on one line; in place of Pillow's on too many pixels, how many there may be."""
+    if type(error).__name__ == "DecompressionBombError":
+        has, most = (int(number) / 1e6 for number in re.findall(r"\d+", str(error))[:2])
+        return f"it has {math.ceil(10 * has) / 10:.12g} million pixels; make it smaller than {most:g} million"
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 

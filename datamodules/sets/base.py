@@ -19,7 +19,7 @@ import numpy as np
 
 from datamodules.captions import clean_caption
 from datamodules.graph import CENTRE
-from datamodules.reading import NPY, ORIENTATION, READABLE, BadPicture, formats, read_map, read_picture
+from datamodules.reading import NPY, ORIENTATION, READABLE, BadPicture, formats, in_words, read_map, read_picture
 from datamodules.records import fitted, present
 
 Source = Path | Callable[[], bytes]
@@ -151,7 +151,9 @@ def check_words(where: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_folder(path: Path, what: str, how: str) -> Path:
-    """The folder `path`. Raises ValueError, saying what it should hold and how to get it, if it is not there."""
+    """The folder `path`. Raises ValueError, saying what it should hold and how to get it, if it is none."""
+    if path.is_file():
+        raise ValueError(f"'{path}' is a file, not a folder with {what}; {how}")
     if not path.is_dir():
         raise ValueError(f"there is no folder '{path}' with {what}; {how}")
     return path
@@ -174,4 +176,4 @@ def _stated_size(content: Path | bytes, name: str) -> Size:
                 turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
                 return image.size[::-1] if turned else image.size
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error and more
-        raise BadPicture.of(name, " ".join(str(error).split()) or type(error).__name__, READABLE) from error
+        raise BadPicture.of(name, in_words(error), READABLE) from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,11 @@ from datamodules.sets.base import (
 )
 from datamodules.sets.files import annotated, picture_file
 
+SPLITS = {  # what folders of Hugging Face's imagefolder are called
+    "train": ("train", "training"),
+    "val": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing"),
+}
 REFERENCES = ("reference", "instant_style_ref", "redux_style_ref")
 
 
@@ -80,6 +85,7 @@ class OwnFolder:
             pairs = [f"{self._name(again)} as {self._name(first)}" for first, *others in same for again in others]
             more = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
             notes = (*notes, f"images of the same content are used each: {', '.join(pairs[:NAMED])}{more}")
+        notes = (*self._mixed_splits(), *notes)
         if more := len(found.records) - len(self):
             notes = (f"data.train.limit={self.limit} leaves out {more} of {len(found.records)} images", *notes)
         return Account("images", sum(record.caption is not None for record in self._records), found.left_out, notes)
@@ -109,6 +115,19 @@ class OwnFolder:
         captions = {"target": (found.caption,)} if found.caption else {}
         origin = posixpath.splitext(self._name(found.target))[0]  # of a.jpg and a.png no sample has both
         return SetRecord(found.key, pictures, captions, origin=origin)
+
+    def _mixed_splits(self) -> Iterator[str]:
+        """A sentence on folders of the root that are called as splits are, and what keeps them apart."""
+        tops = {
+            self._name(record.target).partition("/")[0] for record in self._records if record.target.parent != self.root
+        }
+        found = {split: [name for name in names if name in tops] for split, names in SPLITS.items()}
+        folders = [name for names in found.values() for name in names]
+        if found["train"] and len(folders) > 1:
+            root, first = visible(str(self.root)), {split: names[0] for split, names in found.items() if names}
+            apart = " ".join(f"data.{split}.root={root}/{name}" for split, name in first.items())
+            named = f"{', '.join(folders[:-1])} and {folders[-1]}"
+            yield f"folders {named} of {root} are used as one set; {apart} uses them apart"
 
     @cached_property
     def _scan(self) -> Scan:

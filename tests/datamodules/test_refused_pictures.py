@@ -13,7 +13,7 @@ import pytest
 from made_pictures import coloured, png_header, saved
 from PIL import Image, ImageFile
 
-from datamodules.reading import LIMITS, BadPicture, Limits, read_map, read_picture
+from datamodules.reading import LIMITS, BadPicture, Limits, read_map, read_picture, why_unreadable
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
@@ -33,10 +33,19 @@ def test_truncated_pictures_are_refused_whatever_others_told_pillow(form, monkey
 @pytest.mark.parametrize("side", [12_000, 20_000, 2**31 - 1])
 def test_a_decompression_bomb_is_refused_by_its_header(side):
     """There is nothing to decode behind it, so whoever decoded first would call the file truncated."""
-    with pytest.raises(BadPicture, match=r"pixels.* 128( megapixels|000000 pixels)"):
+    with pytest.raises(BadPicture, match=r"pixels.* 128( megapixels| million)"):
         read_picture(png_header(side, side))
     with pytest.raises(BadPicture, match=r"[tT]runcated"):
         read_picture(png_header(100, 100))
+
+
+@pytest.mark.parametrize("has, said", [((16_000, 14_000), "224"), ((12_800, 10_001), "128.1")])
+def test_too_many_pixels_are_told_in_millions(tmp_path, has, said):
+    (tmp_path / "a.png").write_bytes(png_header(*has))
+    wanted = f"it has {said} million pixels; make it smaller than 128 million"
+    assert why_unreadable(tmp_path / "a.png") == wanted
+    (tmp_path / "a.png").write_bytes(png_header(12_800, 10_000))
+    assert why_unreadable(tmp_path / "a.png") == "", "negative control"
 
 
 def test_the_limit_of_megapixels_is_exact_and_silent():
