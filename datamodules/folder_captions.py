@@ -30,6 +30,10 @@ SIDECARS, TABLES = (".txt", ".caption", ".json"), (".jsonl", ".csv", ".tsv")
 ORDER = (*SIDECARS, *TABLES)
 LOOKED_AT = CAPTION + 2 * CLUSTER  # characters of a caption, so that a longer one is told from one that just fits
 LONGEST = 80  # characters of a file name that a note shows
+NO_IMAGE = (
+    "no image beside it has its name; captions are a.txt beside a.png, or metadata.csv or metadata.jsonl with "
+    "file_name and text"
+)
 EXAMPLES = 3  # files that a note names
 
 
@@ -92,7 +96,7 @@ class _Search:
         images = [base] if base in self.images else self.stems.get(base, [])
         if not images:
             left = base in self.left_stems
-            raise ValueError("a caption of an image that is left out" if left else "no image beside it has its name")
+            raise ValueError("a caption of an image that is left out" if left else NO_IMAGE)
         text, encoding = decoded(content_of(self.files[path]))
         text = clean_caption(caption_in(text) if suffix == ".json" else text, LOOKED_AT)
         if not text:

@@ -7,6 +7,9 @@ from PIL import Image
 from small_runs import SMALL, command, small, summary, train
 from tiny import composed
 
+from unigen.build import build
+from unigen.evaluation import graph_facts
+
 pytestmark = pytest.mark.usefixtures("without_heif")
 
 
@@ -62,6 +65,34 @@ def test_a_dry_run_says_what_is_in_a_folder_that_is_there(tmp_path, capsys):
         assert command("run.py", *words(folder, "task=canny", "dry_run=true"), f"run_dir={tmp_path / 'run'}") == 0
         out = capsys.readouterr().out
         assert said in out and "batch of an update" in out and (said or "data:" not in out)
+
+
+def test_val_and_test_are_folders_of_their_own(tmp_path):
+    roots = {"train": 12, "val": 3, "test": 2}
+    named = {f"data.{split}.root={images(tmp_path / split, n)}": split for split, n in roots.items()}
+    for split in ("val", "test"):  # what is said of train holds for them too
+        word = next(word for word, own in named.items() if own == split)
+        config = composed(*words(tmp_path / "train", "task=canny", word, "data.train.annotations=[depth]"))
+        made = build(config["data"])
+        assert len(made.sources[split]) == roots[split] and made.sources[split].annotations == ("depth",)
+        assert made.not_given == tuple({"val", "test"} - {split}) and len(made.sources["train"]) < 12
+    config = composed(*words(tmp_path / "train", "task=canny", *named))
+    said = build(config["data"]).said()
+    assert said.startswith("images: 12 train, 3 val, 2 test") and "training images" not in said
+    assert graph_facts(config["data"])["test_set"] == "other_images(limit=None, annotations=[], computed={})"
+    config = composed(*words(tmp_path / "train", "task=canny"))
+    assert build(config["data"]).said().startswith("12 images (6 train, 4 val, 2 test)"), "negative control"
+    assert "held_out=5" in graph_facts(config["data"])["test_set"]
+
+
+def test_a_value_of_val_that_is_no_reader_is_one_sentence(tmp_path, capsys):
+    root = images(tmp_path / "data", 12)
+    for word, said in (
+        ("data.val=/x", "'data.val' is '/x' on the command line; expected a mapping of _target_, root, "),
+        ("data.val.root=7", "there is no folder '7' with images"),
+    ):
+        assert command("run.py", *words(root, "task=canny", word), f"run_dir={tmp_path / 'run'}") == 1
+        assert capsys.readouterr().err.startswith(f"error: {said}")
 
 
 @pytest.mark.parametrize("count", [1, 12])

@@ -185,7 +185,8 @@ def graph_facts(data: Mapping[str, Any]) -> dict[str, Any]:
         found["held_out_tasks"] = data["graph"].get("held_out", [])
         found["graph"] = digest(data["graph"])
     if "train" in data:
-        reader = data["test"] or {**data["train"], "held_out": data["held_out"]}
+        own = data["test"] and ("root" not in data["test"] or data["test"]["root"] is not None)  # else it is held out
+        reader = data["test"] if own else {**data["train"], "held_out": data["held_out"]}
         given = {key: value for key, value in reader.items() if key not in ("_target_", "root", "cache")}
         if "computed" in given:  # by models, of which most are null
             given["computed"] = {name: model for name, model in given["computed"].items() if model}

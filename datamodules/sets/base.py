@@ -148,7 +148,9 @@ def check_words(where: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_folder(path: Path, what: str, how: str) -> Path:
-    """The folder `path`. Raises ValueError, saying what it should hold and how to get it, if it is not there."""
+    """The folder `path`. Raises ValueError, saying what it should hold and how to get it, if it is none."""
+    if path.is_file():
+        raise ValueError(f"'{path}' is a file, not a folder with {what}; {how}")
     if not path.is_dir():
         raise ValueError(f"there is no folder '{path}' with {what}; {how}")
     return path

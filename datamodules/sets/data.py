@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,6 +86,7 @@ class SetGraphData(UserGraphData):
         report: str | Path | None = None,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
+        _check_readers(train=train, val=val, test=test)
         self.sources, self.held_out = splits_of(train, val, test, held_out), held_out
         self.not_given = tuple(name for name, source in (("val", val), ("test", test)) if source is None)
         named = {"train": train, "val": val, "test": test}
@@ -249,6 +251,16 @@ class SetGraphData(UserGraphData):
                 found = [(name, i, mix("set", split, i)) for i in items]
                 batches += [found[i : i + self.batch_size] for i in range(0, len(found), self.batch_size)]
         return self.loader(self.dataset(split, forms), batches)
+
+
+def _check_readers(**readers: Any) -> None:
+    """Raises ValueError, naming the key, for what is no reader of a data set; None is one for val and test."""
+    for split, reader in readers.items():
+        if not hasattr(reader, "record") and (reader is not None or split == "train"):
+            raise ValueError(
+                f"data.{split} is {reader!r}, which is no reader of images; legal is "
+                f"data.{split}={{_target_:datamodules.sets.own_folder.OwnFolder,root:<folder>}}, or another reader"
+            )
 
 
 def _trained(graph: AnnotationGraph, source: PictureSet, tasks: Sequence[str] | None) -> dict[Task, float]:

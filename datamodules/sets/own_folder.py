@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from datamodules.accounts import NAMED, Account, visible
 from datamodules.annotators import ANNOTATORS, Annotator, annotators
@@ -29,13 +30,24 @@ from datamodules.sets.base import (
 )
 from datamodules.sets.files import annotated, picture_file
 
+SPLITS = {  # what folders of Hugging Face's imagefolder are called
+    "train": ("train", "training"),
+    "val": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing"),
+}
 REFERENCES = ("reference", "instant_style_ref", "redux_style_ref")
+
+
+def other_images(root: str | Path | None, **options: Any) -> OwnFolder | None:
+    """The reader of a folder for val or test, see `OwnFolder`; None without a root: they are held out of train."""
+    return None if root is None else OwnFolder(root, **options)
 
 
 class OwnFolder:
     """Records of a folder, sorted by key. See `datamodules.sets.base.PictureSet`.
 
-    root: the folder. annotations: the legal names. references: those of them that need not fit their picture.
+    root: the folder. annotations: the legal names, by default none. references: those of them that need not fit their
+        picture.
     computed: {annotation: model} for those that a model of transformers computes where there is no file, such as
         {depth: depth-anything/Depth-Anything-V2-Small-hf}; null: none does. Such names are legal for files too.
     limit: at most so many records, the first. cache: where what models computed is kept, by default
@@ -49,7 +61,7 @@ class OwnFolder:
     def __init__(
         self,
         root: str | Path,
-        annotations: Sequence[str],
+        annotations: Sequence[str] = (),
         *,
         references: Sequence[str] = REFERENCES,
         computed: Mapping[str, str | None] | None = None,
@@ -58,7 +70,7 @@ class OwnFolder:
     ) -> None:
         self.computed: dict[str, Annotator] = annotators(computed or {}, "data.train.computed", cache)
         more = () if isinstance(annotations, str) else (name for name in self.computed if name not in annotations)
-        self.root, self.annotations = Path(root).expanduser(), (*annotations, *more)
+        self.root, self.annotations = Path(str(root)).expanduser(), (*annotations, *more)
         self.references, self.limit = frozenset(references), check_limit(limit)
         self.names = ("target", *self.annotations)
 
@@ -73,6 +85,7 @@ class OwnFolder:
             pairs = [f"{self._name(again)} as {self._name(first)}" for first, *others in same for again in others]
             more = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
             notes = (*notes, f"images of the same content are used each: {', '.join(pairs[:NAMED])}{more}")
+        notes = (*self._mixed_splits(), *notes)
         if more := len(found.records) - len(self):
             notes = (f"data.train.limit={self.limit} leaves out {more} of {len(found.records)} images", *notes)
         return Account("images", sum(record.caption is not None for record in self._records), found.left_out, notes)
@@ -102,6 +115,19 @@ class OwnFolder:
         captions = {"target": (found.caption,)} if found.caption else {}
         origin = posixpath.splitext(self._name(found.target))[0]  # of a.jpg and a.png no sample has both
         return SetRecord(found.key, pictures, captions, origin=origin)
+
+    def _mixed_splits(self) -> Iterator[str]:
+        """A sentence on folders of the root that are called as splits are, and what keeps them apart."""
+        tops = {
+            self._name(record.target).partition("/")[0] for record in self._records if record.target.parent != self.root
+        }
+        found = {split: [name for name in names if name in tops] for split, names in SPLITS.items()}
+        folders = [name for names in found.values() for name in names]
+        if found["train"] and len(folders) > 1:
+            root, first = visible(str(self.root)), {split: names[0] for split, names in found.items() if names}
+            apart = " ".join(f"data.{split}.root={root}/{name}" for split, name in first.items())
+            named = f"{', '.join(folders[:-1])} and {folders[-1]}"
+            yield f"folders {named} of {root} are used as one set; {apart} uses them apart"
 
     @cached_property
     def _scan(self) -> Scan:

@@ -40,9 +40,14 @@ def warnings(sources: Mapping[str, PictureSet], shown: Sequence[str], held_out: 
         if held_out is not None:
             fewer = f" (data.held_out=3 from {3 * BLOCK})" if held_out > 3 else ""
             why = f"data.held_out={held_out} holds images out from {held_out * BLOCK} images on{fewer}"
+        some = len(shown) > 1
+        verb, whose = ("show", "their") if some else ("shows", "its")
+        others = f"{' and '.join(f'data.{split}' for split in shown)} {'take readers' if some else 'takes a reader'} of"
+        if getattr(reader_of(sources["train"]), "own", False):
+            others = f"{' and '.join(f'data.{split}.root=<folder>' for split in shown)} {'name' if some else 'names'}"
         told.append(
-            f"{' and '.join(shown)} show training images, so their scores are not of held-out images: {why}, and "
-            "data.val and data.test take readers of other images"
+            f"{' and '.join(shown)} {verb} training images, so {whose} scores are not of held-out images: {why}, and "
+            f"{others} other images"
         )
     for split, account in _accounts(sources).items():
         told += [sentence if split == "train" else f"{split}: {sentence}" for sentence in account.sentences]

@@ -7,6 +7,7 @@ import pytest
 
 from datamodules.captions import CAPTION
 from datamodules.folder import scan
+from datamodules.folder_captions import NO_IMAGE
 
 pytestmark = pytest.mark.usefixtures("without_heif")
 
@@ -131,8 +132,8 @@ def test_files_that_hold_no_caption_are_left_out_by_name(root):
         "e.json": (b'{"tags": "x"}', "it has no text, caption or prompt"),
         "f.json": (b'{"text": ["x"]}', "its text is no string"),
         "g.caption": (b"x" * 2**21, "it has more than 1048576 bytes"),
-        "README.txt": (b"x", "no image beside it has its name"),
-        "a_canny.txt": (b"x", "no image beside it has its name"),
+        "README.txt": (b"x", NO_IMAGE),
+        "a_canny.txt": (b"x", NO_IMAGE),
         "labels.csv": (
             b"id,label\n1,2",
             "it is no table of captions: no row has file_name and text, caption or prompt",

@@ -8,6 +8,7 @@ import pytest
 
 from datamodules import reading
 from datamodules.folder import Record, scan
+from datamodules.folder_captions import NO_IMAGE
 
 pytestmark = pytest.mark.usefixtures("without_heif")
 
@@ -121,7 +122,7 @@ def test_every_file_that_is_no_record_is_named_with_its_reason(tmp_path):
         "c.NEF": "an image format that is not read: save it as PNG or JPEG",
         "empty.png": "the file is empty",
         "raw.npy": "an array that annotates no image",
-        "lone.txt": "no image beside it has its name",
+        "lone.txt": NO_IMAGE,
         "clip.mp4": "a video",
         "notes.md": "neither image nor caption",
         "broken.png": "a link to nothing",

@@ -146,3 +146,45 @@ def test_what_the_scan_left_out_is_told(root):
         "b.txt": "an empty caption",
         "notes.pdf": "an image format that is not read: save it as PNG or JPEG",
     }
+
+
+def test_a_file_is_no_folder(root):
+    with pytest.raises(ValueError, match=r"a\.png' is a file, not a folder with images; name a folder that is there$"):
+        len(OwnFolder(root / "a.png"))
+    with pytest.raises(ValueError, match=r"there is no folder '.*none' with images"):
+        len(OwnFolder(root / "none"))
+
+
+@pytest.mark.parametrize(
+    ("folders", "named", "apart"),
+    [
+        (
+            ["train", "validation"],
+            "train and validation",
+            "data.train.root={root}/train data.val.root={root}/validation",
+        ),
+        (
+            ["test", "train", "val"],
+            "train, val and test",
+            "data.train.root={root}/train data.val.root={root}/val data.test.root={root}/test",
+        ),
+        (["train", "cats"], "", ""),
+        (["validation", "cats"], "", ""),
+    ],
+)
+def test_folders_of_splits_that_are_used_as_one_are_told(tmp_path, folders, named, apart):
+    for i, name in enumerate(folders):
+        written(tmp_path / name / f"{i}.png", png(i))
+    written(tmp_path / "test.png", png(9))
+    told = f"folders {named} of {tmp_path} are used as one set; {apart.format(root=tmp_path)} uses them apart"
+    found = OwnFolder(tmp_path)
+    assert found.account.notes == ((told,) if named else ()) and len(found) == len(folders) + 1
+    assert OwnFolder(tmp_path / folders[0]).account.notes == (), "apart"
+
+
+def test_captions_that_are_named_as_others_do_say_once_how_they_are_named_here(root):
+    for name in ("caption.txt", "captions/a.txt", "prompts.txt", "images.txt", "meta_cap.json"):
+        written(root / name, "x")
+    told = OwnFolder(root, NAMES).account.sentences[0]
+    assert told.count("no image beside it has its name; captions are a.txt beside a.png, or metadata.csv or") == 1
+    assert told.count("captions are") == 1 and "caption.txt, captions/a.txt, images.txt and 2 more (" in told

@@ -52,7 +52,8 @@ def test_a_few_images_all_train_and_it_is_said(tmp_path, n):
     assert sum(map(len, made.test_dataloader())) == sum(map(len, made.val_dataloader())) == n
     warning = (
         "val and test show training images, so their scores are not of held-out images: data.held_out=5 holds images "
-        "out from 10 images on (data.held_out=3 from 6), and data.val and data.test take readers of other images"
+        "out from 10 images on (data.held_out=3 from 6), and data.val.root=<folder> and data.test.root=<folder> name "
+        "other images"
     )
     images = "1 image" if n == 1 else f"{n} images"
     assert made.said() == f"{images} ({n} train, {n} val, {n} test), 0 with captions; {warning}"
@@ -66,7 +67,21 @@ def test_the_key_that_is_named_changes_it(tmp_path):
     made = data(folder(tmp_path, 20), held_out=None)
     assert "data.held_out=null holds nothing out" in made.said() and "20 images (20 train, 20 val, 20" in made.said()
     made = data(tmp_path, test=OwnFolder(folder(tmp_path / "test", 2), []), held_out=None)
-    assert made.on_training_images == ("val",) and "val show training images" in made.said()
+    assert made.on_training_images == ("val",)
+    assert made.said().split("; ")[1] == (
+        "val shows training images, so its scores are not of held-out images: data.held_out=null holds nothing out, "
+        "and data.val.root=<folder> names other images"
+    )
+
+
+def test_what_is_no_reader_is_told_by_its_key(tmp_path):
+    folder(tmp_path, 12)
+    for split, value in (("val", {"root": "x"}), ("test", "x"), ("val", 0)):
+        with pytest.raises(
+            ValueError, match=rf"data\.{split} is .*, which is no reader of images; legal is data\.{split}="
+        ):
+            data(tmp_path, **{split: value})
+    data(tmp_path, val=OwnFolder(tmp_path), test=None)
 
 
 def test_a_published_set_keeps_its_rule(tmp_path):
