@@ -85,11 +85,12 @@ def test_val_and_test_are_folders_of_their_own(tmp_path):
     assert "held_out=5" in graph_facts(config["data"])["test_set"]
 
 
-def test_a_value_of_val_that_is_no_reader_is_one_sentence(tmp_path, capsys):
+def test_a_value_that_is_no_folder_is_one_sentence(tmp_path, capsys):
     root = images(tmp_path / "data", 12)
     for word, said in (
         ("data.val=/x", "'data.val' is '/x' on the command line; expected a mapping of _target_, root, "),
         ("data.val.root=7", "there is no folder '7' with images"),
+        (f"data.train.root={root / '3.png'}", f"'{root / '3.png'}' is a file, not a folder with images; name a folder"),
     ):
         assert command("run.py", *words(root, "task=canny", word), f"run_dir={tmp_path / 'run'}") == 1
         assert capsys.readouterr().err.startswith(f"error: {said}")

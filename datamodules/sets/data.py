@@ -164,10 +164,10 @@ class SetGraphData(UserGraphData):
 
     @property
     def at_hand(self) -> bool:
-        """Whether all data are folders of the user's own that are there: then `said` needs file names alone."""
+        """Whether all data are the user's own and there: then `said` needs file names alone, or refuses a root."""
         readers = [reader_of(source) for source in self.sources.values()]
         own = all(getattr(reader, "own", False) and not getattr(reader, "computed", None) for reader in readers)
-        return own and all(reader.root.is_dir() for reader in readers)
+        return own and all(reader.root.exists() for reader in readers)
 
     def said(self) -> str:
         """How many records each split has, what was left out and why, in one line for a header."""
