@@ -69,7 +69,9 @@ def test_the_samples_of_a_step_may_be_shared_out_anew(tmp_path):
 def test_a_key_younger_than_the_run_does_not_end_it_while_it_is_null(tmp_path):
     write_config(tmp_path, CONFIG)
     (tmp_path / "metrics.jsonl").touch()
-    same_run(tmp_path, CONFIG | {"younger": None})
+    same_run(tmp_path, CONFIG | {"younger": None, "val": {"_target_": "Reader", "root": None}})
+    with pytest.raises(ConfigError, match=r"val.root is \(absent\) there and D here"):
+        same_run(tmp_path, CONFIG | {"val": {"root": "D"}})
     with pytest.raises(ConfigError, match=r"younger is \(absent\) there and 3 here"):
         same_run(tmp_path, CONFIG | {"younger": 3})
 

@@ -211,7 +211,12 @@ def averages(config: Mapping[str, Any]) -> bool:
 
 
 def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of every leaf; an empty mapping is a leaf, a list is one value."""
+    """Dotted key and value of every leaf; an empty mapping is a leaf, a list is one value.
+
+    A reader of a data set without a folder is null, as configurations before it could be given so write it.
+    """
+    if prefix and isinstance(config, Mapping) and config.get("root", "") is None:
+        config = None
     if not isinstance(config, Mapping) or not (config or not prefix):
         yield prefix, list(config) if isinstance(config, tuple) else config
         return

@@ -61,7 +61,8 @@ if TYPE_CHECKING:
 
 OVERLAYS = ("exp", "family", "scale", "table", "task", "bench")
 OPEN_TABLES = ("rows", "branches", "timing", "weights", "dropout", "published", "metrics", "benches")
-NULLABLE = ("pretrained", "gradient_clip_val")  # null: start from scratch, clip nothing
+# Names, and whole keys, at which null is said on purpose: start from scratch, clip nothing, hold nothing out.
+NULLABLE = ("pretrained", "gradient_clip_val", "data.held_out")
 ELSEWHERE = {"cluster": "slurm/sweep.py", "profile": "experiments/plan.py"}  # groups that no run has: who reads them
 
 
@@ -345,7 +346,7 @@ class _Job:
                 self.compare(item, (*parts, str(name)), where, final, plus)
         elif value is None:
             whole = len(parts) == 1 and isinstance(wanted, dict) and wanted  # a section without which nothing is built
-            said = (final is None and not whole) or self.is_open(parts) or parts[-1] in NULLABLE
+            said = (final is None and not whole) or self.is_open(parts) or parts[-1] in NULLABLE or key in NULLABLE
             said = said or written(self.reference, parts) in (None, FREE)
             said = said or (final is not None and written(final, parts) in (None, FREE))
             if not said:
