@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 
 from unigen.claims import claimed, claimed_new, first_rank
 from unigen.config import ConfigError, plain, same_run
@@ -28,7 +28,6 @@ def run_folder(cfg: DictConfig) -> Iterator[tuple[dict[str, Any], Path]]:
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    check_apart(folder, cfg)
     words = [*hydra.overrides.task, *hydra.overrides.hydra]
     generated = not any(word.lstrip("+").startswith(("run_dir=", "hydra.run.dir=")) for word in words)
     if cfg.dry_run or not first_rank():
@@ -41,14 +40,13 @@ def run_folder(cfg: DictConfig) -> Iterator[tuple[dict[str, Any], Path]]:
             yield _at(cfg, folder), folder
 
 
-def check_apart(folder: Path, cfg: DictConfig) -> None:
+def check_apart(folder: Path, data: Mapping[str, Any]) -> None:
     """Passes if the run is not written into a folder of its own data, where its samples would become training images.
 
     Raises:
         ConfigError: it would be; names the key of the data.
     """
-    data = cfg.get("data")
-    for key, value in roots(OmegaConf.to_container(data, resolve=True), "data") if data else ():
+    for key, value in roots(data, "data"):
         if Path(value).expanduser().resolve() == folder.resolve():
             raise ConfigError(
                 f"{folder} is the folder of {key} too, and the run's own samples would become images of the data; "
@@ -74,5 +72,6 @@ def _at(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     with read_write(own.hydra), open_dict(own.hydra):
         own.hydra.run.dir = str(folder)
     config = plain(cfg)
+    check_apart(folder, config.get("data", {}))
     same_run(folder, config)
     return config
