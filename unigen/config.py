@@ -102,6 +102,8 @@ def same_run(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str] = I
     Raises:
         ConfigError: the folder holds another configuration, or one that cannot be read.
     """
+    if (run_dir / "summary.json").exists() and not (run_dir / "config.yaml").exists():
+        raise ConfigError(f"{run_dir} is finished and has no config.yaml; restore it or use run_dir=<another folder>")
     refused, change = _compared(run_dir, config, ignore)
     if refused:
         raise ConfigError(f"{run_dir} already holds another configuration ({refused}); use run_dir=<another folder>")
@@ -115,13 +117,7 @@ def change_of(run_dir: Path, config: Mapping[str, Any]) -> Change:
 
 def _compared(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str]) -> tuple[str | None, Change]:
     """What makes the configuration that of another run, in words (None: nothing), and what it changes in this one."""
-    if not (run_dir / "config.yaml").exists():
-        if (run_dir / "summary.json").exists():
-            raise ConfigError(
-                f"{run_dir} is finished and has no config.yaml; restore it or use run_dir=<another folder>"
-            )
-        return None, Change()
-    if _untouched(run_dir):
+    if not (run_dir / "config.yaml").exists() or _untouched(run_dir):
         return None, Change()
     old, new = ({k: v for k, v in _leaves(_portable(c)) if v != {}} for c in (read_config(run_dir), config))
     steps = (old.get(LENGTH), new.get(LENGTH))
