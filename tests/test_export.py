@@ -203,5 +203,7 @@ def test_classes_of_the_project_and_of_trusted_packages_pass(monkeypatch):
     for exp in choices("exp"):
         config = composed(f"+exp={exp}")
         own_classes({key: config[key] for key in ("backbone", "conditioning", "encoder", "mask", "solver", "data")})
+    with pytest.raises(ConfigError, match="UNIGEN_PLUGINS=collections"):  # negative control
+        own_classes({"_target_": "collections.Counter"})
     monkeypatch.setenv("UNIGEN_PLUGINS", "nobody,collections")
     own_classes({"_target_": "collections.Counter"})

@@ -94,3 +94,13 @@ def test_no_image_is_drawn_of_what_is_no_number(where, monkeypatch):
 def test_forked_helper_tells_an_error_from_success(tmp_path):
     """The negative control of the codes above."""
     assert code_of(forked(lambda: None, tmp_path / "out.txt")) == 0
+
+
+def test_the_numbers_are_checked_once_a_step_and_not_once_a_micro_batch(tmp_path, monkeypatch):
+    """Each check waits for the device and reads all trained weights."""
+    check, calls = Denoising.require_finite, []
+    monkeypatch.setattr(Denoising, "require_finite", lambda self: (calls.append(self.trainer.global_step), check(self)))
+    words = ("trainer.accumulate_grad_batches=3", "trainer.log_every_n_steps=1", "trainer.max_steps=2")
+    train(small(tmp_path, "metric=[rmse]", *words, "validation.every=2", "callback.checkpoint.every=2"))
+    assert 0 not in calls, "before the first step"
+    assert calls.count(1) == 1, "of the step without checkpoint and validation"

@@ -109,7 +109,7 @@ class Learner(L.LightningModule):
         torch.manual_seed(noise.mix(self.seed, "global", self.trainer.fit_loop.total_batch_idx, self.global_rank))
 
     def on_train_start(self) -> None:
-        """The rate of this step: the optimiser's state holds that of the schedule before, if max_steps has changed."""
+        """Sets the learning rate of this step. A checkpoint holds that of its own schedule, which may be a shorter one."""
         for ramp in filter(None, [self.lr_schedulers()]):
             for group, rate in zip(ramp.optimizer.param_groups, ramp.base_lrs, strict=True):
                 group["lr"] = rate * self._share_of_rate(self.trainer.global_step)
@@ -118,7 +118,9 @@ class Learner(L.LightningModule):
         self.loss_watch.note(loss, self.trainer.global_step + 1)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+        """Checks the numbers at the end of a step, not of each micro-batch that it accumulates."""
+        ended = (self.trainer.fit_loop.total_batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
+        if ended and self.trainer.global_step % self.trainer.log_every_n_steps == 0:
             self.require_finite()
 
     def on_validation_start(self) -> None:
@@ -130,10 +132,8 @@ class Learner(L.LightningModule):
 
         Raises NotFinite on all ranks if on any of them a loss so far, or a trained weight now, is not finite.
         """
-        step, weights = (
-            self.loss_watch.first(),
-            names_of_not_finite((n, shards.local(p)) for n, p in shards.trained(self)),
-        )
+        step = self.loss_watch.first()
+        weights = names_of_not_finite((name, shards.local(p)) for name, p in shards.trained(self))
         if not self.trainer.strategy.reduce_boolean_decision(step is not None or bool(weights), all=False):
             return
         loss = f"the loss of step {step} is not finite" if step else None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unigen.files import stand_in
+from unigen.finite import all_finite
 
 SHIPPED = "shipped:"
 HUB_SECONDS = 10  # for which the Hub is waited for
@@ -188,15 +189,11 @@ def _reason(error: Exception) -> str:
 
 
 def check_finite(tensors: Iterable[tuple[str, Tensor]], source: str) -> None:
-    """Raises ValueError, which names `source` and the tensor, for the first tensor with a NaN or an infinite number.
-
-    Least and greatest, which a NaN spoils, cost a tenth of `isfinite`, and no memory: 2 to 6 seconds for 12 B weights
-    on two slow cores, less than it takes to read them.
-    """
+    """Raises ValueError, which names `source` and the tensor, for the first tensor with a NaN or an infinite number."""
     for name, tensor in tensors:
         if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
             continue
-        if not all(bool(x.isfinite()) for x in tensor.detach().aminmax()):
+        if not all_finite(tensor):
             odd = tensor.numel() - int(tensor.isfinite().sum())
             raise ValueError(
                 f"{source} is damaged: {odd} of the {tensor.numel()} numbers of '{name}' are NaN or infinite"
