@@ -109,7 +109,7 @@ class Learner(L.LightningModule):
         torch.manual_seed(noise.mix(self.seed, "global", self.trainer.fit_loop.total_batch_idx, self.global_rank))
 
     def on_train_start(self) -> None:
-        """Sets the learning rate of this step. A checkpoint holds that of its own schedule, which may be a shorter one."""
+        """Sets the rate of this step: a checkpoint holds that of its own schedule, which may be a shorter one."""
         for ramp in filter(None, [self.lr_schedulers()]):
             for group, rate in zip(ramp.optimizer.param_groups, ramp.base_lrs, strict=True):
                 group["lr"] = rate * self._share_of_rate(self.trainer.global_step)
