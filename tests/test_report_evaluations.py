@@ -15,7 +15,7 @@ TABLE = PaperTable(
     "t",
     "Paper, Table 9",
     ["0 examples", "1 example"],
-    {"deblur_rmse": "rmse (deblur)", "deblur_fid": ""},
+    {"deblur_rmse": ("rmse (deblur)",), "deblur_fid": ()},
     "Someone",
     {"0 examples": {"deblur_rmse": 26.5, "deblur_fid": 40.6}, "1 example": {"deblur_rmse": 25.9}},
     {

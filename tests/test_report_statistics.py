@@ -206,7 +206,7 @@ def test_costs_are_columns_where_runs_tell_them(tmp_path):
 
 # a table's runs -------------------------------------------------------------------------------------------------------
 
-PAPER = PaperTable("t", "Paper, Table 9", ["x", "b", "a"], {"clip_i": "ours_i", "fid": ""}, "Someone, Table 9")
+PAPER = PaperTable("t", "Paper, Table 9", ["x", "b", "a"], {"clip_i": ("ours_i",), "fid": ()}, "Someone, Table 9")
 PAPER = PAPER._replace(published={"x": {"clip_i": 0.7, "fid": 9.5}, "b": {"clip_i": 0.8}, "a": {"clip_i": 0.95}})
 
 

@@ -24,29 +24,33 @@ APART = (
 
 
 def published(arms: list[Arm], table: PaperTable | None = None) -> list[Table]:
-    """For each published table (and task) with runs here: numbers, orders, resolution, differences.
+    """For each published table (and task, and scale) with runs here: numbers, orders, resolution, differences.
 
     `table` is shown whether or not it has runs. Published numbers that no such table shows come after them, in a table
     for each source.
     """
-    views: dict[tuple[str, str], tuple[PaperTable, list[Arm]]] = {}
+    views: dict[tuple[str, str, str], tuple[PaperTable, list[Arm]]] = {}
     for arm in arms:
         for own in {run.table.name: run.table for run in arm.runs if run.table}.values():
-            task = shown(arm.runs[0].summary.get("task") or "")
-            views.setdefault((own.name, task), (own, []))[1].append(arm)
+            task, scale = (shown(arm.runs[0].summary.get(key) or "") for key in ("task", "scale"))
+            views.setdefault((own.name, task, scale), (own, []))[1].append(arm)
     if table is not None and not views:
-        views[table.name, ""] = (table, [])
-    found = [t for (_, task), (own, of) in views.items() for t in view(own, of, f", task {task}" if task else "")]
+        views[table.name, "", ""] = (table, [])
+    several, found = len({scale for *_, scale in views}) > 1, []
+    for (_, task, scale), (own, of) in views.items():
+        where = (f", task {task}" if task else "") + (f", scale {scale}" if several and scale else "")
+        found += view(own, of, where)
     return found + elsewhere(arms)
 
 
 def view(table: PaperTable, arms: list[Arm], task: str) -> list[Table]:
-    """The tables of one published table, rows in the paper's order and then those that it does not have."""
+    """The tables of one published table for arms of one scale: rows in the paper's order, then those that it lacks."""
     listed = {name: i for i, name in enumerate(table.order)}
     arms = sorted(arms, key=lambda arm: listed.get(arm.runs[0].summary["name"], len(listed)))
     flagged, directions, columns = incomparable(arms), metric_directions(arms), []
-    for paper, role in table.metrics.items():
-        for ours in variants(role, list(directions)):
+    scale = str(arms[0].runs[0].summary.get("scale")) if arms else ""
+    for paper, roles in table.at(scale).items():
+        for ours in [name for role in roles or ("",) for name in variants(role, list(directions))]:
             samples = [by_seed(arm, ours) for arm in arms]
             compared = [i for i, sample in enumerate(samples) if sample and i not in flagged]
             numbers, spreads = [told(table, arm, paper) for arm in arms], resolution([samples[i] for i in compared])
