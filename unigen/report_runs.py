@@ -27,8 +27,8 @@ Get = Callable[[dict[str, Any]], object]  # from a summary
 class PaperTable(NamedTuple):
     """A published table: its rows as the paper lists them, {published column: our metrics}, {row: {column: number}}.
 
-    `metrics` hold at every scale, but for what `metrics_at` says of one: {scale: {column: metrics}}. They are those of a
-    run's own test, or `metric (benchmark)`. A column that nothing of ours answers to has none.
+    `metrics` hold at every scale, but for what `metrics_at` says of one: {scale: {column: metrics}}. They are those of
+    a run's own test, or `metric (benchmark)`. A column that nothing of ours answers to has none.
     A row that runs here bears the name of its experiment, or `benches` says which experiment it is on which benchmarks:
     {row: {"exp": experiment, scale: {part: benchmark}}}, with the metrics of a part as `metric (part)`. Runs from
     before tables held numbers bring their own: then `published` is empty.
