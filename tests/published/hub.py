@@ -40,13 +40,14 @@ def offline(cache: Path) -> Iterator[None]:
     """This process and those that it starts have this cache and no network."""
     from huggingface_hub import constants
 
-    from unigen import weights
+    from unigen import repositories
 
-    weights.hub_silent.cache_clear()
+    asked = repositories.hub_silent
+    asked.cache_clear()
     with (
         mock.patch.dict(os.environ, words(cache)),
         mock.patch.object(constants, "HF_HUB_CACHE", str(cache)),
         mock.patch.object(constants, "HF_HUB_OFFLINE", True),
     ):
         yield
-    weights.hub_silent.cache_clear()
+    asked.cache_clear()
