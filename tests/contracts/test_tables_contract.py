@@ -16,6 +16,7 @@ from unigen.report_evaluations import benches_of
 from unigen.report_runs import paper_table, read_table
 
 TABLES = choices("table")
+UNPUBLISHED = ("cross_formatters", "realgeneral_bases")  # of which no paper has numbers
 
 
 def table_file(name: str) -> dict:
@@ -44,7 +45,7 @@ def faults(content: dict, name: str) -> list[str]:
     if rows != sorted(table["order"]) or not set(arms(content)) <= known or len(set(rows)) < 2:
         found.append("order")
     found += bench_faults(content) + metric_faults(content)
-    return found + number_faults(table) + exp_faults(table, arms(content), name.startswith("cross_"))
+    return found + number_faults(table) + exp_faults(table, arms(content), name in UNPUBLISHED)
 
 
 def bench_faults(content: dict) -> list[str]:
@@ -230,7 +231,7 @@ def test_a_tables_header_has_its_commands_and_they_pass(name):
     runs = [words for words in commands(name) if words[0] == "run.py"]
     rest, table = commands(name)[len(runs) :], read_table(CONF / "table", name)
     for script, *words in runs:
-        assert script == "run.py" and words[:2] == [f"+table={name}", "seed=0,1,2"]
+        assert script == "run.py" and words[0] == f"+table={name}" and words[1].startswith("seed=0")
         preflight(CONF, words)
     assert [words[0] for words in rest] == (["evaluate.py", "report.py"] if table.parts("paper") else [])
     for words in rest:
