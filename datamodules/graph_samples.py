@@ -107,17 +107,27 @@ class GraphDataset(Dataset):
         return len(self.indices)
 
     def __getitem__(self, item: tuple[str, int, int]) -> Sample:
-        (task, rows), seed = self.plan(item), item[2]
+        task, rows = self.plan(item)
         slots, names = self._slots[item[0]], self.records.pictures.names
-        shown = self.columns.order(task, seed)
+        shown = self.columns.order(task, item[2])
         pictures = [self.records.picture(name, row) for row in rows for name in shown.pictures]
         images = {
             slot.name: torch.from_numpy(np.array(picture))[None] for slot, picture in zip(slots, pictures, strict=True)
         }
-        told = names[self.records.shown(self.columns.told(task), rows[-1])]  # of an edit, what it leads to
-        prompt = self.columns.prompt(shown, len(rows), caption(told), (subject(told),), seed)
+        prompt, subjects, described = self._words(task, rows, item[2])
         key = f"{names[rows[-1].glyph]}/{shown.name}"
-        return Sample(slots, images, prompt, (subject(told),), task.name, key, caption(told))
+        return Sample(slots, images, prompt, subjects, task.name, key, described)
+
+    def said(self, item: tuple[str, int, int]) -> tuple[str, tuple[str, ...]]:
+        """The prompt of a sample and the words for its subject; no picture is made."""
+        return self._words(*self.plan(item), item[2])[:2]
+
+    def _words(self, task: Task, rows: Sequence[Row], seed: int) -> tuple[str, tuple[str, ...], str]:
+        """A sample's prompt, the words for its subject, and the caption of what is asked for."""
+        told = self.records.pictures.names[self.records.shown(self.columns.told(task), rows[-1])]  # an edit leads to it
+        subjects, described = (subject(told),), caption(told)
+        prompt = self.columns.prompt(self.columns.order(task, seed), len(rows), described, subjects, seed)
+        return prompt, subjects, described
 
     def plan(self, item: tuple[str, int, int]) -> tuple[Task, tuple[Row, ...]]:
         """The task of a sample, and its rows, the query last; no two glyphs of them have one base."""

@@ -15,7 +15,7 @@ from unigen.config import ConfigError, sentence
 from unigen.formatters.grid import rows_of
 from unigen.own_files import blamed
 from unigen.pipeline import Pipeline
-from unigen.sampling import number, opened, output_paths, refuse_overwriting, task_of, write_images
+from unigen.sampling import number, opened, output_paths, refuse_overwriting, say_a_miss, task_of, write_images
 from unigen.types import EXAMPLE, ImageSlot, Sample, collate
 from unigen.upsampling import STRENGTH, check_strength, upsample
 
@@ -47,6 +47,7 @@ def sample_visual_prompt(
     sample = read(rows, resolution, text, (given.get("subject", prompt),), task)
     paths = output_paths(given, sample.slots, None, [GRID])
     refuse_overwriting(given, paths.values(), [path for row in rows for path in row if path is not None])
+    say_a_miss(given, pipeline, sample.prompt)
     made = {name: x[0] for name, x in pipeline.sample(collate([sample]), seed).items()}
     shown = {GRID: whole_grid(sample.slots, sample.images | made)} | made
     if "upsample" in given:

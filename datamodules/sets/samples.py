@@ -135,9 +135,23 @@ class SetDataset(Dataset):
         pictures = [filled(row.read(name), form.size) for row in rows for name in shown.pictures]
         images = {slot.name: torch.tensor(picture)[None] for slot, picture in zip(form.slots, pictures, strict=True)}
         query = rows[-1]
-        caption = query.caption(self.columns.told(task))
-        prompt = self.columns.prompt(shown, len(rows), caption, query.subjects, seed)
+        prompt, caption = self._words(task, query, len(rows), seed)
         return Sample(form.slots, images, prompt, query.subjects, task.name, f"{query.key}/{shown.name}", caption)
+
+    def said(self, item: tuple[str, int, int]) -> tuple[str, tuple[str, ...]]:
+        """The prompt of a sample and the words for its subject; of its records the query alone is looked at."""
+        name, index, seed = item
+        return self.refusals.read(partial(self._said, self.forms[name], *self.plan(item)), (index, seed), len(self))
+
+    def _said(self, form: SizedForm, task: Task, index: int, seed: int) -> tuple[str, tuple[str, ...]]:
+        alone = form._replace(grid=form.grid._replace(rows=0))
+        (query,) = self.rows(alone, task, index, seed)
+        return self._words(task, query, form.grid.rows + 1, seed)[0], query.subjects
+
+    def _words(self, task: Task, query: SetRecord, rows: int, seed: int) -> tuple[str, str]:
+        """A sample's prompt, and the caption of what is asked for."""
+        caption, shown = query.caption(self.columns.told(task)), self.columns.order(task, seed)
+        return self.columns.prompt(shown, rows, caption, query.subjects, seed), caption
 
     def rows(self, form: SizedForm, task: Task, index: int, seed: int) -> tuple[SetRecord, ...]:
         """The records of a sample, the query last: that of `index` if it fits, and others of other origins.
