@@ -102,6 +102,7 @@ class SetDataset(Dataset):
     shared_degradations: see `Draw`. refusals: counts the records that are bad, and puts others in their place.
     window: the other rows of a sample are drawn from so many neighbours of its query, see `datamodules.sets.order`.
     columns: the order of a sample's columns, and its prompt.
+    example_seed: 0, or another one for other examples of the same queries, of which all else stays as it is.
     """
 
     def __init__(
@@ -112,9 +113,10 @@ class SetDataset(Dataset):
         shared_degradations: bool = True,
         window: int | None = None,
         columns: Columns = Columns(),
+        example_seed: int = 0,
     ) -> None:
         self.source, self.forms, self.refusals, self.columns = source, dict(forms), refusals, columns
-        self.shared, self.window = shared_degradations, window
+        self.shared, self.window, self.example_seed = shared_degradations, window, example_seed
         self._sizes = list(dict.fromkeys(form.size for form in self.forms.values()))
 
     def __len__(self) -> int:
@@ -173,6 +175,8 @@ class SetDataset(Dataset):
             origins.add(origin)
             if len(found) == form.grid.rows + 1:
                 return tuple(reversed(found))
+            if len(found) == 1 and self.example_seed:  # the query is there
+                rng = random.Random(mix(seed, "rows", index, self.example_seed))
         reason = f"{TRIES} records hold {len(found)} that fit task {task.name} at {form.size[0]} x {form.size[1]}"
         raise BadPicture.of(f"record {index}", reason, f"there must be {form.grid.rows + 1}")
 

@@ -20,7 +20,7 @@ PAPER = {
     "encoder.text.pool": 1,
     "encoder.text.trained": False,
     "formatter._target_": "unigen.formatters.frames.Frames",
-    "formatter.caps": {"condition": 0.0, "target": 1.0},
+    "formatter.caps": {"condition": 0.0, "target": 1.0, "example": 0.0},
     "mask.name": "fcd_a",
     "mask.rows.text.condition": "none",
     "mask.rows.condition.text": "none",

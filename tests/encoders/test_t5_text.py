@@ -157,7 +157,11 @@ def test_a_fast_tokenizers_offsets_mark_the_same_words(tmp_path):
     assert not model.keywords([prompt], [("ca",)]).any()
 
 
-LINES = ["a photo of a teddy bear and a cat", "caf\u00e9s and pots, a pot of tea", "boxes and berries, a box-like thing"]
+LINES = [
+    "a photo of a teddy bear and a cat",
+    "caf\u00e9s and pots, a pot of tea",
+    "boxes and berries, a box-like thing",
+]
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ class T5Text(nn.Module):
         return self.model(inputs_embeds=x_BTD).last_hidden_state
 
     def keywords(self, prompts: list[str], subjects: list[tuple[str, ...]]) -> Tensor:
-        """(B, T) booleans: tokens that hold a subject's words (see `unigen.encoders.keywords`); all False: none does."""
+        """(B, T) booleans: tokens that hold a subject's words, see `unigen.encoders.keywords`; all False: none."""
         hits = torch.zeros(len(prompts), self.window, dtype=torch.bool)
         for row, (prompt, words) in enumerate(zip(prompts, subjects, strict=True)):
             found = spans(prompt, words)
