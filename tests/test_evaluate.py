@@ -269,7 +269,7 @@ def test_a_run_is_told_what_to_do_in_the_words_of_its_training(tmp_path):
 def in_context(tmp_path_factory):
     """A run of one step with one or two example rows, as frames."""
     folder = tmp_path_factory.mktemp("runs") / "examples"
-    train(small(folder, "+exp=cross_frames_examples", "data.tasks=[gaussian_blur>target]", "trainer.max_steps=1"))
+    train(small(folder, "+exp=cross_frames_examples", "data.tasks=['gaussian_blur>target']", "trainer.max_steps=1"))
     return folder
 
 

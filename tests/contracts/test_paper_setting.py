@@ -78,7 +78,7 @@ def test_the_docs_say_what_is_inferred_as_it_is(key):
 
 
 def test_nothing_inferred_was_missed():
-    """What makes a run differ and is no number of section 4.1: the table must have it (a negative control of the parse)."""
+    """Negative control of the reading of the table: these make a run differ and are no numbers of section 4.1."""
     needed = {"callback.ema.decay", "trainer.gradient_clip_val", "optimizer.weight_decay", "dropout.text"}
     assert needed <= inferred().keys() and len(inferred()) >= 15
 
