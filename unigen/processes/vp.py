@@ -73,7 +73,7 @@ class VariancePreserving:
         return abar.sqrt().float(), (1 - abar).sqrt().float()
 
     def on_grid(self, t: Tensor) -> Tensor:
-        """The nearest grid points, fp32, where noise levels and the network's integer timesteps are one; halves to even.
+        """The nearest grid points, fp32, where noise level and the network's integer timestep are one; halves to even.
 
         Those of trailing steps are the timesteps of diffusers' schedulers, which round so too.
         """
