@@ -42,7 +42,7 @@ class Family(NamedTuple):
         said, tested = [], len(self.tested)
         if tested:
             said.append(
-                f"Resolved: a paired t test over seeds and a bootstrap over clusters of items both reject at {ALPHA:g}, "
+                f"Resolved: a paired t test over seeds and a bootstrap over clusters of items both reject at {ALPHA:g} "
                 f"after Holm's correction for the {tested} differences to the reference that this page tests."
             )
             said.append(f"At the spreads found, a difference is resolved from: {'; '.join(self._limits())}.")
