@@ -71,10 +71,10 @@ def left_out(arms: list[Arm], reference: int) -> list[str]:
     flagged = incomparable(arms)
     if reference in flagged:
         return [f"{arms[reference].label} has no protocol that other arms share: nothing is compared with it."]
+    if not flagged:
+        return []
     names = ", ".join(arms[i].label for i in sorted(flagged))
-    return [f"Under another protocol than {arms[reference].label} or among themselves, not compared: {names}."] * (
-        names != ""
-    )
+    return [f"Under another protocol than {arms[reference].label} or among themselves, not compared: {names}."]
 
 
 def row(scored: Scored, verdict: Verdict | None) -> list[Cell]:
@@ -108,12 +108,15 @@ def verdict_cell(verdict: Verdict | None, better: str) -> Cell:
 def reference_arm(arms: Sequence[Arm], order: Sequence[str], named: str | None) -> int:
     """The arm that others are compared with: the one `named`, else the table's last row that has runs, else the first.
 
+    If it is not named, it is one that can be compared with others, where there is any.
     Raises ValueError if no arm has that name.
     """
-    names = [arm.runs[0].summary["name"] for arm in arms]
+    names, flagged = [arm.runs[0].summary["name"] for arm in arms], incomparable(list(arms))
     if named is not None:
         labels = [arm.label for arm in arms]
         if named not in names + labels:
             raise ValueError(f"reference={named} is no arm of this report; its arms are {', '.join(labels) or 'none'}")
         return labels.index(named) if named in labels else names.index(named)
-    return next((names.index(name) for name in reversed(order) if name in names), 0)
+    legal = [i for i in range(len(arms)) if i not in flagged] or range(len(arms))
+    rows = [i for name in reversed(order) for i in legal if names[i] == name]
+    return next(iter((*rows, *legal)), 0)

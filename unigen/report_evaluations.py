@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unigen.clusters import Clusters
-from unigen.report_runs import PaperTable, Run, check_metrics, read_tree
+from unigen.report_runs import PaperTable, Run, check_metrics, cleaned, read_tree
 from unigen.scores import read_scores
 
 FOLDER = "evaluation"  # of a run, one folder in it for each benchmark
@@ -100,7 +100,9 @@ def scores_of(run: Run) -> dict[str, tuple[list[float | None], Clusters]]:
     found = {}
     for part, folder in (run.evaluations or {"": run.path}).items():
         each, clusters = read_scores(folder)
-        found |= {of(part, name): (scores, clusters) for name, scores in each.items()}
+        if clusters:
+            clusters = clusters._replace(ways=tuple(map(cleaned, clusters.ways)))
+        found |= {of(part, cleaned(name)): (scores, clusters) for name, scores in each.items()}
     return found
 
 

@@ -115,7 +115,7 @@ def measure(arms: Sequence[Arm]) -> tuple[dict[tuple[str, str], verdicts.Arm], l
                     without.setdefault(f"{fault} {name}", []).append(run.folder)
                 elif each:
                     kept[name][seed] = each
-        for name, told in values.items():
+        for name, told in ((name, told) for name, told in values.items() if told):
             found[arm.label, name] = assembled(told, kept[name])
             if kept[name] and found[arm.label, name].clusters is None:
                 without.setdefault(f"{name} of other items under other seeds", []).append(arm.label)
