@@ -116,8 +116,9 @@ class GraphDataset(Dataset):
         }
         told = names[self.records.shown(self.columns.told(task), rows[-1])]  # of an edit, what it leads to
         prompt = self.columns.prompt(shown, len(rows), caption(told), (subject(told),), seed)
-        key = f"{names[rows[-1].glyph]}/{shown.name}"
-        return Sample(slots, images, prompt, (subject(told),), task.name, key, caption(told))
+        glyph = names[rows[-1].glyph]
+        said = f"{glyph}/{shown.name}", caption(told), {"base glyph": base_of(glyph)}
+        return Sample(slots, images, prompt, (subject(told),), task.name, *said)
 
     def plan(self, item: tuple[str, int, int]) -> tuple[Task, tuple[Row, ...]]:
         """The task of a sample, and its rows, the query last; no two glyphs of them have one base."""

@@ -170,6 +170,7 @@ def _draw_some(
     for i, row in enumerate(rows):
         said = {"key": part.keys[i], "task": part.tasks[i], "prompt": part.prompts[i], "subjects": part.subjects[i]}
         said |= {"caption": part.captions[i]} if part.captions else {}  # of what has an instruction for its prompt
+        said |= {"clusters": part.clusters[i]} if part.clusters else {}
         said |= {"draw": took._asdict()}
         gallery.add({"item": first + row, "image": image, "seed": seed, **said}, {n: x[i] for n, x in shown.items()})
 
@@ -187,7 +188,8 @@ def results(
     output, ceiling = gallery.pictures(OUTPUT), gallery.pictures(CEILING)
     found = {name: measured(metric, output, ceiling, references) for name, metric in metrics.items()}
     each = {name: score.pop("each") for name, score in found.items()}
-    lines = [{key: record[key] for key in ("item", "image", "key", "seed")} for record in records]
+    facts = ("item", "image", "key", "seed", "clusters")
+    lines = [{key: record[key] for key in facts if key in record} for record in records]
     for name, scores in each.items():
         for line, score in zip(lines, scores or (), strict=bool(scores)):
             line[name] = score if math.isfinite(score) else None

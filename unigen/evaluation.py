@@ -23,10 +23,11 @@ from unigen.weights import Unavailable
 
 
 class Evaluation(NamedTuple):
-    """The scores of `evaluate` by metric, and what each batch took to draw."""
+    """The scores of `evaluate` by metric, what each batch took to draw, and the key and clusters of each image."""
 
     metrics: dict[str, dict[str, Any]]
     draws: list[Draw]
+    of_items: list[dict[str, Any]]
 
 
 @torch.no_grad()
@@ -43,7 +44,8 @@ def evaluate(pipeline: Pipeline, batches: Iterable[Batch], metrics: Mapping[str,
         outputs.append(drawn[shown.add(batch)].flatten(0, 1))
         draws.append(took)
         ceilings.append(through_codec(pipeline.codec, shown.truths[-1], pipeline.device))
-    return Evaluation(bounded(metrics, torch.cat(outputs), torch.cat(ceilings), shown.references()), draws)
+    found = bounded(metrics, torch.cat(outputs), torch.cat(ceilings), shown.references())
+    return Evaluation(found, draws, shown.of_items)
 
 
 class Shown:
@@ -54,6 +56,7 @@ class Shown:
         self.prompts: list[str] = []
         self.subjects: list[tuple[str, ...]] = []
         self.conditions: list[dict[str, Tensor]] = []
+        self.of_items: list[dict[str, Any]] = []
 
     def add(self, batch: Batch) -> str:
         """Take a batch; returns the name of the slot that is measured."""
@@ -62,6 +65,8 @@ class Shown:
         frames = len(self.truths[-1]) // len(batch)
         self.prompts += [said for said in batch.captions or batch.prompts for _ in range(frames)]
         self.subjects += [words for words in batch.subjects for _ in range(frames)]
+        said = zip(batch.keys, batch.clusters, strict=True) if batch.clusters else ()
+        self.of_items += [{"key": key, "clusters": clusters} for key, clusters in said for _ in range(frames)]
         stills = (s.name for s in batch.slots if s.role == CONDITION and s.frames == 1)
         self.conditions.append({n: batch.images[n].flatten(0, 1).cpu().repeat_interleave(frames, 0) for n in stills})
         return name

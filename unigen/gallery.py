@@ -25,7 +25,7 @@ from unigen.results import unusable
 OUTPUT, TRUTH, CEILING = "output", "truth", "through_codec"  # a record's own names of files; others are conditions'
 ANEW = "use out=<a new folder>"
 NEEDED = {"item": int, "image": int, "files": dict}  # of a record
-SAID = {**dict.fromkeys(("key", "task", "prompt", "caption"), str), "seed": int, "subjects": list}
+SAID = {**dict.fromkeys(("key", "task", "prompt", "caption"), str), "seed": int, "subjects": list, "clusters": dict}
 SAID |= {"draw": {"seconds": (int, float), "together": int, "device": str}}
 MEASURED = ("key", "prompt", "seed", "subjects")  # what a record must say to be measured
 
@@ -161,7 +161,7 @@ def is_record(record: Any) -> bool:
     return (
         all(type(number) is int and number >= 0 for number in numbers)
         and record["files"] == named
-        and all(isinstance(word, str) for word in record.get("subjects", ()))
+        and all(isinstance(word, str) for word in (*record.get("subjects", ()), *record.get("clusters", {}).values()))
         and 0 <= draw["seconds"] < 1e9
     )
 

@@ -137,7 +137,9 @@ class SetDataset(Dataset):
         query = rows[-1]
         caption = query.caption(self.columns.told(task))
         prompt = self.columns.prompt(shown, len(rows), caption, query.subjects, seed)
-        return Sample(form.slots, images, prompt, query.subjects, task.name, f"{query.key}/{shown.name}", caption)
+        clusters = query.clusters or ({"origin": query.origin} if query.origin else {})
+        said = f"{query.key}/{shown.name}", caption, clusters
+        return Sample(form.slots, images, prompt, query.subjects, task.name, *said)
 
     def rows(self, form: SizedForm, task: Task, index: int, seed: int) -> tuple[SetRecord, ...]:
         """The records of a sample, the query last: that of `index` if it fits, and others of other origins.

@@ -46,13 +46,14 @@ class Denoising(Learner):
     def measure(self, data: Any, config: Mapping[str, Any]) -> dict[str, Any]:
         """The configured metrics over samples of the test split."""
         metrics = {name: build(node) for name, node in config["metric"].items()}
-        scores, draws = evaluate(self.pipeline, data.test_dataloader(), metrics, config["evaluation"]["seed"])
+        scores, draws, of_items = evaluate(self.pipeline, data.test_dataloader(), metrics, config["evaluation"]["seed"])
         self.keep()
         items = max((s["items"] for s in scores.values()), default=0)  # a split may hold fewer than asked for
         said = protocol(self.pipeline, metrics, config) | {"items": items}
         if "test" in getattr(data, "on_training_images", ()):
             said["split"] = "train, as nothing was held out"
-        return {"metrics": scores, "bounds": BOUNDS, "protocol": said, "sampling": sampling(draws)}
+        found = {"metrics": scores, "bounds": BOUNDS, "protocol": said, "sampling": sampling(draws)}
+        return {**found, "of_items": of_items}
 
     def export(self, folder: Path, config: Mapping[str, Any]) -> list[Path]:
         """LoRA in diffusers' format and a sidecar; no model of its own."""
