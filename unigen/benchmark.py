@@ -28,11 +28,14 @@ from unigen.protocol_card import common, digest, hashed
 from unigen.quoting import readable
 from unigen.results import print_metrics, unusable
 from unigen.sampling import number
+from unigen.spread import print_spreads, spreads
 from unigen.types import CONDITION, TARGET, Batch, rows_of
 from unigen.weights import weights_hash
 
 # What may differ between two commands that ask for the same pictures: where data lie, and how they are read.
 PLACES = ("root", "cache", "report", "num_workers", "batch_size", "seed", "val_items", "window", "bad_share")
+
+UNSAID = {"examples": 1, "test_example_seed": 0}  # as galleries are that were drawn before one could ask for others
 
 # What a run's configuration must say.
 NEEDED = {"data": dict, "name": str, "seed": int, "scale": {"name": (str, type(None))}, "paper": (str, type(None))}
@@ -110,9 +113,10 @@ def asked(config: Mapping[str, Any]) -> dict[str, Any]:
     def clean(node: Any) -> Any:
         if not isinstance(node, Mapping):
             return node
-        return {key: clean(value) for key, value in node.items() if key not in PLACES}
+        return {key: clean(value) for key, value in node.items() if key not in PLACES and UNSAID.get(key) != value}
 
-    return {"data": clean(config["data"]), **{key: dict(config[key]) for key in ("evaluation", "solver")}}
+    evaluation = {key: value for key, value in config["evaluation"].items() if UNSAID.get(key) != value}
+    return {"data": clean(config["data"]), "evaluation": evaluation, "solver": dict(config["solver"])}
 
 
 def draw(export_dir: Path, config: Mapping[str, Any], gallery: Gallery, request: Mapping[str, Any]) -> str | None:
@@ -123,47 +127,93 @@ def draw(export_dir: Path, config: Mapping[str, Any], gallery: Gallery, request:
     chosen = {key: str(value) for key, value in config["solver"].items() if value is not None}
     pipeline.solver.steps = number(chosen, "steps", pipeline.solver.steps, lowest=1)
     pipeline.solver.guidance = number(chosen, "guidance", float(pipeline.solver.guidance), lowest=0.0)
-    images, data = config["evaluation"]["images"], build(config["data"])
+    images, examples = config["evaluation"]["images"], config["evaluation"]["examples"]
     if images < 1:
         raise ConfigError(f"evaluation.images={images} must be at least 1")
+    draws = [build(node) for node in by_examples(config["data"], examples)]
+    data = draws[0]
     data.prepare_data()
-    loader = data.test_dataloader()
-    items = sum(len(batch) for batch in loader.batch_sampler)
+    loaders = [drawn.test_dataloader() for drawn in draws]
+    items = sum(len(batch) for batch in loaders[0].batch_sampler)
     with blamed(export_dir / export.CONFIG_FILE, export.AGAIN):
         said = common(protocol(pipeline, {}, {**run_config, **{key: config[key] for key in ("data", "evaluation")}}))
-    said |= {"items": items} | ({"images": images} if images > 1 else {})
-    gallery.begin({**request, "protocol": said, "protocol_hash": digest(said), "pictures": items * images})
-    fill(gallery, pipeline, loader, items, config["evaluation"])
+    said |= {"items": items} | {k: n for k, n in (("images", images), ("examples", examples)) if n > 1}
+    gallery.begin({**request, "protocol": said, "protocol_hash": digest(said), "pictures": items * images * examples})
+    fill(gallery, pipeline, loaders, items, config["evaluation"])
     return data.report() if hasattr(data, "report") else None
 
 
+def by_examples(data: Mapping[str, Any], draws: int) -> list[dict[str, Any]]:
+    """The configuration of the data for each draw of the examples, of which the first is as it is given.
+
+    Raises ConfigError for less than one draw, and for several where a test shows no examples.
+    """
+    if draws < 1:
+        raise ConfigError(f"evaluation.examples={draws} must be at least 1")
+    if draws == 1:
+        return [dict(data)]
+    rows = data.get("test_rows") or data.get("rows")
+    if "test_example_seed" not in data or not max(rows):
+        raise ConfigError(
+            f"evaluation.examples={draws} draws other examples for the same items, and this benchmark shows none "
+            f"(data.test_rows={rows}); legal is 1, or data.test_rows=[2,2]"
+        )
+    return [{**data, "test_example_seed": data["test_example_seed"] + draw} for draw in range(draws)]
+
+
 def fill(
-    gallery: Gallery, pipeline: Pipeline, batches: Iterable[Batch], items: int, evaluation: Mapping[str, int]
+    gallery: Gallery,
+    pipeline: Pipeline,
+    loaders: Sequence[Iterable[Batch]],
+    items: int,
+    evaluation: Mapping[str, int],
 ) -> None:
-    """Draw the pictures that are missing, with a progress bar."""
-    images, first = evaluation["images"], 0
+    """Draw the pictures that are missing, with a progress bar. `loaders`: the same items, a loader for each draw of
+    their examples. Image i of draw d is the record (item, d * images + i); its noise is that of image i in all draws.
+    """
+    images = evaluation["images"]
     columns = (TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=items * images, completed=len(gallery.records))
-        for batch in batches:
-            for image in range(images):
-                missing = [i for i in range(len(batch)) if (first + i, image) not in gallery.records]
-                if missing:
-                    _draw_some(gallery, pipeline, batch, missing, first, image, evaluation["seed"] + image)
-                    bar.update(task, advance=len(missing))
-            first += len(batch)
+        task = bar.add_task("", total=items * images * len(loaders), completed=len(gallery.records))
+        for draw, batches in enumerate(loaders):
+            first, said = 0, {"examples": draw} if len(loaders) > 1 else {}
+            for batch in batches:
+                for image in range(images):
+                    place, seed = draw * images + image, evaluation["seed"] + image
+                    missing = [i for i in range(len(batch)) if (first + i, place) not in gallery.records]
+                    if missing:
+                        _draw_some(gallery, pipeline, batch, missing, first, place, {"seed": seed, **said})
+                        bar.update(task, advance=len(missing))
+                first += len(batch)
 
 
 def _draw_some(
-    gallery: Gallery, pipeline: Pipeline, batch: Batch, rows: list[int], first: int, image: int, seed: int
+    gallery: Gallery,
+    pipeline: Pipeline,
+    batch: Batch,
+    rows: list[int],
+    first: int,
+    image: int,
+    drawn_by: Mapping[str, int],
 ) -> None:
-    """The pictures of some samples of a batch; noise is keyed by sample, so the others need not be there."""
+    """The pictures of some samples of a batch; noise is keyed by sample, so the others need not be there.
+
+    `drawn_by`: the seed of the noise, and which draw of the examples this is, where there are several.
+    Raises ConfigError for clips, and if a draw of the examples shows another query than the first one did.
+    """
     part = rows_of(batch, rows)
     name = next(slot.name for slot in part.slots if slot.role == TARGET)
     if part.images[name].shape[1] != 1:
         raise ConfigError(f"benchmarks take stills, and '{name}' of the data is a clip")
     truth = part.images[name][:, 0]
-    drawn, took = timed_sample(pipeline, part, seed)
+    for row in rows:
+        known = gallery.records.get((first + row, 0))
+        if known and known.get("key") not in (None, batch.keys[row]):
+            raise ConfigError(
+                f"item {first + row} is {known['key']} with the first examples and {batch.keys[row]} with others, "
+                "because a record that is an example of it cannot be read; take that out of the data"
+            )
+    drawn, took = timed_sample(pipeline, part, drawn_by["seed"])
     shown = {OUTPUT: drawn[name][:, 0], TRUTH: truth}
     shown |= {CEILING: through_codec(pipeline.codec, truth, pipeline.device)}
     shown |= {slot.name: part.images[slot.name][:, -1] for slot in part.slots if slot.role == CONDITION}
@@ -172,7 +222,7 @@ def _draw_some(
         said |= {"caption": part.captions[i]} if part.captions else {}  # of what has an instruction for its prompt
         said |= {"clusters": part.clusters[i]} if part.clusters else {}
         said |= {"draw": took._asdict()}
-        gallery.add({"item": first + row, "image": image, "seed": seed, **said}, {n: x[i] for n, x in shown.items()})
+        gallery.add({"item": first + row, "image": image, **drawn_by, **said}, {n: x[i] for n, x in shown.items()})
 
 
 @torch.no_grad()
@@ -188,6 +238,8 @@ def results(
     output, ceiling = gallery.pictures(OUTPUT), gallery.pictures(CEILING)
     found = {name: measured(metric, output, ceiling, references) for name, metric in metrics.items()}
     each = {name: score.pop("each") for name, score in found.items()}
+    for name, score in found.items():
+        score.update(spreads(records, each[name], score["better"]))
     facts = ("item", "image", "key", "seed", "clusters")
     lines = [{key: record[key] for key in facts if key in record} for record in records]
     for name, scores in each.items():
@@ -216,6 +268,7 @@ def show(result: Mapping[str, Any], out: Path) -> None:
         f"{result['bench']['name']}: {drawn}, {said['steps']} steps, guidance {said['guidance']:g}", soft_wrap=True
     )
     print_metrics(console, result)
+    print_spreads(console, result["metrics"])
     if "data_report" in result:
         console.print(f"data: {result['data_report']}", soft_wrap=True, markup=False)
     for what in ("pictures", "manifest.jsonl", "scores.jsonl", "samples.png", "evaluation.json"):

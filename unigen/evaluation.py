@@ -184,6 +184,8 @@ def graph_facts(data: Mapping[str, Any]) -> dict[str, Any]:
     tells graphs apart, the whole of it is in config.yaml; `test_set` is the reader without its folder.
     """
     found = {key: data[key] for key in ("rows", "test_tasks", "shared_degradations", "ratios") if key in data}
+    if data.get("test_example_seed"):  # other examples than those that everybody's test shows
+        found["test_example_seed"] = data["test_example_seed"]
     if data.get("instruction"):
         found["instruction"] = data["instruction"]
     if "graph" in data:

@@ -54,7 +54,10 @@ class Backbone(Protocol):
 
 
 class Embedding(Protocol):
-    """Adds what is known of a sample to its condition latents (B, F, C, H, W), before fill and patchify."""
+    """Adds what is known of a sample to its condition latents (B, F, C, H, W), before fill and patchify.
+
+    One that looks up subjects (`keyword_BT`) has `reads_subjects` = True; then a run counts the prompts without them.
+    """
 
     def __call__(
         self,

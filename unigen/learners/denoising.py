@@ -15,6 +15,7 @@ from unigen.header import print_header
 from unigen.latency import sampling
 from unigen.learner import Learner
 from unigen.pipeline import Pipeline
+from unigen.subject_words import uce_line
 from unigen.types import Batch, ImageSlot
 from unigen.validation import FastMetrics
 
@@ -38,6 +39,10 @@ class Denoising(Learner):
     def print_header(self, slots: tuple[ImageSlot, ...], config: Mapping[str, Any]) -> None:
         """Who sees whom, what may be cached, what is trained, how long a sample is."""
         print_header(self.pipeline, slots, config)
+
+    def notes(self, data: Any) -> str:
+        """How often UCE finds the subject's word in the prompts of training."""
+        return uce_line(self.pipeline, data.train_dataloader())
 
     def prepare(self, data: Any) -> None:
         """Fit a codec that has no weights of its own."""
