@@ -138,7 +138,9 @@ class SetDataset(Dataset):
         images = {slot.name: torch.tensor(picture)[None] for slot, picture in zip(form.slots, pictures, strict=True)}
         query = rows[-1]
         prompt, caption = self._words(task, query, len(rows), seed)
-        return Sample(form.slots, images, prompt, query.subjects, task.name, f"{query.key}/{shown.name}", caption)
+        clusters = query.clusters or ({"origin": query.origin} if query.origin else {})
+        said = f"{query.key}/{shown.name}", caption, clusters
+        return Sample(form.slots, images, prompt, query.subjects, task.name, *said)
 
     def said(self, item: tuple[str, int, int]) -> tuple[str, tuple[str, ...]]:
         """The prompt of a sample and the words for its subject; of its records the query alone is looked at."""
