@@ -288,4 +288,4 @@ def test_a_table_file_that_is_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"t.yaml: 'table' has no usable name, order or metrics"):
         read_table(tmp_path, "t")
     (tmp_path / "t.yaml").write_text("table: {name: t, order: [a], metrics: {f: null}}")
-    assert read_table(tmp_path, "t").metrics == {"f": ""}
+    assert read_table(tmp_path, "t").metrics == {"f": ()}
