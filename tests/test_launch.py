@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import CONF
+
+from unigen.preflight import preflight
 
 CONFIG = """
 seed: 0
