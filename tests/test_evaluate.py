@@ -10,6 +10,7 @@ from PIL import Image
 from small_runs import command, kept_pictures, small, summary, train
 from torch.nn.functional import normalize
 
+from datamodules.emoji_names import base_of
 from unigen import benchmark
 from unigen.gallery import Gallery, PictureFiles
 from unigen.metrics.style_image import StyleImage
@@ -92,6 +93,8 @@ def test_what_is_kept_says_what_it_is(drawn):
     assert took[0] > 0 and len(set(took)) == 1, "one batch"
     assert sum(score["rmse"] for score in scores) / 4 == pytest.approx(found["metrics"]["rmse"]["value"])
     assert [score["key"] for score in scores] == [record["key"] for record in records]
+    bases = [{"base glyph": base_of(record["key"].partition("/")[0])} for record in records]
+    assert [score["clusters"] for score in scores] == [record["clusters"] for record in records] == bases
     assert len({record["protocol_hash"] for record in records}) == 1
 
 

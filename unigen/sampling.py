@@ -45,8 +45,8 @@ def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
     paths = output_paths(given, sample.slots, OUTPUT, [slot.name for slot in sample.slots if slot.role == CONDITION])
     check_frames(paths, {slot.name: slot.frames for slot in sample.slots})
     refuse_overwriting(given, paths.values(), files)
-    say_a_miss(given, pipeline, sample.prompt)
     outputs = pipeline.sample(collate([sample]), number(given, "seed", 0, lowest=0))
+    say_a_miss(given, pipeline, sample.prompt)
     single = len(outputs) == 1
     shown = {OUTPUT if single else name: x[0] for name, x in outputs.items()}
     write_images(paths, sample.images | shown)
