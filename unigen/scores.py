@@ -10,7 +10,14 @@ from unigen.clusters import Clusters
 from unigen.files import json_lines, write_text
 
 FILE = "scores.jsonl"
-FACTS = {"item", "image", "key", "seed", "clusters"}  # what a line says of the item itself; all else are metrics
+FACTS = {
+    "item",
+    "image",
+    "key",
+    "seed",
+    "clusters",
+    "targets",
+}  # what a line says of the item itself; all else are metrics
 
 
 class Scores(NamedTuple):
@@ -22,20 +29,41 @@ class Scores(NamedTuple):
 
 def split(measured: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[float]], list[dict[str, Any]]]:
     """What a learner measured without what is said of single items: their scores by metric (`each` of a metric), and
-    the key and clusters of each (`of_items`), [] where the learner does not say."""
+    the key and clusters of each (`of_items`), [] where there is nothing to say, with the scores of its targets.
+    """
     metrics = {name: dict(metric) for name, metric in measured["metrics"].items()}
     each = {name: metric.pop("each", None) for name, metric in metrics.items()}
     rest = {key: value for key, value in measured.items() if key != "of_items"}
     kept = {name: scores for name, scores in each.items() if scores}
-    return {**rest, "metrics": metrics}, kept, measured.get("of_items", [])
+    lines = [dict(line) for line in measured.get("of_items", ())]
+    for name, metric in metrics.items():
+        if "targets" in metric:
+            lines = lines or [{} for _ in kept[name]]
+            metric["targets"] = add_targets(lines, name, metric["targets"])
+    return {**rest, "metrics": metrics}, kept, lines
+
+
+def add_targets(
+    lines: Sequence[dict[str, Any]], metric: str, targets: Mapping[str, Mapping[str, Any]]
+) -> dict[str, float | None]:
+    """Write each item's scores of single targets into its line, {"targets": {slot: {metric: score}}}.
+
+    `targets` is that of a metric (`unigen.evaluation.measured`); returns its values alone.
+    """
+    for slot, found in targets.items():
+        for line, score in zip(lines, found["each"], strict=True):
+            if score is not None:  # an item without this target
+                finite = score if math.isfinite(score) else None
+                line.setdefault("targets", {}).setdefault(slot, {})[metric] = finite
+    return {slot: found["value"] for slot, found in targets.items()}
 
 
 def write_scores(folder: Path, each: Mapping[str, Sequence[float]], of_items: Sequence[Mapping[str, Any]] = ()) -> None:
     """`folder`/scores.jsonl, a line for each item; no file without scores.
 
-    A line is {"item": place in the test split, "key": ..., "clusters": {way: name}, metric: score}; key and clusters
-    are those of `of_items`. All runs of one protocol have the same items in the same order. A score that is not finite
-    is null.
+    A line is {"item": place in the test split, "key": ..., "clusters": {way: name}, metric: score}; what is there
+    besides scores is that of `of_items`, also "targets", {slot: {metric: score}} of an item with several. All runs of
+    one protocol have the same items in the same order. A score that is not finite is null.
     """
     count = max(map(len, each.values()), default=0)
     lines = [{"item": i, **(of_items[i] if len(of_items) == count else {})} for i in range(count)]

@@ -64,6 +64,13 @@ def print_data(data: Any) -> None:
         Console(highlight=False).print(f"data: {data.said()}", soft_wrap=True, markup=False)
 
 
+@rank_zero_only
+def print_notes(learner: Learner, data: Any) -> None:
+    """What the learner says of the data, once they are prepared."""
+    if said := learner.notes(data):
+        Console(highlight=False).print(said, soft_wrap=True, markup=False)
+
+
 def run(config: dict[str, Any], run_dir: Path) -> None:
     """Train (or go on from checkpoints/last.ckpt), export, measure, and write summary.json last.
 
@@ -137,6 +144,7 @@ def _run(config: dict[str, Any], run_dir: Path) -> None:
     print_header(learner, data, config)
     data.prepare_data()
     print_data(data)
+    print_notes(learner, data)
     learner.prepare(data)
     trainer, callbacks = make_trainer(config)
     if getattr(trainer.strategy, "divides_weights", False) and "checkpoint" not in callbacks:
