@@ -2,7 +2,7 @@
 
 They are written on stock diffusers models and stock peft, from papers and facts about the codes; nothing is copied.
 Each computes what ours computes, from the same weights and random numbers, in the other way: every image and prompt is
-encoded in every step, one sample and row after the other, RealGeneral's mask is a dense S × S tensor in every layer, and
+encoded in every step, one sample and row after the other, RealGeneral's mask is a dense S × S tensor in each layer, and
 sampling computes conditions anew at every denoising step. Encoders are the pipeline's own modules.
 
 Shapes: B batch, F frames, C channels, h and w latent rows and columns, L tokens, P patch features, T text tokens,

@@ -163,7 +163,7 @@ class Contest:
         self.peers = {PEER: case.peer(self.ours, config)}
         if case.peer is GridPeer:
             self.peers[DENSE] = self._dense()
-        self.fresh = Fresh(case.setting.slots(config["data"]["size"]), config["data"]["tasks"][0])
+        self.fresh = Fresh(case.setting.slots(config["data"]["size"]), (config["data"]["tasks"] or ["canny>target"])[0])
 
     def _built(self) -> Pipeline:
         torch.manual_seed(0)
