@@ -141,7 +141,10 @@ class Process(Protocol):
 
 
 class Loss(Protocol):
-    """Elementwise error of a prediction; `weights` says how much each role counts."""
+    """Elementwise error of a prediction; `weights` says how much each role counts.
+
+    Where training masks cells, a loss may have `average`: "sample" (also without it) or "batch", see `weighted_mean`.
+    """
 
     weights: Mapping[str, float]
 
