@@ -20,6 +20,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from unigen import noise
+from unigen.canvas import to_tokens
 from unigen.fill import BLANKS
 from unigen.pipeline import Pipeline
 from unigen.types import CONDITION, TARGET, TEXT, Batch
@@ -113,6 +114,14 @@ class Peer:
         """uint8 pixels (B, 3, H, W) of the target."""
         raise NotImplementedError
 
+    def latents(self, batch: Batch, seed: int) -> Tensor:
+        """What sampling decodes, with all that is decoded beside the target."""
+        raise NotImplementedError
+
+    def target_tokens(self, latents: Tensor, batch: Batch) -> Tensor:
+        """(B, L, P) of the target, of what `latents` gives, as ours orders them."""
+        raise NotImplementedError
+
     def _twin(self, ours: nn.Module) -> nn.Module:
         raise NotImplementedError
 
@@ -177,7 +186,17 @@ class FramesPeer(Peer):
 
     @torch.no_grad()
     def sample(self, batch: Batch, seed: int) -> Tensor:
-        """Classifier-free guidance over the prompt in every step, conditions and all."""
+        """The mean of the target's frames, decoded."""
+        return self._decode(self.latents(batch, seed).mean(dim=1))
+
+    def target_tokens(self, latents: Tensor, batch: Batch) -> Tensor:
+        """All of them."""
+        c = self.model.config
+        return to_tokens(latents, (c.patch_size_t, c.patch_size, c.patch_size))
+
+    @torch.no_grad()
+    def latents(self, batch: Batch, seed: int) -> Tensor:
+        """(B, F, C, h, w): classifier-free guidance over the prompt in every step, conditions and all."""
         guidance, copies = self.solver.guidance, 1 if self.solver.guidance == 1.0 else 2
         prompts = [*batch.prompts, *([""] * len(batch) if copies == 2 else [])]
         clean = torch.stack(
@@ -195,7 +214,7 @@ class FramesPeer(Peer):
                 shown, hidden = v.chunk(2)
                 v = hidden + guidance * (shown - hidden)
             x = self.scheduler.step(v, k, x).prev_sample
-        return self._decode(x.mean(dim=1))
+        return x
 
     def _twin(self, ours: nn.Module) -> nn.Module:
         def separate(model: nn.Module) -> None:
@@ -291,7 +310,18 @@ class GridPeer(Peer):
 
     @torch.no_grad()
     def sample(self, batch: Batch, seed: int) -> Tensor:
-        """Euler steps over the whole grid; every row is decoded, and the target cut from the last."""
+        """Every row is decoded, and the target cut from the last."""
+        rows = self._rows(self.latents(batch, seed), batch)
+        return [self._decode(z) for z in rows][-1][..., -batch.slots[-1].width :]
+
+    def target_tokens(self, latents: Tensor, batch: Batch) -> Tensor:
+        """Those of the last cell of the last row."""
+        width = batch.slots[-1].width // self.codec.stride
+        return to_tokens(self._rows(latents, batch)[-1][:, None, ..., -width:], (1, 2, 2))
+
+    @torch.no_grad()
+    def latents(self, batch: Batch, seed: int) -> Tensor:
+        """(B, L, 64): Euler steps over the whole grid."""
         masks = self._masks(batch, {s.name: s.role == TARGET for s in batch.slots})
         context = torch.stack([self._context(self._pages(batch, i), masks, "sample", None) for i in range(len(batch))])
         x = self._noise(batch, [noise.generator(seed, "sample", key) for key in batch.keys])
@@ -299,9 +329,7 @@ class GridPeer(Peer):
         for t, s in pairwise(times):
             t_B = torch.full((len(batch),), t, device=self.device)
             x = x + (s - t) * self._predicted(x, context, texts, t_B, batch, "sample")
-        rows = x.split([ids.shape[0] for ids in self._ids(batch)], dim=1)
-        pixels = [self._decode(self._unpacked(row, mask)) for row, mask in zip(rows, masks, strict=True)]
-        return pixels[-1][..., -batch.slots[-1].width :]
+        return x
 
     def _twin(self, ours: nn.Module) -> nn.Module:
         def renamed(name: str) -> str:  # one branch for all pictures is the stock linear
@@ -384,11 +412,11 @@ class GridPeer(Peer):
         )[0]
         return out.float()
 
-    def _unpacked(self, x_BLP: Tensor, mask_1HW: Tensor) -> Tensor:
-        """Latents (B, C, h, w) of a row's tokens."""
-        _, height, width = mask_1HW.shape
-        h, w = height // self.codec.stride // 2, width // self.codec.stride // 2
-        return pixel_shuffle(x_BLP.transpose(1, 2).unflatten(2, (h, w)), 2)
+    def _rows(self, x_BLP: Tensor, batch: Batch) -> list[Tensor]:
+        """Latents (B, C, h, w) of each row's tokens."""
+        grids = [(ids[:, 1:].max(0).values.int() + 1).tolist() for ids in self._ids(batch)]
+        rows = x_BLP.split([h * w for h, w in grids], dim=1)
+        return [pixel_shuffle(x.transpose(1, 2).unflatten(2, grid), 2) for x, grid in zip(rows, grids, strict=True)]
 
 
 def _packed(z_Chw: Tensor) -> Tensor:
