@@ -105,7 +105,7 @@ SIZES = {
             "encoder.text.dtype=bfloat16",
             "encoder.codec.dtype=bfloat16",
             f"data.batch_size={setting.batch}",
-            "solver.steps=10",
+            "solver.steps=5",
         )
         for setting, more in ((PAIR, ("solver.guidance=6.0",)), (GRIDS[3], CLIP))
     },
@@ -158,6 +158,7 @@ class Contest:
 
     def __init__(self, case: Case, config: Mapping[str, Any], effort: Effort) -> None:
         self.case, self.config, self.effort = case, config, effort
+        self.optimizers: dict[int, torch.optim.Optimizer] = {}
         self.how = precision(config["trainer"]["precision"])
         self.dtype = torch.bfloat16 if self.how == "bf16-true" else torch.float32
         self.ours = self._built()
@@ -249,9 +250,14 @@ class Contest:
         return {f.name: getattr(self.ours, f.name) for f in fields(self.ours)}
 
     def _step(self, loss: Callable[[Batch], Tensor], batches: Iterator[Batch], modules: tuple[nn.Module, ...]) -> Way:
-        """Loss, gradients, clipping and AdamW of the first two modules, backbone and condition embedding."""
+        """Loss, gradients, clipping and AdamW of the first two modules, backbone and condition embedding.
+
+        Ways with the same weights share the optimizer, so that full size fits beside itself.
+        """
         weights, clip = trained(*modules[:2]), self.config["trainer"]["gradient_clip_val"]
-        adamw = torch.optim.AdamW(weights, lr=1e-6)
+        if id(modules[0]) not in self.optimizers:
+            self.optimizers[id(modules[0])] = torch.optim.AdamW(weights, lr=1e-6)
+        adamw = self.optimizers[id(modules[0])]
 
         def run() -> None:
             self._autocast(partial(loss, next(batches))).backward()
