@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unigen.metrics.pictures import require_pictures
-from unigen.weights import Unavailable, check_finite, hub_silent, weights_hash, without_bars
+from unigen.repositories import hub_silent
+from unigen.weights import Unavailable, check_finite, weights_hash, without_bars
 
 FILES = ("*.json", "*.txt", "*.safetensors", "*.bin")  # of a repository: configuration, tokenizer, weights
 
