@@ -7,9 +7,9 @@ run=        a finished run folder, of any data
 condition=  a picture of any common format; the run's task takes its condition from it (edges, grey, ...). A task whose
             conditions are several takes as many in its order, condition=[reference.png,photo.png], or the one picture
             that all of them are made of
-rows=       instead of condition=, for runs with formatter=grid: rows of pictures, as many in each. Rows before the last
-            are examples; in the last, the query, null stands for what is wanted, in any place and in several. A row has
-            the shape of its first picture; others are cropped to it
+rows=       instead of condition=, for runs with in-context rows: rows of pictures, as many in each. Rows before the
+            last are examples; in the last, the query, null stands for what is wanted, in any place and in several. A
+            row has the shape of its first picture; others are cropped to it
 prompt=     what the result shows (default: nothing, which prompt= alone says too)
 out=        the image to write, in the format that it ends in: .png, .jpg, .jpeg, .webp, .gif, .bmp, .tif or .tiff
             (default: sample.png, or the first of sample_2.png, ... that writes over nothing). Beside it go the

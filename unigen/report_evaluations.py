@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unigen.report_runs import PaperTable, Run, check_metrics, read_tree
+from unigen.clusters import Clusters
+from unigen.report_runs import PaperTable, Run, check_metrics, cleaned, read_tree
 from unigen.scores import read_scores
 
 FOLDER = "evaluation"  # of a run, one folder in it for each benchmark
@@ -91,13 +92,18 @@ def read_evaluation(run: Run, bench: str) -> dict[str, Any]:
     return said
 
 
-def scores_of(run: Run) -> dict[str, list[float | None]]:
-    """The scores of single items by metric, of the evaluations or of the run's own test; {} if none were kept.
+def scores_of(run: Run) -> dict[str, tuple[list[float | None], Clusters]]:
+    """The scores of single items by metric, of the evaluations or of the run's own test, each with the items' clusters.
 
-    Raises ValueError, one sentence, if a file is not whole.
+    {} if none were kept. Raises ValueError, one sentence, if a file is not whole.
     """
-    folders = run.evaluations or {"": run.path}
-    return {of(part, name): x for part, folder in folders.items() for name, x in read_scores(folder).items()}
+    found = {}
+    for part, folder in (run.evaluations or {"": run.path}).items():
+        each, clusters = read_scores(folder)
+        if clusters:
+            clusters = clusters._replace(ways=tuple(map(cleaned, clusters.ways)))
+        found |= {of(part, cleaned(name)): (scores, clusters) for name, scores in each.items()}
+    return found
 
 
 def benches_of(table: PaperTable, experiment: str, scale: str) -> list[str]:

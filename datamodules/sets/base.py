@@ -40,6 +40,7 @@ class SetRecord(NamedTuple):
     captions: by the name of the picture that they describe, cleaned and not empty; in order, the first being the usual
     one. subjects: words for what the target shows, which UCE looks up in the prompt (RealGeneral, section 3.2).
     origin: records of the same one show the same thing, so no sample has two of them; by default the key.
+    clusters: see `unigen.types.Sample`; by default one of records of the same origin, if they have one.
     """
 
     key: str
@@ -47,6 +48,7 @@ class SetRecord(NamedTuple):
     captions: Mapping[str, tuple[str, ...]]
     subjects: tuple[str, ...] = ()
     origin: str = ""
+    clusters: Mapping[str, str] = {}
 
     def read(self, name: str) -> np.ndarray:
         """A picture by name, uint8 (3, H, W). Raises BadPicture, naming the record, if there is none or it is bad."""
