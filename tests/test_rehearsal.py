@@ -179,6 +179,19 @@ def test_what_stock_models_have_no_place_for_is_said(hub, tmp_path):
     assert "modulation this project has split" in said_of(tmp_path) and "in no stock model" in said_of(tmp_path)
 
 
+def test_cogvideox_without_sc_adaln_is_converted_for_the_stock_pipeline(hub, tmp_path):
+    """Table 3's arm: the stock norm makes both modulations by one linear, of which the LoRA has the rank of both."""
+    trained, file = stirred(tmp_path, "wo_sc_adaln"), tmp_path / "stock.safetensors"
+    assert "lora.py convert lora=<this folder>" in said_of(tmp_path)
+    assert command("lora.py", "convert", f"lora={tmp_path / 'export'}", f"out={file}") == 0
+    stock = diffusers.CogVideoXPipeline.from_pretrained(COGVIDEOX, dtype=torch.float32)
+    stock.load_lora_weights(file)
+    ours, theirs = ours_and_theirs(trained, stock.transformer)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    stock.transformer.transformer_blocks[0].norm1.linear.lora_B["default_0"].weight.data.mul_(0.5)
+    assert (ours_and_theirs(trained, stock.transformer)[1] - ours).abs().max() > 1e-3, "negative control"
+
+
 def said_of(folder: Path) -> str:
     return json.loads((folder / "export" / export.CONFIG_FILE).read_text())["lora_is_for"]
 
