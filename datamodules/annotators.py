@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import colorsys
 import hashlib
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -178,9 +177,7 @@ class Pose(Annotator):
     task = "PoseEstimation"
 
     def check(self, model: Any) -> None:
-        """Raises ValueError for keypoints that are not COCO's, or without what transformers cuts persons out with."""
-        if importlib.util.find_spec("scipy") is None:
-            raise ValueError(f"'{self.source}' (config key {self.key}) needs scipy: pip install 'unigen[annotations]'")
+        """Raises ValueError for keypoints that are not COCO's."""
         if model.config.num_labels != KEYPOINTS:
             raise ValueError(
                 f"'{self.source}' (config key {self.key}) finds {model.config.num_labels} keypoints; legal are models "
