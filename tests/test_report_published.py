@@ -179,6 +179,8 @@ def test_what_is_missing_is_named(tmp_path):
 
 def test_runs_without_any_of_the_metrics_show_the_published_numbers_only(tmp_path):
     found = views(make(tmp_path, metrics={"rmse": {"value": 0.1, "better": "lower"}}))
+    intervals = build_report(str(tmp_path)).tables[1]
+    assert {row[-1].text for row in intervals.rows} == {"reference", "not resolved"}, "then all metrics have verdicts"
     assert list(found) == [""] and [row[2:] for row in texts(found[""])] == [["0.8", "–"], ["0.8", "–"], ["0.9", "–"]]
 
 
