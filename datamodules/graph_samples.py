@@ -119,8 +119,9 @@ class GraphDataset(Dataset):
             slot.name: torch.from_numpy(np.array(picture))[None] for slot, picture in zip(slots, pictures, strict=True)
         }
         prompt, subjects, described = self._words(task, rows, item[2])
-        key = f"{names[rows[-1].glyph]}/{shown.name}"
-        return Sample(slots, images, prompt, subjects, task.name, key, described)
+        glyph = names[rows[-1].glyph]
+        said = f"{glyph}/{shown.name}", described, {"base glyph": base_of(glyph)}
+        return Sample(slots, images, prompt, subjects, task.name, *said)
 
     def said(self, item: tuple[str, int, int]) -> tuple[str, tuple[str, ...]]:
         """The prompt of a sample and the words for its subject; no picture is made."""

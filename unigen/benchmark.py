@@ -16,9 +16,9 @@ from unigen.build import build
 from unigen.claims import claimed
 from unigen.config import ConfigError, plain, read_config
 from unigen.contact_sheet import write_sheet
-from unigen.evaluation import measured, metric_cards, protocol, references_of, through_codec
+from unigen.evaluation import all_targets, bounded, metric_cards, protocol, references_of, through_codec
 from unigen.files import write_text
-from unigen.gallery import CEILING, OUTPUT, TRUTH, Gallery, leaves
+from unigen.gallery import CEILING, OUTPUT, OWN, TRUTH, Gallery, leaves, names_of
 from unigen.latency import Draw, sampling, timed_sample
 from unigen.learners.denoising import BOUNDS
 from unigen.own_files import blamed, unreadable
@@ -28,6 +28,7 @@ from unigen.protocol_card import common, digest, hashed
 from unigen.quoting import readable
 from unigen.results import print_metrics, unusable
 from unigen.sampling import number
+from unigen.scores import add_targets
 from unigen.spread import print_spreads, spreads
 from unigen.types import CONDITION, TARGET, Batch, rows_of
 from unigen.weights import weights_hash
@@ -202,10 +203,10 @@ def _draw_some(
     Raises ConfigError for clips, and if a draw of the examples shows another query than the first one did.
     """
     part = rows_of(batch, rows)
-    name = next(slot.name for slot in part.slots if slot.role == TARGET)
-    if part.images[name].shape[1] != 1:
-        raise ConfigError(f"benchmarks take stills, and '{name}' of the data is a clip")
-    truth = part.images[name][:, 0]
+    targets = [slot.name for slot in part.slots if slot.role == TARGET]
+    for name in targets:
+        if part.images[name].shape[1] != 1:
+            raise ConfigError(f"benchmarks take stills, and '{name}' of the data is a clip")
     for row in rows:
         known = gallery.records.get((first + row, 0))
         if known and known.get("key") not in (None, batch.keys[row]):
@@ -214,13 +215,17 @@ def _draw_some(
                 "because a record that is an example of it cannot be read; take that out of the data"
             )
     drawn, took = timed_sample(pipeline, part, drawn_by["seed"])
-    shown = {OUTPUT: drawn[name][:, 0], TRUTH: truth}
-    shown |= {CEILING: through_codec(pipeline.codec, truth, pipeline.device)}
+    several, shown = {"targets": targets} if len(targets) > 1 else {}, {}
+    for k, name in enumerate(targets):
+        output, truth, ceiling = (names_of(several, own)[k] for own in OWN)
+        shown |= {output: drawn[name][:, 0], truth: part.images[name][:, 0]}
+        shown |= {ceiling: through_codec(pipeline.codec, shown[truth], pipeline.device)}
     shown |= {slot.name: part.images[slot.name][:, -1] for slot in part.slots if slot.role == CONDITION}
     for i, row in enumerate(rows):
         said = {"key": part.keys[i], "task": part.tasks[i], "prompt": part.prompts[i], "subjects": part.subjects[i]}
         said |= {"caption": part.captions[i]} if part.captions else {}  # of what has an instruction for its prompt
-        said |= {"draw": took._asdict()}
+        said |= {"clusters": part.clusters[i]} if part.clusters else {}
+        said |= {"draw": took._asdict(), **several}
         gallery.add({"item": first + row, "image": image, **drawn_by, **said}, {n: x[i] for n, x in shown.items()})
 
 
@@ -231,26 +236,33 @@ def results(
     """The numbers of a gallery with their protocol and its hashes; writes the scores of single pictures."""
     gallery.check_whole()
     records = gallery.ordered()
-    prompts = [record.get("caption", record["prompt"]) for record in records]
-    subjects, shown = [record["subjects"] for record in records], {n: gallery.pictures(n) for n in gallery.conditions}
+    places = gallery.places()
+    prompts = [records[place.line].get("caption", records[place.line]["prompt"]) for place in places]
+    subjects = [records[place.line]["subjects"] for place in places]
+    shown = {name: gallery.pictures(name) for name in gallery.conditions}
     references = references_of(gallery.pictures(TRUTH), prompts, subjects, shown)
     output, ceiling = gallery.pictures(OUTPUT), gallery.pictures(CEILING)
-    found = {name: measured(metric, output, ceiling, references) for name, metric in metrics.items()}
+    found = bounded(metrics, output, ceiling, references, places)
     each = {name: score.pop("each") for name, score in found.items()}
     for name, score in found.items():
         score.update(spreads(records, each[name], score["better"]))
-    lines = [{key: record[key] for key in ("item", "image", "key", "seed")} for record in records]
+    facts = ("item", "image", "key", "seed", "clusters")
+    lines = [{key: record[key] for key in facts if key in record} for record in records]
     for name, scores in each.items():
         for line, score in zip(lines, scores or (), strict=bool(scores)):
             line[name] = score if math.isfinite(score) else None
+    for name, score in found.items():
+        if "targets" in score:
+            score["targets"] = add_targets(lines, name, score["targets"])
     write_text(gallery.folder / "scores.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     said = {**gallery.state["protocol"], "items": len({record["item"] for record in records}), **metric_cards(metrics)}
+    said |= all_targets(place.target for place in places)
     return {
         "bench": config["bench"],
         **{key: run_config[key] for key in ("name", "seed", "paper")},
         "scale": run_config["scale"]["name"],
         "weights": gallery.state["weights"],
-        "pictures": len(records),
+        "pictures": len(places),
         "sampling": sampling(
             [Draw(*(record["draw"][key] for key in Draw._fields)) for record in records if "draw" in record]
         ),

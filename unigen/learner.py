@@ -55,8 +55,9 @@ class Learner(L.LightningModule):
         """{"metrics": {name: {value, low, high, better, items}}, "bounds": {...}, "protocol": {...}} on the test split.
 
         `bounds` says in a word or two what `low` and `high` are; `sampling` what a picture takes (`unigen.latency`),
-        from what draws any. A metric may hold `each`, the scores of the single
-        items in order, which go into scores.jsonl.
+        from what draws any. A metric may hold `each`, the scores of the single items in order, and `targets`, the
+        same of each of several targets; `of_items` says the key and clusters of each item (`unigen.types.Sample`). All
+        of it goes into scores.jsonl.
         """
         raise NotImplementedError
 

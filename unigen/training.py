@@ -209,7 +209,7 @@ def finish(
     learner.place_frozen()
     learner.settle(data)
     models = learner.export(run_dir / "export", config)  # first: a metric that fails must not cost the weights
-    measured, each = split(learner.measure(data, config))
+    measured, each, of_items = split(learner.measure(data, config))
     values = {f"test/{name}": s["value"] for name, s in measured["metrics"].items() if s["value"] is not None}
     for logger in trainer.loggers:
         logger.log_metrics(values, trainer.global_step)
@@ -217,7 +217,7 @@ def finish(
     log = run_dir / "metrics.jsonl"
     if log.is_file():
         write_csv(log, run_dir / "metrics.csv")
-    write_scores(run_dir, each)
+    write_scores(run_dir, each, of_items)
     speed = callbacks["throughput"].rates() if "throughput" in callbacks else {}
     facts = learner.facts(data.slots) | reported(data)
     summary = write_summary(run_dir, config, facts, trainer.global_step, speed, measured)

@@ -123,6 +123,13 @@ def test_held_out_samples_show_held_out_glyphs_alone(whole, split):
 # --- form and order -------------------------------------------------------------------------------------------------
 
 
+def test_the_128_test_glyphs_are_73_drawings(whole):
+    """What docs/report.md says of them; one item of each is in front, so fewer items are fewer clusters."""
+    names, indices = glyphs(), whole.emoji.indices["test"]
+    assert len({base_of(names[index]) for index in indices[:128]}) == 73 < 128 <= len(indices)
+    assert len({base_of(names[index]) for index in indices[:64]}) == 64
+
+
 def test_slots_are_row_by_row_and_say_their_roles():
     made = graph()
     forms = forms_of({made.task("canny>target+mask"): 1.0, made.task("reference+jpeg>target"): 1.0}, range(2))

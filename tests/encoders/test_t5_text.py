@@ -7,7 +7,8 @@ import torch
 from tiny import tiny
 
 from unigen.build import build
-from unigen.encoders.t5 import T5Text
+from unigen.encoders.t5 import T5Text, load_tokenizer
+from unigen.repositories import Wanted, located
 
 CONFIG = tiny()["encoder"]["text"]["config"]
 
@@ -203,3 +204,57 @@ def test_the_tokens_are_those_of_the_prompt_as_it_was_given(sentencepiece, promp
         under = {i for a, b in offsets for i in range(a, b)} & set(range(start, start + len(found))) if found else set()
         assert under <= {i for a, b in places for i in range(a, b)}
     assert marked(prompt, word, window=40) == found
+
+
+PROMPTS = [
+    "a red heart",
+    "",
+    "  two  spaces ",
+    "Ünïcode ﬁ ½",
+    "a cat, no 3.",
+    "x\ny\tz",
+    "日本の猫",
+    "cafe\u0301",
+    "ＦＵＬＬ １２３",
+]
+
+
+@pytest.mark.parametrize(
+    ("repository", "folder"),
+    [("zai-org/CogVideoX1.5-5B", "tokenizer"), ("black-forest-labs/FLUX.1-dev", "tokenizer_2")],
+)
+@pytest.mark.parametrize("how", ["by id", "pipeline's folder", "folder alone"])
+def test_a_published_tokenizer_gives_sentencepieces_ids_and_the_end(repository, folder, how, hub):
+    """CogVideoX1.5 has spiece.model alone, FLUX.1 tokenizer.json beside it; neither folder has a config.json."""
+    from published.tokenizers import EXTRA, PIECES, sentencepiece_model
+    from sentencepiece import SentencePieceProcessor
+
+    found = located(Wanted("encoder.text.tokenizer", repository, folder))
+    source = {"by id": repository, "pipeline's folder": str(found.parent), "folder alone": str(found)}[how]
+    tokenizer = load_tokenizer(source, "encoder.text.tokenizer", folder)
+    pieces = SentencePieceProcessor(model_proto=sentencepiece_model())
+    for prompt in PROMPTS:
+        assert tokenizer(prompt)["input_ids"] == [*pieces.encode(prompt), 1], prompt
+    assert len({tuple(tokenizer(prompt)["input_ids"]) for prompt in PROMPTS}) == len(PROMPTS), "negative control"
+    assert len(tokenizer) == PIECES + EXTRA and (tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, 1)
+
+
+def test_clips_published_tokenizer_is_read_from_its_folder_alone(hub):
+    from published.tokenizers import clip_words
+
+    found = located(Wanted("k", "black-forest-labs/FLUX.1-dev", "tokenizer"))
+    words, ids = (
+        clip_words(),
+        load_tokenizer(str(found), "encoder.text.clip.tokenizer", "tokenizer")("the cat")["input_ids"],
+    )
+    assert [words[i] for i in ids] == ["<|startoftext|>", "the</w>", "c", "a", "t</w>", "<|endoftext|>"]
+
+
+def test_a_vocabulary_that_is_not_the_weights_is_refused_by_name(hub):
+    from published import sizes
+    from tiny import composed
+
+    config = composed("+exp=fcd_mask_a", "scale=paper", *sizes("cogvideox"), "encoder.text.vocabulary=32128")
+    with pytest.raises(ValueError, match=r"encoder.text.vocabulary is 32128, but the weights of 'zai-org.*' have 528"):
+        build(config["encoder"]["text"])
+    assert build(config["encoder"]["text"] | {"vocabulary": 528})

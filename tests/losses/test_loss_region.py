@@ -49,7 +49,7 @@ def test_a_target_that_is_shown_counts_as_a_condition():
     ]
     each = [formula(found) for found in parts]
     torch.testing.assert_close(weighted_mean(e, ROLES, weights, where)[0], sum(each) / 2)
-    pooled = formula(sum(parts, []))
+    pooled = formula([*parts[0], *parts[1]])
     torch.testing.assert_close(weighted_mean(e, ROLES, weights, where, average="batch")[0], pooled)
     assert not torch.allclose(pooled, sum(each) / 2, rtol=1e-3), "the two means would be one"
 

@@ -71,6 +71,27 @@ def told(batch, name: str) -> list[tuple[int, int]]:
     return [tuple(picture[0, :2, 0, 0].tolist()) for picture in batch.images[name]]
 
 
+class Clustered(Coloured):
+    def record(self, index: int, seed: int = 0) -> SetRecord:
+        return super().record(index, seed)._replace(clusters={"subject": str(index % 2), "prompt": str(index // 2)})
+
+
+class Alone(Coloured):
+    def record(self, index: int, seed: int = 0) -> SetRecord:
+        return super().record(index, seed)._replace(origin="")
+
+
+def test_samples_have_the_clusters_of_the_query_or_else_its_origin():
+    for source, expected in (
+        (Coloured(), lambda i: {"origin": str(i // 2)}),
+        (Clustered(), lambda i: {"subject": str(i % 2), "prompt": str(i // 2)}),
+    ):
+        for batch in data(source).test_dataloader():
+            assert batch.clusters == [expected(int(key.partition("/")[0])) for key in batch.keys]
+    for batch in data(Alone()).test_dataloader():
+        assert batch.clusters == [{"key": key} for key in batch.keys], "each by itself"
+
+
 def test_only_tasks_that_records_can_serve_are_trained_on():
     made = data()
     assert made.tasks == (
