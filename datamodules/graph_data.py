@@ -191,15 +191,21 @@ class EmojiGraphData(UserGraphData):
 
 
 def named_tasks(graph: AnnotationGraph, patterns: Sequence[str], where: str) -> tuple[Task, ...]:
-    """The graph's tasks, unseen ones included, that match any of the patterns.
+    """The graph's tasks, unseen ones included, that match any of the patterns; '>target' is one from text alone.
 
     Raises ValueError if there is no pattern, or one that matches nothing.
     """
-    everything = (*graph.tasks, *graph.unseen_tasks)
     patterns = (patterns,) if isinstance(patterns, str) else patterns
+    everything = (*graph.tasks, *graph.unseen_tasks, *from_text(graph, patterns, where))
     if not patterns:
         raise ValueError(f"{where} is empty: it must name at least one task or group, or be null")
     return tuple(dict.fromkeys(task for pattern in patterns for task in matching(everything, pattern, where)))
+
+
+def from_text(graph: AnnotationGraph, patterns: Sequence[str], where: str) -> tuple[Task, ...]:
+    """The tasks without a condition that patterns name, which any graph has."""
+    asked = [pattern for pattern in patterns if pattern.strip().startswith(">")]
+    return tuple(task for pattern in asked for task in graph.expand(pattern, where))
 
 
 def training_shares(graph: AnnotationGraph, patterns: Sequence[str] | None) -> dict[Task, float]:
@@ -210,8 +216,10 @@ def training_shares(graph: AnnotationGraph, patterns: Sequence[str] | None) -> d
     shares = dict(zip(graph.training.tasks, graph.training.probabilities().values(), strict=True))
     if patterns is None:
         return shares
+    patterns = (patterns,) if isinstance(patterns, str) else patterns
+    shares |= dict.fromkeys(from_text(graph, patterns, "tasks"), max(shares.values()))
     chosen = set(named_tasks(graph, patterns, "tasks"))
-    for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+    for pattern in patterns:
         if not shares.keys() & named_tasks(graph, [pattern], "tasks"):
             raise ValueError(f"tasks: '{pattern}' is held out or unseen in this graph; only test_tasks may name it")
     return {task: share for task, share in shares.items() if task in chosen}

@@ -2,6 +2,7 @@
 
 python experiments/sample.py run=<run folder> condition=<picture>
 python experiments/sample.py run=<run folder> 'rows=[[a.png,b.png],[c.png,null]]'
+python experiments/sample.py run=<run of task=text> prompt="a red car"
 
 run=        a finished run folder, of any data
 condition=  a picture of any common format; the run's task takes its condition from it (edges, grey, ...). A task whose
@@ -47,7 +48,8 @@ EMPTY = ("prompt", "subject", "instruction")
 def sampled(words: list[str]) -> dict[str, Path]:
     """What was written, by what it holds."""
     given = parse(words, legal=(*KEYS, *OWN, *sum(OWN.values(), ())), required=("run",), empty=EMPTY)
-    if one_of(given, OWN) == "rows":
+    alone = any(key in given for key in (*OWN, *sum(OWN.values(), ())))
+    if alone and one_of(given, OWN) == "rows":
         from datamodules.visual_prompt import instructed, visual_prompt
         from unigen.visual_prompt import sample_visual_prompt
 

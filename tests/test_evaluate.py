@@ -156,6 +156,37 @@ def test_several_pictures_of_a_sample_have_seeds_of_their_own(run_dir, tmp_path)
     assert (found["pictures"], found["protocol"]["items"], found["protocol"]["images"]) == (4, 2, 2)
 
 
+def test_every_target_of_a_sample_is_drawn_kept_and_scored(tmp_path):
+    """The run's own test and a benchmark; the second target alone made perfect is the control."""
+    tasks = ('data.tasks=["canny>target"]', 'data.test_tasks=["canny>target+mask"]', "metric=[rmse]")
+    words = ("task=graph", "data.rows=[0,0]", "conditioning/embedding=none", "trainer.max_steps=1", *tasks)
+    train(small(tmp_path, *words, "evaluation.items=2"))
+    own = summary(tmp_path)["metrics"]["rmse"]
+    out = tmp_path / "evaluation" / "emoji_graph_canny"
+    asked = ("bench=emoji_graph_canny", "evaluation.items=2", "data.limit=200", "solver.steps=2", *tasks[1:])
+    assert command("evaluate.py", f"run={tmp_path}", *asked, kept_pictures()) == 0
+    score, records, scores = result(out)["metrics"]["rmse"], lines(out / "manifest.jsonl"), lines(out / "scores.jsonl")
+    assert score.pop("targets") == pytest.approx(targets := own["targets"])
+    assert score["value"] == pytest.approx(own["value"]) and score["low"] == pytest.approx(own["low"])
+    assert result(out)["protocol"]["targets"] == "all" and targets.keys() == {"target0", "target1"}
+    assert (score["items"], score["images"], result(out)["pictures"]) == (2, 4, 4)
+    assert score["value"] == pytest.approx(sum(targets.values()) / 2)
+    assert (
+        [line["targets"]["target1"]["rmse"] > 0 for line in scores]
+        == [True, True]
+        == [line["rmse"] == pytest.approx(sum(t["rmse"] for t in line["targets"].values()) / 2) for line in scores]
+    )
+    for record in records:
+        assert record["targets"] == ["target0", "target1"]
+        shutil.copy(out / record["files"]["truth.target1"], out / record["files"]["output.target1"])
+    assert command("evaluate.py", f"run={tmp_path}", *asked, kept_pictures(), "metrics_only=true") == 0
+    better = result(out)["metrics"]["rmse"]
+    assert better["targets"] == pytest.approx({"target0": targets["target0"], "target1": 0})
+    assert better["value"] == pytest.approx(targets["target0"] / 2)
+    sheet = Image.open(out / "samples.png").size
+    assert sheet[0] == 2 * (5 * (96 + 8) + 8), "the condition, and output and truth of both"
+
+
 def test_an_absent_metric_is_said_and_the_others_are_there(run_dir, drawn, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(drawn))
     assert evaluate(run_dir, "metric=[dino,rmse,mini_kid]", f"out={drawn}") == 0

@@ -57,7 +57,7 @@ def test_the_histogram_adds_up_and_stands_beside_the_graphs_probabilities(grid):
 
 def test_rows_are_a_grid_and_the_page_says_what_refuses_them(grid):
     html = page(grid)
-    refusal = "images take 16 temporal positions; the backbone holds 11; take fewer example rows (data.rows)"
+    refusal = "temporal positions; the backbone holds 11; take fewer example rows (data.rows)"
     assert any(r.startswith(IMPOSSIBLE) and refusal in r for r in grid.refusals) and refusal in unescape(html)
     assert len(html) < 2_000_000
     blocks = html.split('<div class="sample')[2:]  # the first is the block around them

@@ -20,7 +20,7 @@ from test_published import COGVIDEOX, DEV, FILL, snapshot
 from tiny import choices, composed, mask, plan_for, randomise, tokens_for
 
 from unigen import canvas, export
-from unigen.build import build, build_pipeline
+from unigen.build import build, build_pipeline, pretrained
 from unigen.layout import positions
 
 REHEARSED = {"fcd_mask_a": COGVIDEOX, "visualcloze_dev": DEV, "visualcloze_fill": FILL}
@@ -179,14 +179,63 @@ def test_what_stock_models_have_no_place_for_is_said(hub, tmp_path):
     assert "modulation this project has split" in said_of(tmp_path) and "in no stock model" in said_of(tmp_path)
 
 
+def test_cogvideox_without_sc_adaln_is_converted_for_the_stock_pipeline(hub, tmp_path):
+    """Table 3's arm: the stock norm makes both modulations by one linear, of which the LoRA has the rank of both."""
+    trained, file = stirred(tmp_path, "wo_sc_adaln"), tmp_path / "stock.safetensors"
+    assert "lora.py convert lora=<this folder>" in said_of(tmp_path)
+    assert command("lora.py", "convert", f"lora={tmp_path / 'export'}", f"out={file}") == 0
+    stock = diffusers.CogVideoXPipeline.from_pretrained(COGVIDEOX, dtype=torch.float32)
+    stock.load_lora_weights(file)
+    ours, theirs = ours_and_theirs(trained, stock.transformer)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    stock.transformer.transformer_blocks[0].norm1.linear.lora_B["default_0"].weight.data.mul_(0.5)
+    assert (ours_and_theirs(trained, stock.transformer)[1] - ours).abs().max() > 1e-3, "negative control"
+
+
 def said_of(folder: Path) -> str:
     return json.loads((folder / "export" / export.CONFIG_FILE).read_text())["lora_is_for"]
 
 
 @pytest.mark.parametrize("experiment", OTHERS)
 def test_every_other_experiment_trains_samples_and_is_measured(experiment, hub, tmp_path):
-    least = ("trainer.max_steps=1", "validation.every=1", "evaluation.items=1", "data.val_items=1", "solver.steps=1")
+    least = ("trainer.max_steps=1", "validation.every=1", "evaluation.items=1", "data.val_items=1")
     train(composed(*words(experiment, tmp_path, *least, "callback.sample_grid.items=1")))
     found = summary(tmp_path)
     assert found["steps"] == 1 and found["metrics"] and all(s["value"] is not None for s in found["metrics"].values())
     assert list((tmp_path / "samples").glob("*.png"))
+
+
+def from_folders(experiment: str, folder: Path, alone: bool) -> list[str]:
+    """The words that name a pipeline's folder for every part, or each part's own."""
+    keys = pretrained(composed(f"+exp={experiment}", "scale=paper"))
+    return [f"{one.key}={folder / one.part if alone else folder}" for one in keys]
+
+
+@pytest.mark.parametrize("experiment", REHEARSED)
+@pytest.mark.parametrize("alone", [False, True])
+def test_folders_are_as_good_as_the_repository(experiment, alone, hub, tmp_path):
+    """A whole download anywhere, and each part of it by itself: the same weights, the same words."""
+    given = from_folders(experiment, snapshot(hub, REHEARSED[experiment]), alone)
+    assert len(given) == (4 if experiment == "fcd_mask_a" else 6)
+    made = []
+    for more in ([], given):
+        torch.manual_seed(0)
+        made.append(build_pipeline(composed(*words(experiment, tmp_path, *more))))
+    for by_id, by_folder in zip(*(pipeline.modules for pipeline in made), strict=True):
+        assert differing(by_id.state_dict(), by_folder.state_dict()) == []
+    prompts = ["a red heart", "two cats"]
+    assert torch.equal(*(pipeline.text.encode(prompts) for pipeline in made))
+    assert torch.equal(*(pipeline.text.pooled(prompts) for pipeline in made))
+
+
+BF16 = ("trainer.precision=bf16-true", "encoder.text.dtype=bfloat16", "encoder.codec.dtype=bfloat16")
+
+
+@pytest.mark.parametrize("experiment", ["fcd_mask_a", "visualcloze_fill"])
+def test_all_of_it_in_bf16(experiment, hub, tmp_path):
+    pipeline = train(composed(*words(experiment, tmp_path, *BF16, "metric=[rmse]", "evaluation.items=1")))
+    for module in (pipeline.codec, pipeline.text):
+        assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
+    assert summary(tmp_path)["metrics"]["rmse"]["value"] > 0
+    assert pipeline.backbone.model.proj_out.weight.dtype == torch.bfloat16
+    assert export.load(tmp_path / "export")

@@ -242,7 +242,7 @@ def test_costs_are_columns_where_runs_tell_them(tmp_path):
 
 # a table's runs -------------------------------------------------------------------------------------------------------
 
-PAPER = PaperTable("t", "Paper, Table 9", ["x", "b", "a"], {"clip_i": "ours_i", "fid": ""}, "Someone, Table 9")
+PAPER = PaperTable("t", "Paper, Table 9", ["x", "b", "a"], {"clip_i": ("ours_i",), "fid": ()}, "Someone, Table 9")
 PAPER = PAPER._replace(published={"x": {"clip_i": 0.7, "fid": 9.5}, "b": {"clip_i": 0.8}, "a": {"clip_i": 0.95}})
 
 
@@ -296,4 +296,4 @@ def test_a_table_file_that_is_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"t.yaml: 'table' has no usable name, order or metrics"):
         read_table(tmp_path, "t")
     (tmp_path / "t.yaml").write_text("table: {name: t, order: [a], metrics: {f: null}}")
-    assert read_table(tmp_path, "t").metrics == {"f": ""}
+    assert read_table(tmp_path, "t").metrics == {"f": ()}

@@ -42,7 +42,7 @@ TABLE = {
     "optimizer.weight_decay": "[0, 10]",
     "optimizer.warmup": "0..1e9",
     "optimizer.cooldown": "[0, 1]",
-    "trainer.max_steps": "1..1e9",
+    "trainer.max_steps": "0..1e9",
     "trainer.accumulate_grad_batches": "1..1e6",
     "trainer.gradient_clip_val": "[0, 1e6]",
     "trainer.devices": "1..1024 or -1 or auto",

@@ -26,7 +26,7 @@ APART = (
 
 
 class View(NamedTuple):
-    """A published table with the arms of one task: rows in the paper's order, then those that it does not have.
+    """A published table with the arms of one task and scale: rows in the paper's order, then those that it lacks.
 
     `flagged` arms cannot be compared; `reference` is the arm that the others are compared with.
     """
@@ -39,31 +39,34 @@ class View(NamedTuple):
 
 
 def views(arms: list[Arm], table: PaperTable | None, reference: str | None) -> list[View]:
-    """Each published table (and task) with runs here; `table` whether or not it has runs.
+    """Each published table (and task, and scale) with runs here; `table` whether or not it has runs.
 
     `reference` is the page's (`report_bootstrap.reference_arm`), where it is among the arms of a view.
     """
-    found: dict[tuple[str, str], tuple[PaperTable, list[Arm]]] = {}
+    found: dict[tuple[str, str, str], tuple[PaperTable, list[Arm]]] = {}
     for arm in arms:
         for own in {run.table.name: run.table for run in arm.runs if run.table}.values():
-            task = shown(arm.runs[0].summary.get("task") or "")
-            found.setdefault((own.name, task), (own, []))[1].append(arm)
+            task, scale = (shown(arm.runs[0].summary.get(key) or "") for key in ("task", "scale"))
+            found.setdefault((own.name, task, scale), (own, []))[1].append(arm)
     if table is not None and not found:
-        found[table.name, ""] = (table, [])
-    made = []
-    for (_, task), (own, of) in found.items():
+        found[table.name, "", ""] = (table, [])
+    several, made = len({scale for *_, scale in found}) > 1, []
+    for (_, task, scale), (own, of) in found.items():
         place = {name: i for i, name in enumerate(own.order)}
         rows = sorted(of, key=lambda arm: place.get(arm.runs[0].summary["name"], len(place)))
         against = reference if reference in {arm.label for arm in rows} else None
-        title = own.title + (f", task {task}" if task else "")
+        title = own.title + (f", task {task}" if task else "") + (f", scale {scale}" if several and scale else "")
         made.append(View(own, title, rows, incomparable(rows), reference_arm(rows, own.order, against)))
     return made
 
 
 def columns_of(view: View) -> list[tuple[str, str]]:
     """(published column, metric of ours in its part), the latter once for each protocol card; "" for none."""
-    names = list(metric_directions(view.arms))
-    return [(paper, ours) for paper, role in view.table.metrics.items() for ours in variants(role, names)]
+    names, scale = list(metric_directions(view.arms)), ""
+    if view.arms:
+        scale = shown(view.arms[0].runs[0].summary.get("scale") or "")
+    roles = [(paper, role) for paper, found in view.table.at(scale).items() for role in found or ("",)]
+    return [(paper, ours) for paper, role in roles for ours in variants(role, names)]
 
 
 def asked(seen: list[View]) -> list[str]:

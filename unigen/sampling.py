@@ -34,13 +34,18 @@ def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
     prompt, prepared = given.get("prompt", ""), given.get("prepared", "false")
     if prepared not in ("true", "false"):
         raise ConfigError(f"prepared={prepared} is neither true nor false")
-    files, about = files_of(given["condition"]), Path(given["run"]) / "export" / export.CONFIG_FILE
+    files, about = (
+        files_of(given["condition"]) if "condition" in given else [],
+        Path(given["run"]) / "export" / export.CONFIG_FILE,
+    )
     with blamed(about, export.AGAIN):
         data = build(config["data"])
     if said := unsampled(data):
         raise ConfigError(f"run={given['run']} takes no image of your own as condition=: {said}")
     with blamed(about, export.AGAIN, ValueError):  # which is the user's
         task = task_of(given, data.tasks)
+        if not files and not task.startswith(">"):  # only a task from text alone has no condition
+            raise ConfigError(f"task={task} shows a condition: say either condition=<...> or rows=<...>")
         sample = data.user_sample(files, prompt, (given.get("subject", prompt),), task, prepared=prepared == "true")
     paths = output_paths(given, sample.slots, OUTPUT, [slot.name for slot in sample.slots if slot.role == CONDITION])
     check_frames(paths, {slot.name: slot.frames for slot in sample.slots})

@@ -89,10 +89,10 @@ def check_servable(source: PictureSet, tasks: Sequence[Task], where: str) -> Non
     missing = [task for task in tasks if task not in servable(source, tasks)]
     if missing:
         lacking = [name for name in missing[0].pictures if name not in (*source.names, *ONLINE)]
-        looked_for = f"; {source.looked_for(lacking[0])}" if lacking and hasattr(source, "looked_for") else ""
+        hint = source.looked_for(lacking[0]) if lacking and hasattr(source, "looked_for") else ""
         raise ValueError(
             f"{where}: no record has {', '.join(lacking) or CENTRE}, which task {missing[0].name} needs; records may "
-            f"have {listed(source.names)}, and what is computed from a target{looked_for}"
+            f"have {listed(source.names)}, and what is computed from a target{hint and f'; {hint}'}"
         )
 
 

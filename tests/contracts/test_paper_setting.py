@@ -89,6 +89,8 @@ TASKS = {
     "colour": ["grey>target"],
     "subject": ["openmoji>target", "target>openmoji"],
     "clip": ["clip"],
+    "depth": ["depth>target"],
+    "text": [">target"],
 }
 
 
@@ -96,7 +98,7 @@ TASKS = {
 @pytest.mark.parametrize("task", [name for name in choices("task") if name not in ("graph", "collage")])
 def test_guidance_is_6_for_customization_and_2_otherwise(task):
     config = paper(f"task={task}")
-    assert config["solver"]["guidance"] == (6.0 if task == "subject" else 2.0)
+    assert config["solver"]["guidance"] == (6.0 if task in ("subject", "text") else 2.0)
     assert config["task"]["name"] == task and config["data"]["tasks"] == TASKS[task]
 
 

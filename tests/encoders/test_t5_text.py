@@ -248,3 +248,13 @@ def test_clips_published_tokenizer_is_read_from_its_folder_alone(hub):
         load_tokenizer(str(found), "encoder.text.clip.tokenizer", "tokenizer")("the cat")["input_ids"],
     )
     assert [words[i] for i in ids] == ["<|startoftext|>", "the</w>", "c", "a", "t</w>", "<|endoftext|>"]
+
+
+def test_a_vocabulary_that_is_not_the_weights_is_refused_by_name(hub):
+    from published import sizes
+    from tiny import composed
+
+    config = composed("+exp=fcd_mask_a", "scale=paper", *sizes("cogvideox"), "encoder.text.vocabulary=32128")
+    with pytest.raises(ValueError, match=r"encoder.text.vocabulary is 32128, but the weights of 'zai-org.*' have 528"):
+        build(config["encoder"]["text"])
+    assert build(config["encoder"]["text"] | {"vocabulary": 528})

@@ -62,6 +62,11 @@ class T5Text(nn.Module):
         if trained and stored != torch.float32:
             raise ValueError(f"encoder.text.dtype is {dtype}, but encoder.text.trained is true: legal is float32")
         load = load_pretrained(T5EncoderModel, pretrained, "encoder.text.pretrained", self.folders[0], config, stored)
+        if load and load.config.vocab_size != vocabulary * pool:
+            raise ValueError(
+                f"encoder.text.vocabulary is {vocabulary}, but the weights of '{pretrained}' have "
+                f"{load.config.vocab_size // pool}"
+            )
         self.model = load or in_type(T5EncoderModel(T5Config(**config, vocab_size=vocabulary * pool)), stored)
         self.vocabulary = vocabulary
         self.model.requires_grad_(trained).train(trained)

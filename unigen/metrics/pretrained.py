@@ -138,7 +138,7 @@ def model_folder(source: str, key: str, download: bool, source_key: str = "model
         tried = f" and cannot be downloaded ({silent or str(error).splitlines()[0]})" if download else ""
         raise Unavailable(
             f"'{source}' is no folder and not in the Hugging Face cache{tried}; "
-            f"download it with {key}.download=true, or set {key}.{source_key}=<folder>"
+            f"download it with {key}.download=true or `hf download {source}`, or set {key}.{source_key}=<folder>"
         ) from error
 
 
