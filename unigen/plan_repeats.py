@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 # Units of a run that are traced: the first, whose inputs may need no gradient; the one that counts for those left out;
 # one to compare it with; and the last, in which a run has the most in memory.
@@ -105,14 +106,14 @@ class Counter:
         self.run, self.recorder = run, recorder
         self.begun: list[tuple[Any, ...]] = []  # of each unit: what it is given, bytes now, FLOPs, storages so far
         self.ended: list[tuple[int, int]] = []  # as the backward of the last units ends: bytes, FLOPs
-        self.extra = 0
+        self.extra = self.spent = 0  # bytes of what is left out; FLOPs of one's backward
 
     def watch(self) -> list[Any]:
         """Hooks for a forward, to be removed before its backward, which may call the blocks again."""
         return [unit.register_forward_pre_hook(self._begin, with_kwargs=True) for unit in self.run.units]
 
     def _begin(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = [x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         r = self.recorder
         shapes = [(tuple(x.shape), x.dtype, x.requires_grad) for x in given]
         self.begun.append((shapes, r.now, r.flops, r.made))
@@ -139,16 +140,24 @@ class Counter:
         return more - flops, later - now
 
     def _end(self, gradient: Tensor) -> None:
-        """Called three times: after the backward of the last unit, of the third, and of the second."""
+        """Called as the backward of the last unit is over, of the third, and of the second.
+
+        A recomputation may begin before the gradient that starts it is whole, so what lies between two calls is of two
+        units; that between the first two calls knows nothing of the first unit, which may be smaller. It is the one that
+        is counted, and in its time all that is left out was still kept.
+        """
         r, times = self.recorder, self.run.left_out
         if not self.ended:
             self.extra = r.divide(self.begun[1][3], self.begun[2][3])
             r.restart_high()
-        elif len(self.ended) == 1:
-            r.peak = max(r.peak, r.high + self.extra)  # the third unit's, with all that is left out still kept
         self.ended.append((r.now, r.flops))
-        if len(self.ended) == 3:
-            (a, x), (b, y), (c, z) = self.ended
-            if (a - b, y - x) != (b - c, z - y):
+        if len(self.ended) == 2:
+            (before, start), (after, end) = self.ended
+            if (before - after) * times != self.extra:
                 raise Unsteady
-            r.flops += (z - y) * times
+            self.spent = end - start
+            r.peak = max(r.peak, r.high + self.extra)
+            r.flops += self.spent * times
+            self.ended[1] = after, r.flops
+        elif len(self.ended) == 3 and r.flops - self.ended[1][1] != self.spent:
+            raise Unsteady
