@@ -20,7 +20,7 @@ def made(exp, *words):
     config = tiny(f"+exp={exp}", *words, **LONG)
     pipeline = build_on_meta(config)
     slots = build(config["data"]).slots
-    trace_blocks(pipeline, slots, 2, NARROW, pipeline.backbone.blocks[:1], [])  # what is kept by layout is made now
+    trace_blocks(pipeline, slots, 2, NARROW, pipeline.backbone.blocks, [])  # what is kept by layout is made now
     return pipeline, slots
 
 
@@ -48,7 +48,7 @@ def test_four_of_a_run_give_the_figures_of_all(exp, traced, words):
 def test_units_of_blocks_that_are_recomputed_by_turns_are_left_out_whole():
     config = tiny("+exp=fcd_mask_a", LORA, ON, "backbone.checkpoint_every=2", num_layers=13)
     pipeline, slots = build_on_meta(config), build(config["data"]).slots
-    trace_blocks(pipeline, slots, 2, NARROW, pipeline.backbone.blocks[:1], [])
+    trace_blocks(pipeline, slots, 2, NARROW, pipeline.backbone.blocks, [])
     whole, quick, blocks = figures(pipeline, slots)
     assert quick == whole and blocks == 9
     one_by_one, runs = shortened(pipeline.backbone.blocks, 1)  # negative control: single blocks by turns are not alike

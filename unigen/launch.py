@@ -67,7 +67,9 @@ def list_folders_once() -> None:
         return
 
     @functools.wraps(slow)
-    def options(self: Any, group_name: str, results_filter: Any = ObjectType.CONFIG, *rest: Any, **more: Any) -> list[str]:
+    def options(
+        self: Any, group_name: str, results_filter: Any = ObjectType.CONFIG, *rest: Any, **more: Any
+    ) -> list[str]:
         if rest or more:
             return slow(self, group_name, results_filter, *rest, **more)
         return self.repository.get_group_options(group_name, results_filter)
