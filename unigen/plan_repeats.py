@@ -142,9 +142,9 @@ class Counter:
     def _end(self, gradient: Tensor) -> None:
         """Called as the backward of the last unit is over, of the third, and of the second.
 
-        A recomputation may begin before the gradient that starts it is whole, so what lies between two calls is of two
-        units; that between the first two calls knows nothing of the first unit, which may be smaller. It is the one that
-        is counted, and in its time all that is left out was still kept.
+        A recomputation may begin before the gradient that starts it is whole, so what lies between two calls is of
+        two units; that between the first two calls knows nothing of the first unit, which may be smaller. It is the
+        one that is counted, and in its time all that is left out was still kept.
         """
         r, times = self.recorder, self.run.left_out
         if not self.ended:

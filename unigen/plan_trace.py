@@ -61,8 +61,8 @@ class Storage:
 class Recorder(TorchDispatchMode):
     """Bytes alive now and at most, of what is made under it, and the FLOPs of every product. `given` is not counted.
 
-    `made` counts storages; `high` is the most bytes since `restart_high`. Blocks that are left out (`unigen.plan_repeats`)
-    are counted by what one like them has made: `multiply`.
+    `made` counts storages; `high` is the most bytes since `restart_high`. Blocks that are left out are
+    counted by what one like them has made (`multiply`, see `unigen.plan_repeats`).
     """
 
     def __init__(self, given: Iterable[Tensor]) -> None:
