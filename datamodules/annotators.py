@@ -1,15 +1,14 @@
-"""Annotations that models of transformers compute of a user's own pictures, each once: depth, segments, poses.
+"""Annotations that models of transformers compute of images that have none, each once: depth, segments, poses.
 
 Pictures and annotations are uint8 (3, H, W) of the same size. The models run on the CPU, where loaders' workers are;
 what they drew is kept in a folder of PNGs, named after the picture's file content, the model and VERSION, so only the
-first epoch is slow. Nothing is written beside the user's pictures.
+first epoch is slow. Nothing is written beside the pictures.
 """
 
 from __future__ import annotations
 
 import colorsys
 import hashlib
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -52,16 +51,17 @@ class Annotator:
     def load(self) -> None:
         """Load the model now, so that one that is not there is missed before training, and so is a cache."""
         self.check(self.model)
-        require_folder(self.cache, "what models compute of your pictures", "data.train.cache")
+        table = self.key.partition(".computed.")[0]
+        require_folder(self.cache, "what models compute of your pictures", f"{table}.cache")
 
     def check(self, model: Any) -> None:
         """Raises ValueError if this is a model whose numbers are not known."""
 
-    def kept(self, file: Path, read: Callable[[], np.ndarray]) -> np.ndarray:
-        """The annotation of the picture in `file`, which `read` decodes; computed unless the cache has it."""
+    def kept(self, content: bytes, read: Callable[[], np.ndarray]) -> np.ndarray:
+        """The annotation of the picture in a file of this content, which `read` decodes; computed unless kept."""
         from PIL import Image
 
-        name = hashlib.sha256(f"{VERSION}{type(self).__name__}{self._weights}".encode() + file.read_bytes()).hexdigest()
+        name = hashlib.sha256(f"{VERSION}{type(self).__name__}{self._weights}".encode() + content).hexdigest()
         found = self.cache / f"{name}.png"
         if not found.is_file():
             drawn = np.ascontiguousarray(self(read()).transpose(1, 2, 0))
@@ -177,9 +177,7 @@ class Pose(Annotator):
     task = "PoseEstimation"
 
     def check(self, model: Any) -> None:
-        """Raises ValueError for keypoints that are not COCO's, or without what transformers cuts persons out with."""
-        if importlib.util.find_spec("scipy") is None:
-            raise ValueError(f"'{self.source}' (config key {self.key}) needs scipy: pip install 'unigen[annotations]'")
+        """Raises ValueError for keypoints that are not COCO's."""
         if model.config.num_labels != KEYPOINTS:
             raise ValueError(
                 f"'{self.source}' (config key {self.key}) finds {model.config.num_labels} keypoints; legal are models "

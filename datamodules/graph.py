@@ -3,11 +3,12 @@
 VisualCloze, section 3.2 (Graph200K): annotations stand around a picture, the `target`. A task shows some of these
 pictures, its conditions, and asks for others, its targets. Tasks are written in this grammar:
 
-    rule  = place + place + ... > place + ...     conditions, then targets, each in order
+    rule  = place + place + ... > place + ...     conditions, of which there may be none, then targets, each in order
     place = name | name | ...                     alternatives: a rule stands for every combination of them
     name  = a picture, a kind (all nodes of that kind), or one of `sets`
 
-A rule for one task, without spaces, is that task's name: 'reference+depth>target'. Reversed and composed tasks are
+A rule for one task, without spaces, is that task's name: 'reference+depth>target', or '>target' where the prompt alone
+says what is wanted. Reversed and composed tasks are
 written like any other: 'target>depth', 'canny>target+depth'. A combination that has a picture twice is left out, and
 so is one that differs from an earlier one only in order, for training shuffles the columns of a grid: where a and b
 are maps, 'a|b + a|b > target' is the one task 'a+b>target'.
@@ -176,8 +177,8 @@ class AnnotationGraph:
 
     def _expanded(self, rule: str, where: str, group: str, meta_task: str) -> tuple[Task, ...]:
         """The tasks that a rule stands for, in the order of its alternatives."""
-        sides = [side.split("+") for side in rule.split(">")]
-        if len(sides) != 2:
+        sides = [side.split("+") if side.strip() else [] for side in rule.split(">")]
+        if len(sides) != 2 or not sides[1]:
             raise ValueError(f"{where}: '{rule}' is no task; write conditions>targets, as in reference+depth>target")
         places = [self._alternatives(place, rule, where) for side in sides for place in side]
         found: dict[tuple[frozenset[str], frozenset[str]], Task] = {}

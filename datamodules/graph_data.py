@@ -37,7 +37,8 @@ class EmojiGraphData(UserGraphData):
     test_tasks: patterns for the tasks of the test, held-out and unseen ones too, each shown on the same glyphs; null
         draws the test's tasks as in training.
     rows: the least and the most example rows that a sample has; row_shares: how often each number, null for equally
-        often; test_rows: the least and the most in the test, null for as in training.
+        often; test_rows: the least and the most in the test, null for as in training. test_example_seed: which
+        examples the samples of the test get; another one changes the examples and nothing else.
     instruction: makes the prompts (`datamodules.instructions`); null for bare captions. shuffle_columns: whether the
         conditions of a training sample stand in random order, see `Columns`.
     shared_degradations: whether the rows of a sample share a degradation's kind and strength (see `EmojiGraph`).
@@ -61,6 +62,7 @@ class EmojiGraphData(UserGraphData):
         rows: Sequence[int] = (0, 2),
         row_shares: Sequence[float] | None = None,
         test_rows: Sequence[int] | None = None,
+        test_example_seed: int = 0,
         instruction: Instruction | None = None,
         shuffle_columns: bool = False,
         shared_degradations: bool = True,
@@ -76,6 +78,7 @@ class EmojiGraphData(UserGraphData):
         self.emoji = EmojiSplits(size=size, val_items=val_items, test_items=test_items, cache=cache, limit=limit)
         self.size, self.limit, self.rows = size, limit, check_rows(rows)
         self.row_shares = row_shares_of(rows, row_shares, test_rows)
+        self.test_example_seed = test_example_seed
         self.graph, self.columns = graph, Columns(instruction, shuffle_columns)
         self.records = EmojiGraph(self.emoji.pictures, shared_degradations)
         self._shares = training_shares(graph, tasks)
@@ -121,7 +124,8 @@ class EmojiGraphData(UserGraphData):
         """Samples of these forms. In 'val' and 'test' the first glyphs alone are queries; examples may be any."""
         pool = self.emoji.indices[split]
         columns = self.columns._replace(training=split == "train")
-        return GraphDataset(self.records, pool[: self.emoji.items.get(split)], pool, forms, columns)
+        example_seed = self.test_example_seed if split == "test" else 0
+        return GraphDataset(self.records, pool[: self.emoji.items.get(split)], pool, forms, columns, example_seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless keyed batches of this rank."""
@@ -187,15 +191,21 @@ class EmojiGraphData(UserGraphData):
 
 
 def named_tasks(graph: AnnotationGraph, patterns: Sequence[str], where: str) -> tuple[Task, ...]:
-    """The graph's tasks, unseen ones included, that match any of the patterns.
+    """The graph's tasks, unseen ones included, that match any of the patterns; '>target' is one from text alone.
 
     Raises ValueError if there is no pattern, or one that matches nothing.
     """
-    everything = (*graph.tasks, *graph.unseen_tasks)
     patterns = (patterns,) if isinstance(patterns, str) else patterns
+    everything = (*graph.tasks, *graph.unseen_tasks, *from_text(graph, patterns, where))
     if not patterns:
         raise ValueError(f"{where} is empty: it must name at least one task or group, or be null")
     return tuple(dict.fromkeys(task for pattern in patterns for task in matching(everything, pattern, where)))
+
+
+def from_text(graph: AnnotationGraph, patterns: Sequence[str], where: str) -> tuple[Task, ...]:
+    """The tasks without a condition that patterns name, which any graph has."""
+    asked = [pattern for pattern in patterns if pattern.strip().startswith(">")]
+    return tuple(task for pattern in asked for task in graph.expand(pattern, where))
 
 
 def training_shares(graph: AnnotationGraph, patterns: Sequence[str] | None) -> dict[Task, float]:
@@ -206,8 +216,10 @@ def training_shares(graph: AnnotationGraph, patterns: Sequence[str] | None) -> d
     shares = dict(zip(graph.training.tasks, graph.training.probabilities().values(), strict=True))
     if patterns is None:
         return shares
+    patterns = (patterns,) if isinstance(patterns, str) else patterns
+    shares |= dict.fromkeys(from_text(graph, patterns, "tasks"), max(shares.values()))
     chosen = set(named_tasks(graph, patterns, "tasks"))
-    for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+    for pattern in patterns:
         if not shares.keys() & named_tasks(graph, [pattern], "tasks"):
             raise ValueError(f"tasks: '{pattern}' is held out or unseen in this graph; only test_tasks may name it")
     return {task: share for task, share in shares.items() if task in chosen}

@@ -28,6 +28,7 @@ from datamodules.emoji_graph import EmojiGraph, Row
 from datamodules.emoji_names import base_of, caption, subject
 from datamodules.graph_sampling import Task
 from datamodules.grid_slots import grid_slots
+from unigen.noise import mix
 from unigen.types import ImageSlot, Sample
 
 
@@ -87,6 +88,7 @@ class GraphDataset(Dataset):
     Rows and style references show glyphs of `pool`, the whole split. A glyph that lacks a picture of the task that
     was drawn, a skin tone say, is replaced by one that has it: so the shares of the tasks hold, not those of glyphs.
     columns: the order of a sample's columns, and its prompt.
+    example_seed: 0, or another one for other examples of the same queries, of which all else stays as it is.
     """
 
     def __init__(
@@ -96,8 +98,10 @@ class GraphDataset(Dataset):
         pool: Sequence[int],
         forms: Forms,
         columns: Columns = Columns(),
+        example_seed: int = 0,
     ) -> None:
         self.records, self.indices, self.forms, self.columns = records, tuple(indices), forms, columns
+        self.example_seed = example_seed
         self._slots = {name: form.slots(records.pictures.size) for name, form in forms.items()}
         tasks = {task for form in forms.values() for task in form.tasks}
         self._pools = {needs: pool_of(records, pool, needs) for needs in {records.needs(task) for task in tasks}}
@@ -107,17 +111,28 @@ class GraphDataset(Dataset):
         return len(self.indices)
 
     def __getitem__(self, item: tuple[str, int, int]) -> Sample:
-        (task, rows), seed = self.plan(item), item[2]
+        task, rows = self.plan(item)
         slots, names = self._slots[item[0]], self.records.pictures.names
-        shown = self.columns.order(task, seed)
+        shown = self.columns.order(task, item[2])
         pictures = [self.records.picture(name, row) for row in rows for name in shown.pictures]
         images = {
             slot.name: torch.from_numpy(np.array(picture))[None] for slot, picture in zip(slots, pictures, strict=True)
         }
-        told = names[self.records.shown(self.columns.told(task), rows[-1])]  # of an edit, what it leads to
-        prompt = self.columns.prompt(shown, len(rows), caption(told), (subject(told),), seed)
-        key = f"{names[rows[-1].glyph]}/{shown.name}"
-        return Sample(slots, images, prompt, (subject(told),), task.name, key, caption(told))
+        prompt, subjects, described = self._words(task, rows, item[2])
+        glyph = names[rows[-1].glyph]
+        said = f"{glyph}/{shown.name}", described, {"base glyph": base_of(glyph)}
+        return Sample(slots, images, prompt, subjects, task.name, *said)
+
+    def said(self, item: tuple[str, int, int]) -> tuple[str, tuple[str, ...]]:
+        """The prompt of a sample and the words for its subject; no picture is made."""
+        return self._words(*self.plan(item), item[2])[:2]
+
+    def _words(self, task: Task, rows: Sequence[Row], seed: int) -> tuple[str, tuple[str, ...], str]:
+        """A sample's prompt, the words for its subject, and the caption of what is asked for."""
+        told = self.records.pictures.names[self.records.shown(self.columns.told(task), rows[-1])]  # an edit leads to it
+        subjects, described = (subject(told),), caption(told)
+        prompt = self.columns.prompt(self.columns.order(task, seed), len(rows), described, subjects, seed)
+        return prompt, subjects, described
 
     def plan(self, item: tuple[str, int, int]) -> tuple[Task, tuple[Row, ...]]:
         """The task of a sample, and its rows, the query last; no two glyphs of them have one base."""
@@ -133,7 +148,18 @@ class GraphDataset(Dataset):
         others = [rng.choice(pool.by_base[base]) for base in bases]
         shown = [*others[: form.rows], glyph]
         references = others[form.rows :] or shown  # without a style nobody looks at them
+        if self.example_seed:
+            query, kept = (glyph, references[-1]), {base_of(names[glyph]), base_of(names[references[-1]])}
+            drawn = self._examples(pool, kept, count, random.Random(mix(seed, "examples", self.example_seed)))
+            shown = [*drawn[: form.rows], query[0]]
+            references = [*drawn[form.rows : 2 * form.rows], query[1]] if count > form.rows else shown
         return task, tuple(Row(*both, seed, i) for i, both in enumerate(zip(shown, references, strict=True)))
+
+    @staticmethod
+    def _examples(pool: Pool, kept: set[str], count: int, rng: random.Random) -> list[int]:
+        """At most so many glyphs of different bases, and none of the bases `kept`."""
+        bases = rng.sample(pool.bases, min(count + len(kept), len(pool.bases)))
+        return [rng.choice(pool.by_base[base]) for base in bases if base not in kept]
 
 
 def pool_of(records: EmojiGraph, indices: Sequence[int], needs: Iterable[str]) -> Pool:

@@ -14,7 +14,7 @@ from datamodules.graph_sampling import Task, listed
 from datamodules.grid_slots import grid_slots
 from datamodules.keyed import KeyedData
 from unigen.noise import mix
-from unigen.types import Sample
+from unigen.types import TARGET, Sample
 
 SEED = mix("user")  # a condition that is drawn (a degradation) is that of a record in a sample of this seed
 
@@ -76,13 +76,14 @@ class UserGraphData(KeyedData):
             Wanted(name, file, self._is_given(found, name, prepared))
             for name, file in zip(found.conditions, files, strict=True)
         ]
-        shown = self.user_conditions(wanted)
-        height, width = shown[0].shape[1:]
+        shown = self.user_conditions(wanted) if wanted else []
+        first = next(slot for slot in self.slots if slot.role == TARGET)
+        height, width = shown[0].shape[1:] if shown else (first.height, first.width)
         slots = tuple(
             slot._replace(height=height, width=width)
             for slot in grid_slots(0, len(found.conditions), len(found.targets), 0)
         )
-        pictures = [*shown, *(np.zeros_like(shown[0]) for _ in found.targets)]
+        pictures = [*shown, *(np.zeros((3, height, width), np.uint8) for _ in found.targets)]
         images = {slot.name: torch.tensor(picture)[None] for slot, picture in zip(slots, pictures, strict=True)}
         prompt = self.columns._replace(training=False).prompt(found, 1, prompt, subjects, SEED)
         return Sample(slots, images, prompt, subjects, found.name, "user")

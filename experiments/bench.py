@@ -1,6 +1,6 @@
 """Measure ours against plain PyTorch and stock diffusers: `python experiments/bench.py [section ...] [key=value ...]`.
 
-sections (by default all but block and gpu: some minutes on 2 idle CPU cores)
+sections (by default all but block, peers and gpu: some minutes on 2 idle CPU cores)
   attention  grouped and flex against dense-mask SDPA, at the mini and the paper shape
   step       one training step of the mini model against the same step on the stock diffusers model
   block      the same for one layer at the paper's width and sequence (slow on a CPU: some minutes, 5 GB)
@@ -9,6 +9,7 @@ sections (by default all but block and gpu: some minutes on 2 idle CPU cores)
   codec      encoding and decoding a batch of pictures
   degradations  each of the 32 restoration tasks' corruptions at 512 × 512, one thread
   loader     how long a training step of the mini model waits for its batch
+  peers      only if it is named: training and sampling beside the way in which released codes do them, time and memory
   calibration  peak memory and FLOPs of mini steps, as plan.py says and as PyTorch's profiler and counter find
   gpu        only if it is named: a step of both published settings at full size under every switch of speed, beside
              what plan.py says; some minutes on a GPU of 80 GB, and a second start goes on where the first was stopped
@@ -17,6 +18,7 @@ keys
   scale=NAME    of the gpu section: paper, or mini, which a CPU can do (default paper)
   profile=NAME  of the gpu section's plans: a file of conf/profile (default: the one of this device, else h100)
   resume=FILE   where the gpu section writes each row when it is done (default runs/bench_gpu_<scale>.jsonl)
+  sizes=A,B     sizes of the peers section: mini, medium, and paper on a GPU of 80 GB (default mini,medium)
   batch=N       samples in a mini batch (default: the config's)
   workers=N     loader workers of the loader section (default: the config's)
   masks=A,B     mask files of the attention section (default fcd_a,fcd_b,fcd_c,fcd_d)
@@ -43,13 +45,26 @@ from unigen.terminal import program
 if TYPE_CHECKING:
     from unigen.bench import Effort, Table
 
-SECTIONS = ("attention", "step", "block", "profile", "cache", "codec", "degradations", "loader", "calibration", "gpu")
-NAMED = ("block", "gpu")  # run only if they are named
+SECTIONS = (
+    "attention",
+    "step",
+    "block",
+    "profile",
+    "cache",
+    "codec",
+    "degradations",
+    "loader",
+    "calibration",
+    "peers",
+    "gpu",
+)
+NAMED = ("block", "peers", "gpu")  # run only if they are named
 DEFAULTS = {
     "exp": "fcd_mask_a",
     "scale": "paper",
     "profile": "",
     "resume": "",
+    "sizes": "mini,medium",
     "batch": "",
     "workers": "",
     "masks": "fcd_a,fcd_b,fcd_c,fcd_d",
@@ -90,6 +105,7 @@ def arguments(words: list[str]) -> tuple[list[str], dict[str, str]]:
     _among("exp", given["exp"], [p.stem for p in (CONF / "exp").glob("*.yaml")])
     _among("masks", given["masks"], [p.stem for p in (CONF / "mask").glob("*.yaml")])
     _among("shapes", given["shapes"], ["mini", "paper"])
+    _among("sizes", given["sizes"], ["mini", "medium", "paper"])
     _among("scale", given["scale"], ["mini", "paper"])
     _among("profile", given["profile"] or "h100", [p.stem for p in (CONF / "profile").glob("*.yaml")])
     _among("clock", given["clock"], ["wall", "cpu"])
@@ -136,6 +152,8 @@ def tables(sections: list[str], given: dict[str, str], effort: Effort) -> Iterat
             yield _degradations(effort)
         elif section == "gpu":
             yield _gpu(given, effort)
+        elif section == "peers":
+            yield from _peers(given, effort)
         elif section == "calibration":
             yield _calibration()
         else:
@@ -221,6 +239,12 @@ def _calibration() -> Table:
     from bench_calibration import calibration_table
 
     return calibration_table(composed)
+
+
+def _peers(given: dict[str, str], effort: Effort) -> Iterator[Table]:
+    from bench_peers import peer_tables
+
+    yield from peer_tables(composed, given["sizes"].split(","), effort)
 
 
 def _loader(exp: str, overrides: list[str], effort: Effort) -> Table:

@@ -76,7 +76,7 @@ def measured(config: Mapping[str, Any]) -> Step:
             _step(learner, batch, optimizer)
     with flop_counter() as counter:
         _step(learner, batches[2], optimizer)
-    return Step(held + max(_running(profiler)), counter.get_total_flops())
+    return Step(held + max(running_bytes(profiler)), counter.get_total_flops())
 
 
 def _step(learner: Any, batch: Batch, optimizer: Optimizer) -> None:
@@ -87,7 +87,7 @@ def _step(learner: Any, batch: Batch, optimizer: Optimizer) -> None:
     optimizer.step()
 
 
-def _running(profiler: torch.profiler.profile) -> Iterable[int]:
+def running_bytes(profiler: torch.profiler.profile) -> Iterable[int]:
     """Bytes alive after each allocation and release since the profiler began."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"

@@ -2,14 +2,15 @@
 
 python experiments/sample.py run=<run folder> condition=<picture>
 python experiments/sample.py run=<run folder> 'rows=[[a.png,b.png],[c.png,null]]'
+python experiments/sample.py run=<run of task=text> prompt="a red car"
 
 run=        a finished run folder, of any data
 condition=  a picture of any common format; the run's task takes its condition from it (edges, grey, ...). A task whose
             conditions are several takes as many in its order, condition=[reference.png,photo.png], or the one picture
             that all of them are made of
-rows=       instead of condition=, for runs with formatter=grid: rows of pictures, as many in each. Rows before the last
-            are examples; in the last, the query, null stands for what is wanted, in any place and in several. A row has
-            the shape of its first picture; others are cropped to it
+rows=       instead of condition=, for runs with in-context rows: rows of pictures, as many in each. Rows before the
+            last are examples; in the last, the query, null stands for what is wanted, in any place and in several. A
+            row has the shape of its first picture; others are cropped to it
 prompt=     what the result shows (default: nothing, which prompt= alone says too)
 out=        the image to write, in the format that it ends in: .png, .jpg, .jpeg, .webp, .gif, .bmp, .tif or .tiff
             (default: sample.png, or the first of sample_2.png, ... that writes over nothing). Beside it go the
@@ -47,7 +48,8 @@ EMPTY = ("prompt", "subject", "instruction")
 def sampled(words: list[str]) -> dict[str, Path]:
     """What was written, by what it holds."""
     given = parse(words, legal=(*KEYS, *OWN, *sum(OWN.values(), ())), required=("run",), empty=EMPTY)
-    if one_of(given, OWN) == "rows":
+    alone = any(key in given for key in (*OWN, *sum(OWN.values(), ())))
+    if alone and one_of(given, OWN) == "rows":
         from datamodules.visual_prompt import instructed, visual_prompt
         from unigen.visual_prompt import sample_visual_prompt
 

@@ -1,6 +1,8 @@
 """One thread for each test process: tiny models are faster so, and two runs beside each other do not fight."""
 
 import resource
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,25 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def published_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face cache with a miniature of every published repository (tests/published); do not write into it."""
+    from published import make
+
+    cache = tmp_path_factory.mktemp("huggingface") / "hub"
+    cache.mkdir()
+    return make(cache)
+
+
+@pytest.fixture
+def hub(published_cache: Path) -> Iterator[Path]:
+    """That cache, which is all that this process and those that it starts have: the network is off."""
+    from published import offline
+
+    with offline(published_cache):
+        yield published_cache
 
 
 @pytest.fixture

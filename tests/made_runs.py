@@ -7,7 +7,9 @@ from pathlib import Path
 import yaml
 
 from unigen.report import Report
+from unigen.report_runs import number
 from unigen.report_tables import Table
+from unigen.scores import write_scores
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -15,6 +17,15 @@ PNG = base64.b64decode(
 SCRIPT = Path(__file__).parents[1] / "experiments" / "report.py"
 PROTOCOL = {"split": "test", "items": 128, "solver": "ddim", "steps": 20, "seed": 0}
 EVIL = '<script>alert("1")</script>|`x`\n\x1b[31m & *b* [l](http://e)'
+
+
+def write_item_scores(folder: Path) -> None:
+    """scores.jsonl of the metrics in a summary: 16 items of 8 base glyphs, which differ alike in all runs."""
+    metrics = json.loads((folder / "summary.json").read_text())["metrics"]
+    values = {name: number(metric.get("value")) for name, metric in metrics.items()}
+    each = {name: [v + d / 100 for d in range(-15, 17, 2)] for name, v in values.items() if v is not None}
+    clusters = [{"key": f"{i}/canny", "clusters": {"base glyph": str(i // 2)}} for i in range(16)]
+    write_scores(folder, each, clusters)
 
 
 def make_run(folder: Path, name="a", seed=0, f1=0.3, rmse=0.2, config=None, grids=("final",), **changes) -> Path:
@@ -32,6 +43,7 @@ def make_run(folder: Path, name="a", seed=0, f1=0.3, rmse=0.2, config=None, grid
     summary |= {"parameters": {"trained": 2070000}, "metrics": metrics, "protocol": PROTOCOL}
     summary |= {"throughput": {"samples_per_s": 400.0}}
     (folder / "summary.json").write_text(json.dumps(summary | changes))
+    write_item_scores(folder)
     for grid in grids:
         (folder / "samples" / f"{grid}.png").write_bytes(PNG + grid.encode())
     return folder

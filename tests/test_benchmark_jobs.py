@@ -8,7 +8,7 @@ from small_runs import command, kept_pictures, small, train
 from test_report import column, table
 from tiny import CONF
 
-from unigen.benchmark_jobs import jobs, run_folders
+from unigen.benchmark_jobs import jobs, own_words, run_folders
 from unigen.config import ConfigError
 from unigen.report import build_report
 from unigen.report_runs import read_table
@@ -64,6 +64,15 @@ def test_what_a_table_asks_for(sweep, tmp_path, capsys):
         jobs({"run": str(sweep), "table": "realgeneral_masks"}, CONF)
     with pytest.raises(ValueError, match=r"say either bench=<...> or table=<...>"):
         jobs({"run": str(sweep)}, CONF)
+
+
+def test_a_word_for_a_metric_is_for_the_benchmarks_that_take_it():
+    """The weights of FID are named once for a table, and one of its benchmarks has no FID."""
+    words, benches = ["metric.fid.extractor.weights=/w", "evaluation.items=4"], ["graph200k_canny", "graph200k_subject"]
+    found = own_words(words, benches, CONF)
+    assert found == {"graph200k_canny": words, "graph200k_subject": words[1:]}
+    assert own_words(["metric.fad.x=1"], benches, CONF)["graph200k_subject"] == ["metric.fad.x=1"], "refused later"
+    assert own_words([*words, "metric=[ssim]"], benches, CONF)["graph200k_canny"] == [*words, "metric=[ssim]"]
 
 
 def test_runs_are_found_at_any_depth_and_a_run_is_itself(sweep):

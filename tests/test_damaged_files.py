@@ -165,7 +165,7 @@ def test_a_line_that_would_move_other_items_scores_is_refused(line, tmp_path):
     """The score of the third item would have counted as the second's."""
     path = tmp_path / "scores.jsonl"
     path.write_text('{"item": 0, "psnr": 1}\n{"item": 1, "psnr": null}\n{"item": 2, "psnr": 3}\n')
-    assert read_scores(tmp_path) == {"psnr": [1.0, None, 3.0]}
+    assert read_scores(tmp_path).each == {"psnr": [1.0, None, 3.0]}
     path.write_text(f'{{"item": 0, "psnr": 1}}\n{line}\n{{"item": 2, "psnr": 3}}\n')
     with pytest.raises(ValueError, match=r"scores.jsonl, line [23], is no item's scores"):
         read_scores(tmp_path)

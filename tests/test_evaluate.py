@@ -10,6 +10,7 @@ from PIL import Image
 from small_runs import command, kept_pictures, small, summary, train
 from torch.nn.functional import normalize
 
+from datamodules.emoji_names import base_of
 from unigen import benchmark
 from unigen.gallery import Gallery, PictureFiles
 from unigen.metrics.style_image import StyleImage
@@ -92,6 +93,8 @@ def test_what_is_kept_says_what_it_is(drawn):
     assert took[0] > 0 and len(set(took)) == 1, "one batch"
     assert sum(score["rmse"] for score in scores) / 4 == pytest.approx(found["metrics"]["rmse"]["value"])
     assert [score["key"] for score in scores] == [record["key"] for record in records]
+    bases = [{"base glyph": base_of(record["key"].partition("/")[0])} for record in records]
+    assert [score["clusters"] for score in scores] == [record["clusters"] for record in records] == bases
     assert len({record["protocol_hash"] for record in records}) == 1
 
 
@@ -151,6 +154,37 @@ def test_several_pictures_of_a_sample_have_seeds_of_their_own(run_dir, tmp_path)
     assert outputs[0] != outputs[1]
     found = result(tmp_path)
     assert (found["pictures"], found["protocol"]["items"], found["protocol"]["images"]) == (4, 2, 2)
+
+
+def test_every_target_of_a_sample_is_drawn_kept_and_scored(tmp_path):
+    """The run's own test and a benchmark; the second target alone made perfect is the control."""
+    tasks = ('data.tasks=["canny>target"]', 'data.test_tasks=["canny>target+mask"]', "metric=[rmse]")
+    words = ("task=graph", "data.rows=[0,0]", "conditioning/embedding=none", "trainer.max_steps=1", *tasks)
+    train(small(tmp_path, *words, "evaluation.items=2"))
+    own = summary(tmp_path)["metrics"]["rmse"]
+    out = tmp_path / "evaluation" / "emoji_graph_canny"
+    asked = ("bench=emoji_graph_canny", "evaluation.items=2", "data.limit=200", "solver.steps=2", *tasks[1:])
+    assert command("evaluate.py", f"run={tmp_path}", *asked, kept_pictures()) == 0
+    score, records, scores = result(out)["metrics"]["rmse"], lines(out / "manifest.jsonl"), lines(out / "scores.jsonl")
+    assert score.pop("targets") == pytest.approx(targets := own["targets"])
+    assert score["value"] == pytest.approx(own["value"]) and score["low"] == pytest.approx(own["low"])
+    assert result(out)["protocol"]["targets"] == "all" and targets.keys() == {"target0", "target1"}
+    assert (score["items"], score["images"], result(out)["pictures"]) == (2, 4, 4)
+    assert score["value"] == pytest.approx(sum(targets.values()) / 2)
+    assert (
+        [line["targets"]["target1"]["rmse"] > 0 for line in scores]
+        == [True, True]
+        == [line["rmse"] == pytest.approx(sum(t["rmse"] for t in line["targets"].values()) / 2) for line in scores]
+    )
+    for record in records:
+        assert record["targets"] == ["target0", "target1"]
+        shutil.copy(out / record["files"]["truth.target1"], out / record["files"]["output.target1"])
+    assert command("evaluate.py", f"run={tmp_path}", *asked, kept_pictures(), "metrics_only=true") == 0
+    better = result(out)["metrics"]["rmse"]
+    assert better["targets"] == pytest.approx({"target0": targets["target0"], "target1": 0})
+    assert better["value"] == pytest.approx(targets["target0"] / 2)
+    sheet = Image.open(out / "samples.png").size
+    assert sheet[0] == 2 * (5 * (96 + 8) + 8), "the condition, and output and truth of both"
 
 
 def test_an_absent_metric_is_said_and_the_others_are_there(run_dir, drawn, capsys, monkeypatch):
@@ -244,7 +278,9 @@ def test_pictures_in_files_are_the_pictures(tmp_path):
         gallery.add({"item": i, "image": 0}, {"output": held[i]})
     files = Gallery(tmp_path).pictures("output")
     assert torch.equal(files[0:5], held) and torch.equal(files[2:4], held[2:4]) and len(files) == 5
-    assert torch.equal(files.rolled()[0:5], held.roll(1, 0)) and not torch.equal(files.rolled()[0:5], held)
+    assert torch.equal(files.taken([4, 0, 1, 2, 3])[0:5], held.roll(1, 0)) and not torch.equal(
+        files.taken([4, 0, 1, 2, 3])[0:5], held
+    )
     Image.new("RGB", (8, 8)).save(tmp_path / "wide.png")
     with pytest.raises(ValueError, match=r"wide\.png is 8 x 8 and others are 6 x 4"):
         PictureFiles([*files.paths, tmp_path / "wide.png"])[0:6]
@@ -263,3 +299,64 @@ def test_a_run_is_told_what_to_do_in_the_words_of_its_training(tmp_path):
         for record in lines(out / "manifest.jsonl"):
             assert record["prompt"].startswith("1x2: ") == told and record["prompt"].endswith(record["caption"])
             assert record["prompt"] != record["caption"] and not record["caption"].startswith("1x2: ")
+
+
+@pytest.fixture(scope="module")
+def in_context(tmp_path_factory):
+    """A run of one step with one or two example rows, as frames."""
+    folder = tmp_path_factory.mktemp("runs") / "examples"
+    train(small(folder, "+exp=cross_frames_examples", "data.tasks=['gaussian_blur>target']", "trainer.max_steps=1"))
+    return folder
+
+
+DRAWS = ("bench=emoji_deblur_examples", "evaluation.items=3", "evaluation.examples=3", "data.limit=200")
+DRAWS += ("solver.steps=1", PIXELS)
+
+
+def test_several_draws_of_the_examples_for_the_same_items_and_noise(in_context, tmp_path, capsys, samples):
+    out = tmp_path / "draws"
+    assert command("evaluate.py", f"run={in_context}", f"out={out}", *DRAWS, kept_pictures()) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the same items in 3 draws of the examples, all else equal" in said and "draws of the noise" not in said
+    records, found = lines(out / "manifest.jsonl"), result(out)
+    assert [(r["item"], r["image"], r["seed"], r["examples"]) for r in records] == [
+        (item, draw, 0, draw) for draw in range(3) for item in range(3)
+    ]
+    assert samples[0] == samples[1] == samples[2] and len(samples) == 3, "keys decide the noise"
+    outputs = [np.asarray(Image.open(out / r["files"]["output"])) for r in records if r["item"] == 0]
+    assert not np.array_equal(outputs[0], outputs[1]) and not np.array_equal(outputs[1], outputs[2])
+    scores = np.array([[s["rmse"] for s in lines(out / "scores.jsonl") if s["item"] == item] for item in range(3)])
+    spread = found["metrics"]["rmse"]["over_examples"]
+    assert spread["deviation"] == pytest.approx(scores.std(1, ddof=1).mean())
+    assert spread["values"] == pytest.approx(scores.mean(0).tolist()) and spread["draws"] == 3
+    assert (spread["best"], spread["worst"]) == (min(spread["values"]), max(spread["values"])), "lower is better"
+    assert found["metrics"]["rmse"]["value"] == pytest.approx(scores.mean()) and found["protocol"]["examples"] == 3
+    one = tmp_path / "one"
+    words = [*DRAWS, "evaluation.examples=1", "data.test_example_seed=2"]
+    assert command("evaluate.py", f"run={in_context}", f"out={one}", *words, kept_pictures()) == 0
+    [value] = [s["rmse"] for s in lines(one / "scores.jsonl") if s["item"] == 0]
+    assert value == pytest.approx(scores[0, 2]) and value != pytest.approx(scores[0, 0]), "the third draw, by its seed"
+    assert "over_examples" not in result(one)["metrics"]["rmse"]
+    assert result(one)["protocol"]["test_example_seed"] == 2
+
+
+def test_the_spread_over_the_noise_for_comparison(in_context, tmp_path, capsys):
+    out, words = tmp_path / "noise", [*DRAWS, "evaluation.examples=1", "evaluation.images=2"]
+    assert command("evaluate.py", f"run={in_context}", f"out={out}", *words, kept_pictures()) == 0
+    assert result(out)["metrics"]["ssim"].keys() >= {"over_noise"} and "over_examples" not in result(out)["metrics"]
+    assert "the same items in 2 draws of the noise, all else equal" in " ".join(capsys.readouterr().out.split())
+
+
+def test_examples_cannot_be_drawn_where_none_are_shown(run_dir, in_context, tmp_path, capfd):
+    for words, said in (
+        (["data.test_rows=[0,0]"], r"this benchmark shows none (data.test_rows=[0, 0])"),
+        (["evaluation.examples=0"], "evaluation.examples"),
+    ):
+        assert command("evaluate.py", f"run={in_context}", f"out={tmp_path}", *DRAWS, *words, kept_pictures()) == 1
+        assert said in capfd.readouterr().err
+
+
+def test_pictures_drawn_before_examples_could_be_asked_for_are_of_the_same_request(drawn):
+    """A gallery's request does not mention what is as it always was."""
+    asked = json.loads((drawn / "protocol.json").read_text())["asked"]
+    assert asked["evaluation"] == {"items": 4, "images": 1, "seed": 0} and "test_example_seed" not in asked["data"]

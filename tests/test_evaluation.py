@@ -1,5 +1,6 @@
 """Scores and their bounds, by hand: what ignoring the condition gives, and what the codec allows."""
 
+import json
 import math
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 from tiny import composed, tiny
 
 from unigen.build import build, build_pipeline
-from unigen.evaluation import evaluate, graph_facts, measured, metric_cards, protocol
+from unigen.evaluation import all_targets, evaluate, graph_facts, measured, metric_cards, protocol
 from unigen.protocols import NOTHING, WHOLE_SET
+from unigen.scores import read_scores, split, write_scores
 from unigen.types import Batch, ImageSlot
 from unigen.weights import Unavailable
 
@@ -179,3 +181,106 @@ def test_the_protocol_says_what_the_data_were():
     assert folder == said("data=own_folder", "task=graph", "data.train.root=/b", "data.train.limit=30")
     coco = said("data=coco", "task=graph", "data.train.root=/a", "data.test.root=/b")
     assert coco["test_set"] == "Coco(limit=None)" and coco["graph"] == folder["graph"] != emoji["graph"]
+
+
+# --- several targets -----------------------------------------------------------------------------------------------
+
+
+class Two(Fake):
+    """A pipeline whose first target is right and whose second is `error` too bright."""
+
+    def __init__(self, error: int) -> None:
+        self.error = error
+
+    def sample(self, batch, seed):
+        return {
+            "a": batch.images["a"].clone(),
+            **({"b": batch.images["b"] + self.error} if "b" in batch.images else {}),
+        }
+
+
+def pairs(values: list[tuple[int, ...]], first: int = 0) -> Batch:
+    """Items with a target "a" and, where two values are given, a target "b" of these greys."""
+    names = "ab"[: len(values[0])]
+    slots = (ImageSlot("condition", "condition", 8, 8), *(ImageSlot(name, "target", 8, 8) for name in names))
+    images = {name: grey(*(value[k] for value in values))[:, None] for k, name in enumerate(names)}
+    images["condition"] = torch.zeros(len(values), 1, 3, 8, 8).byte()
+    count, keys = len(values), [f"item{first + i}" for i in range(len(values))]
+    return Batch(slots, images, [f"prompt of {k}" for k in keys], [()] * count, ["c>a+b"] * count, keys)
+
+
+def test_a_wrong_second_target_lowers_the_score():
+    right, wrong = (
+        evaluate(Two(error), [pairs([(10, 50), (20, 70)])], {"mean": MeanError()}, seed=5) for error in (0, 40)
+    )
+    assert right.metrics["mean"]["value"] == 0, "negative control"
+    score = wrong.metrics["mean"]
+    assert (score["value"], score["each"], score["items"], score["images"]) == (20, [20, 20], 2, 4)
+    assert score["targets"] == {"a": {"value": 0, "each": [0, 0]}, "b": {"value": 40, "each": [40, 40]}}
+    assert wrong.targets == ("a", "b") and all_targets(wrong.targets) == {"targets": "all"}
+    one = evaluate(Two(40), [pairs([(10,), (20,)])], {"mean": MeanError()}, seed=5)
+    assert one.metrics["mean"]["value"] == 0 and not {"targets", "images"} & one.metrics["mean"].keys()
+    assert all_targets(one.targets) == {}, "the card of a single target is what it was"
+
+
+def test_an_item_counts_once_however_many_targets_it_has():
+    batches = [pairs([(10, 50)]), pairs([(20,), (40,)], first=1)]
+    score = evaluate(Two(60), batches, {"mean": MeanError()}, seed=5).metrics["mean"]
+    assert (score["value"], score["each"], score["items"], score["images"]) == (10, [30, 0, 0], 3, 4)
+    assert score["targets"]["b"] == {"value": 60, "each": [60, None, None]}
+
+
+def test_the_bound_takes_the_same_target_of_another_item():
+    score = evaluate(Two(0), [pairs([(10, 100), (20, 130)])], {"mean": MeanError()}, seed=5).metrics["mean"]
+    assert score["low"] == (10 + 30 + 10 + 30) / 4, "and not 90, the other target of the same item"
+    assert score["high"] == (5 + 50 + 10 + 65) / 4, "the codec halves every truth"
+    alone = evaluate(Two(0), [pairs([(10, 100)])], {"mean": MeanError()}, seed=5).metrics["mean"]
+    assert alone["low"] is None, "one item has no other, though it has two targets"
+
+
+def test_a_set_metric_sees_every_target_and_texts_and_conditions_come_along():
+    class Size(MeanError):
+        against = WHOLE_SET
+
+        def __call__(self, output, truth):
+            return torch.tensor(float(len(output)))
+
+    class Said(MeanError):
+        against = "prompt"
+
+        def __call__(self, output, prompts):
+            return torch.tensor([float(prompt[-1]) for prompt in prompts])
+
+    metrics = {"size": Size(), "said": Said(), "edges": type("Edges", (MeanError,), {"against": "slot condition"})()}
+    found = evaluate(Two(0), [pairs([(10, 50), (20, 70)])], metrics, seed=5).metrics
+    assert found["size"]["value"] == 4 and found["size"]["each"] is None
+    assert (found["said"]["each"], found["said"]["low"]) == ([0, 1], 0.5)
+    assert found["edges"]["each"] == [30, 45]
+
+
+def test_scores_of_single_targets_are_kept_in_the_items_line(tmp_path):
+    batches = [pairs([(10, 50)]), pairs([(20,), (40,)], first=1)]
+    found = evaluate(Two(60), batches, {"mean": MeanError()}, seed=5)
+    summary, each, of_items = split({"metrics": found.metrics, "of_items": found.of_items})
+    assert summary["metrics"]["mean"]["targets"] == {"a": 0, "b": 60}
+    write_scores(tmp_path, each, of_items)
+    lines = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert lines[0] == {"item": 0, "mean": 30, "targets": {"a": {"mean": 0}, "b": {"mean": 60}}}
+    assert lines[1] == {"item": 1, "mean": 0, "targets": {"a": {"mean": 0}}}
+    assert read_scores(tmp_path).each == {"mean": [30, 0, 0]}
+
+
+def test_frames_of_a_clip_are_one_item():
+    """The bound is of another clip: the other frame of the same one is nearly the right answer."""
+    slots = (ImageSlot("a", "target", 8, 8, frames=2),)
+    images = {"a": torch.stack([grey(10, 12), grey(100, 104)])}
+    clip = Batch(slots, images, [""] * 2, [()] * 2, [">a"] * 2, ["0", "1"])
+    score = evaluate(Two(0), [clip], {"mean": MeanError()}, seed=5).metrics["mean"]
+    assert (score["items"], score["images"], score["low"]) == (2, 4, 91) and "targets" not in score
+
+
+def test_targets_of_two_sizes_are_refused_by_name():
+    odd = pairs([(10, 50)])
+    odd.images["b"] = odd.images["b"][..., :4]
+    with pytest.raises(ValueError, match="cannot be measured together: a 8 x 8, b 8 x 4"):
+        evaluate(Two(0), [odd], {"mean": MeanError()}, seed=5)

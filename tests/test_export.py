@@ -59,10 +59,11 @@ def test_every_tensor_counts(file, tmp_path):
 
 def test_what_is_written_twice_is_the_same_to_the_byte(tmp_path):
     """So that the hash of its weights is one, by which pictures are told to be of other weights."""
-    config, pipeline = made()
-    for name in "abcd":
+    config, pipeline = made(*LORA)
+    for name in "abcdefgh":
         export.save(pipeline, tmp_path / name, config)
-    assert len({(tmp_path / name / export.MODULES_FILE).read_bytes() for name in "abcd"}) == 1
+    for file in (export.MODULES_FILE, export.LORA_FILE):
+        assert len({(tmp_path / name / file).read_bytes() for name in "abcdefgh"}) == 1
 
 
 def test_diffusers_loads_the_lora_into_the_converted_model(tmp_path):

@@ -57,7 +57,7 @@ def test_the_histogram_adds_up_and_stands_beside_the_graphs_probabilities(grid):
 
 def test_rows_are_a_grid_and_the_page_says_what_refuses_them(grid):
     html = page(grid)
-    refusal = "no place for role 'example' of slot 'example0_condition0'"
+    refusal = "temporal positions; the backbone holds 11; take fewer example rows (data.rows)"
     assert any(r.startswith(IMPOSSIBLE) and refusal in r for r in grid.refusals) and refusal in unescape(html)
     assert len(html) < 2_000_000
     blocks = html.split('<div class="sample')[2:]  # the first is the block around them
@@ -70,6 +70,9 @@ def test_rows_are_a_grid_and_the_page_says_what_refuses_them(grid):
         assert [w.split()[1] for w in words] == [slot.name for slot in sample.slots]
         conditions, targets = (side.split("+") for side in sample.task.split(">"))
         assert [w.split()[2].rstrip(",") for w in words] == [*conditions, *targets] * len(rows)
+    placed = [words for block in blocks if "no layout" not in block for words in figures(block)]
+    examples = [words for words in placed if words.split()[1].startswith("example")]
+    assert examples and all(w.startswith("clean|") and "role example" in w for w in examples), "as frames"
     assert "no layout: see above" in html and "The graph that tasks are drawn from" in html
     assert not made("data=emoji_graph", "data.tasks=null", "data.rows=[0,0]", "conditioning/embedding=none").refusals
 
@@ -86,7 +89,7 @@ def test_three_rows_of_four_columns(tmp_path, capsys):
     task = "reference+canny+openmoji_ref>openmoji"
     words = ["data=emoji_graph", f"data.tasks=['{task}']", "data.rows=[2,2]", "conditioning/embedding=none"]
     code, said, _ = run(capsys, *words, *line(), f"out={tmp_path}", "samples=1")
-    assert code == 0 and "no run of this is possible: formatter 'frames' has no place for role 'example'" in said
+    assert code == 0 and "no run of this is possible: formatter 'frames': 12 images take 12 temporal positions" in said
     assert "8 example, 3 condition, 1 target in 3 rows" in said
     shows = [words.split()[2] for words in figures((tmp_path / "preview.html").read_text())]
     assert shows == ["reference,", "canny,", "openmoji_ref,", "openmoji,"] * 3

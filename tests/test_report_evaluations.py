@@ -15,7 +15,7 @@ TABLE = PaperTable(
     "t",
     "Paper, Table 9",
     ["0 examples", "1 example"],
-    {"deblur_rmse": "rmse (deblur)", "deblur_fid": ""},
+    {"deblur_rmse": ("rmse (deblur)",), "deblur_fid": ()},
     "Someone",
     {"0 examples": {"deblur_rmse": 26.5, "deblur_fid": 40.6}, "1 example": {"deblur_rmse": 25.9}},
     {
@@ -59,7 +59,7 @@ def test_numbers_scores_pictures_and_latency_are_of_the_benchmark(tmp_path):
     assert not any("s a picture" in name for name in table(own, "Results").header)
     assert column(report, "minutes") == column(own, "minutes") == ["3.0"], "what training cost stays"
     [row] = rows(table(report, "Bootstrap"))
-    assert row[:3] == ["rmse ↓", "fill", "30.5"] and row[6] == "2" and row[8] == "2"
+    assert row[:3] == ["rmse ↓", "fill", "30"] and row[6] == "2" and row[8] == "2"
     assert [path for _, path in report.grids[0].pictures] == [runs[0] / "evaluation" / "blur" / "samples.png"]
     assert report.grids[0].pictures[0][0] == "fill · seed 0 · blur" and "step 3,000" in own.grids[0].pictures[0][0]
     assert table(report, "Runs").rows[0][-1].text == f"{tmp_path.name}/0/evaluation/blur"
@@ -115,9 +115,38 @@ def test_rows_of_a_table_are_one_run_on_several_benchmarks(tmp_path):
     assert "Runs here that are no arms of this table: other (1)." in notes(report)
     paper = table(report, "Paper, Table 9")
     assert [row[:3] for row in rows(paper)] == [["0 examples", "3", "26.5"], ["1 example", "3", "25.9"]]
-    assert table(report, "Paper, Table 9, task canny: order of the arms").rows[0][3].text == "1 example > 0 examples"
+    assert table(report, "Paper, Table 9, task canny: order of the arms").rows[0][3].text == (
+        "worse than 1 example: 0 examples"
+    )
     evaluate(tmp_path / "0", "blur_1", 25.0, card="d" * 12)
     assert "rmse (deblur) was taken under 2 protocol cards" in notes(build_report(str(tmp_path), TABLE))
+
+
+def test_a_scale_has_its_own_metrics_on_a_benchmark_and_a_column_may_have_two(tmp_path):
+    """And the run's own test has those of the other scale, in a table of its own."""
+    at = {"paper": {"dino": ("rmse (blur)", "ssim (blur)"), "fid": ()}}
+    own = PaperTable(
+        "t", "Paper", ["fill"], {"dino": ("rmse",), "fid": ()}, published={"fill": {"dino": 0.6}}, metrics_at=at
+    )
+    big, small = (make_run(tmp_path / scale, "fill", 0, scale=scale) for scale in ("paper", "mini"))
+    assert own.parts("paper") == ["blur"] and own.parts("mini") == []
+    report = build_report(str(tmp_path), own)
+    assert "not evaluated on blur" in rows(table(report, "Not in the table"))[0][1] and column(report, "seeds") == ["1"]
+    evaluate(big, "blur", 30.0)
+    evaluate(small, "blur", 30.0)  # which nobody asks for
+    report = build_report(str(tmp_path), own)
+    [there] = [each for each in report.tables if each.title.startswith("Paper") and "scale paper" in each.title]
+    assert there.header == [
+        "arm",
+        "seeds",
+        "dino (published)",
+        "rmse (blur) (ours) ↓",
+        "ssim (blur) (ours)",
+        "fid (published)",
+    ]
+    assert [row[2:4] for row in rows(there)] == [["0.6", "30.00 (n=1)"]]
+    [here] = [each for each in report.tables if each.title.startswith("Paper") and "scale mini" in each.title]
+    assert "rmse (blur) (ours) ↓" not in here.header
 
 
 def test_a_rows_published_numbers_are_the_tables_and_not_its_experiments(tmp_path):

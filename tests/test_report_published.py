@@ -5,7 +5,8 @@ import statistics
 from pathlib import Path
 
 import pytest
-from made_runs import make_run
+import scipy.stats
+from made_runs import make_run, write_item_scores
 
 from unigen.intervals import mean_interval
 from unigen.report import build_report
@@ -65,29 +66,25 @@ def test_one_seed_has_no_interval_and_tells_no_order(tmp_path):
     assert [row[3] for row in texts(found[""])] == ["0.450 (n=1)", "0.450 (n=1)", "0.500 (n=1)"]
     assert "one seed has no interval" in notes(found[""]) and "In brackets" not in notes(found[""])
     order = found["order of the arms"]
-    assert texts(order) == [["ours_i", "clip_i", "a > c = b", "a ? c ? b", "one seed does not tell"]]
-    assert "?: one seed does not tell" in notes(order)
+    said = "0 as published, 0 opposite, 2 not resolved"
+    assert texts(order) == [["ours_i", "clip_i", "a > c = b", "not told from a: c, b", said]]
     assert "smallest resolvable difference" not in found
-    assert {row[-1] for row in texts(found["differences between arms"])} == {"one seed does not tell"}
+    assert {row[-1] for row in texts(found["differences"])} == {"not resolved: one seed"}
+    assert not any(cell.bold for each in found.values() for row in each.rows for cell in row)
 
 
 def test_the_smallest_resolvable_difference_is_the_one_computed_by_hand(tmp_path):
+    """Two differences are tested, so each has 5 % / 2: t(0.9875, 2) = 6.2053 by printed tables."""
     table = views(make(tmp_path))["smallest resolvable difference"]
     [row] = table.rows
     cells = dict(zip(table.header, row, strict=True))
-    within = statistics.fmean(statistics.variance(values) for values in VALUES.values()) ** 0.5
-    assert cells["s"].sort == pytest.approx(within) and cells["df"].text == "6"
-    assert cells["unpaired limit"].sort == pytest.approx(2.446912 * within * (2 / 3) ** 0.5, rel=1e-6)
-    arms, seeds = list(VALUES.values()), list(zip(*VALUES.values(), strict=True))
-    whole = statistics.fmean(x for arm in arms for x in arm)
-    squares = sum(
-        (x - statistics.fmean(arm) - statistics.fmean(seeds[s]) + whole) ** 2 for arm in arms for s, x in enumerate(arm)
-    )
-    assert cells["s paired"].sort == pytest.approx((squares / 4) ** 0.5) and cells["df paired"].text == "4"
-    assert cells["paired limit"].sort == pytest.approx(2.776445 * (squares / 4) ** 0.5 * (2 / 3) ** 0.5, rel=1e-6)
-    assert cells["paired limit"].sort < cells["unpaired limit"].sort / 3
+    gaps = {name: [x - y for x, y in zip(VALUES[name], VALUES["a"], strict=True)] for name in "bc"}
+    limits = sorted(6.205347 * statistics.stdev(each) / 3**0.5 for each in gaps.values())
+    assert cells["over seeds"].sort == pytest.approx(limits[1]) and cells["shared seeds"].text == "3"
+    assert cells["over seeds"].text == f"{limits[0]:.3f} to {limits[1]:.3f}" == cells["resolved from"].text
+    assert 0 < cells["over items"].sort < limits[1], "of 8 clusters, and the seeds' own spread"
     assert cells["largest difference found"].sort == pytest.approx(1.63 / 3 - 1.47 / 3)
-    assert all(word in notes(table) for word in ("df = Σ (n − 1)", "(arms − 1) · (seeds − 1)", "multiple comparisons"))
+    assert all(word in notes(table) for word in ("t · s / √n", "Corrected for 2 differences", "about half"))
 
 
 def test_shared_seeds_resolve_what_other_seeds_do_not(tmp_path):
@@ -97,47 +94,65 @@ def test_shared_seeds_resolve_what_other_seeds_do_not(tmp_path):
     own = views(tmp_path / "own")
     assert texts(shared["order of the arms"])[0][2:] == [
         "a > c = b",
-        "a > c ≈ b",
+        "worse than a: c, b",
         "2 as published, 0 opposite, 0 not resolved",
     ]
     assert texts(own["order of the arms"])[0][2:] == [
         "a > c = b",
-        "a ≈ c ≈ b",
+        "not told from a: c, b",
         "0 as published, 0 opposite, 2 not resolved",
     ]
-    assert [cell.text for cell in own["smallest resolvable difference"].rows[0]][5:8] == ["–", "–", "–"]
-    rows = texts(shared["differences between arms"])
-    assert [row[1] for row in rows] == ["c − b", "c − a", "b − a"] and [row[2] for row in rows] == [
-        "+0.0",
-        "-0.1",
-        "-0.1",
-    ]
-    assert [row[-1] for row in rows] == ["not resolved", "resolved, as published", "resolved, as published"]
-    assert [row[3].bold for row in shared["differences between arms"].rows] == [False, True, True]
-    assert not any(row[3].bold for row in own["differences between arms"].rows)
-    assert {tuple(row[4:7:2]) for row in texts(own["differences between arms"])} == {("0", "–")}
+    rows = texts(shared["differences"])
+    assert [row[1] for row in rows] == ["c − a", "b − a"] and [row[2] for row in rows] == ["-0.1", "-0.1"]
+    assert [row[-1] for row in rows] == ["resolved, as published"] * 2
+    expected = scipy.stats.ttest_rel(VALUES["b"], VALUES["a"]).pvalue
+    assert shared["differences"].rows[1][5].sort == pytest.approx(expected)
+    assert shared["differences"].rows[1][7].sort == pytest.approx(2 * expected), "the smaller of two, by Holm"
+    assert all(row[3].bold for row in shared["differences"].rows)
+    assert not any(row[3].bold for row in own["differences"].rows)
+    assert {(row[4], row[-1]) for row in texts(own["differences"])} == {("0", "not resolved")}
 
 
 def test_a_difference_against_the_published_one_is_called_so(tmp_path):
-    found = views(make(tmp_path, published={"a": 0.7, "b": 0.8, "c": 0.8}))
+    found = views(make(tmp_path, published={"a": 0.7, "b": 0.8, "c": 0.7}))
     assert texts(found["order of the arms"])[0][2:] == [
-        "c = b > a",
-        "a > c ≈ b",
-        "0 as published, 2 opposite, 0 not resolved",
+        "b > c = a",
+        "worse than a: c, b",
+        "0 as published, 1 opposite, 0 not resolved",
     ]
-    assert texts(found["differences between arms"])[1][-1] == "resolved, against the published"
+    said = [row[-1] for row in texts(found["differences"])]
+    assert said == ["resolved, published as equal", "resolved, against the published"]
     lower = views(make(tmp_path / "lower", better="lower"))
-    assert texts(lower["order of the arms"])[0][2:4] == ["c = b > a", "c ≈ b > a"]
+    assert texts(lower["order of the arms"])[0][2:4] == ["c = b > a", "better than a: c, b"]
 
 
 def test_equal_arms_are_never_resolved(tmp_path):
     same = {"a": VALUES["a"], "b": VALUES["a"]}
     found = views(make(tmp_path, same, key=KEY | {"order": ["a", "b"]}))
-    assert texts(found["order of the arms"])[0][3] == "a ≈ b"
-    assert texts(found["differences between arms"])[0][3:] == ["+0.000", "3", "0.092", "0.000", "not resolved"]
+    assert texts(found["order of the arms"])[0][3] == "not told from b: a"
+    assert texts(found["differences"])[0][3:] == ["+0.000", "3", *["1.00"] * 3, "0.000", "not resolved"]
     moved = {"a": VALUES["a"], "b": tuple(x + 0.001 for x in VALUES["a"])}
     found = views(make(tmp_path / "moved", moved, key=KEY | {"order": ["a", "b"]}))
-    assert texts(found["order of the arms"])[0][3] == "b > a"
+    assert texts(found["order of the arms"])[0][3] == "worse than b: a"
+
+
+def test_the_family_is_what_the_table_asks_about(tmp_path):
+    """Other metrics of the runs have no verdict, and are not corrected for."""
+    make(tmp_path)
+    for i, folder in enumerate(sorted(tmp_path.iterdir())):
+        path = folder / "summary.json"
+        summary = json.loads(path.read_text())
+        summary["metrics"]["other"] = {"value": i / 10, "better": "higher"}
+        path.write_text(json.dumps(summary))
+        write_item_scores(folder)
+    report = build_report(str(tmp_path))
+    results, intervals = report.tables[:2]
+    assert "for the 2 differences to the reference that this page tests" in notes(results)
+    assert "Verdicts are on the metrics that Paper, Table 9 asks about" in notes(results)
+    said = {(row[0].text, row[1].text): row[-1].text for row in intervals.rows}
+    assert said["ours_i ↑", "c"] == "worse" and said["other ↑", "c"] == "–" and said["ours_i ↑", "a"] == "reference"
+    alone = build_report(str(make(tmp_path / "alone", key=None)))
+    assert "asks about" not in notes(alone.tables[0]), "negative control"
 
 
 def test_what_is_missing_is_named(tmp_path):
@@ -157,13 +172,15 @@ def test_what_is_missing_is_named(tmp_path):
     assert "No run here has ours_dino, which plays the part of dino." in said and "Without ours_i: b." in said
     assert "No finished run here: d." in said and "Not in the published table: extra." in said
     assert [row[:2] for row in texts(found["order of the arms"])] == [["ours_i", "clip_i"]]
-    assert "With unequal numbers of seeds" in notes(found["smallest resolvable difference"])
+    assert "Some arms lack seeds" in notes(found["smallest resolvable difference"])
     whole = notes(views(make(tmp_path / "whole"))[""])
     assert not any(text in whole for text in ("No run here", "Without", "No finished run", "Not in the published"))
 
 
 def test_runs_without_any_of_the_metrics_show_the_published_numbers_only(tmp_path):
     found = views(make(tmp_path, metrics={"rmse": {"value": 0.1, "better": "lower"}}))
+    intervals = build_report(str(tmp_path)).tables[1]
+    assert {row[-1].text for row in intervals.rows} == {"reference", "not resolved"}, "then all metrics have verdicts"
     assert list(found) == [""] and [row[2:] for row in texts(found[""])] == [["0.8", "–"], ["0.8", "–"], ["0.9", "–"]]
 
 
@@ -176,7 +193,7 @@ def test_arms_under_another_protocol_are_marked_and_left_out_of_comparisons(tmp_
     assert [row[0] for row in texts(found[""])] == ["c", "b", "a [1]"] and "left out of the comparisons" in notes(
         found[""]
     )
-    assert texts(found["order of the arms"])[0][2:4] == ["c = b", "c ≈ b"]
+    assert texts(found["order of the arms"])[0][2:4] == ["c = b", "not told from b: c"]
     assert "left out" not in notes(views(make(tmp_path / "whole"))[""])
 
 
@@ -213,7 +230,7 @@ def test_every_form_prints_it(tmp_path, capsys):
     printed = capsys.readouterr().out
     for words in ("order of the arms", "smallest resolvable difference"):
         assert all(words in text for text in (markdown, page, printed))
-    assert "differences between arms" in page and "differences between arms" not in printed
+    assert ": differences</h2>" in page and ": differences" not in printed
     assert "Paper <b>" in printed and "Paper <b>" not in page and "Paper <b>" not in markdown
     assert "\x1b" not in printed + page + markdown and "<i>" not in page
 

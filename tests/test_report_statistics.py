@@ -1,22 +1,28 @@
 """Intervals over items and seeds, protocol cards, missing seeds, a table's runs: all on made-up run folders."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import column, make_run, notes, table
+from made_runs import bold, column, make_run, notes, table
 from small_runs import command
 from test_report_published import KEY, VALUES, make, texts, views
 from test_report_published import notes as said
 
 from unigen.report import build_report
-from unigen.report_bootstrap import RESAMPLES, difference, mean, reference_arm, shares
+from unigen.report_bootstrap import reference_arm
 from unigen.report_costs import hours
+from unigen.report_html import to_html
+from unigen.report_latex import to_latex
+from unigen.report_print import to_markdown
 from unigen.report_runs import PaperTable, read_table
 from unigen.scores import write_scores
 
 ITEMS = 64
+CLUSTERS = [{"key": f"{i}/canny", "clusters": {"base glyph": str(i // 2)}} for i in range(ITEMS)]
 
 
 def scores(seed: int, shift: float = 0.0, spread: float = 0.01) -> np.ndarray:
@@ -28,7 +34,7 @@ def scores(seed: int, shift: float = 0.0, spread: float = 0.01) -> np.ndarray:
 def measured_run(folder: Path, name: str, seed: int, each: np.ndarray, **changes) -> Path:
     metric = {"value": float(each.mean()), "low": 0.1, "high": 0.9, "better": "higher", "items": len(each)}
     run = make_run(folder, name, seed, metrics={"f1": metric | changes.pop("metric", {})}, config={"mask": name})
-    write_scores(run, {"f1": each.tolist()})
+    write_scores(run, {"f1": each.tolist()}, CLUSTERS[: len(each)])
     return run
 
 
@@ -49,53 +55,63 @@ def intervals(root: Path, **given) -> tuple[list[str], dict[str, dict[str, str]]
 # the bootstrap --------------------------------------------------------------------------------------------------------
 
 
-def test_one_seed_is_the_bootstrap_over_items_and_its_width_is_known():
-    """The deviation of a mean of N resampled items is s / √N, which is no code of ours."""
-    x = scores(0)
-    found = mean({7: x})
-    assert found.value == pytest.approx(x.mean())
-    assert (found.high - found.low) / 2 == pytest.approx(1.96 * x.std() / ITEMS**0.5, rel=0.06)
-    assert mean({7: 2 * x}).high - mean({7: 2 * x}).low == pytest.approx(2 * (found.high - found.low))
-    assert shares(3, 1).shape == (RESAMPLES, 3) and np.allclose(shares(3, 1).sum(axis=1), 1)
-    assert not np.array_equal(shares(ITEMS, 0), shares(ITEMS, 1)), "seeds and items are drawn apart"
-
-
-def test_seeds_that_differ_widen_it_and_pairing_narrows_a_difference():
-    same, apart = {s: scores(s) for s in range(3)}, {s: scores(s) + 0.3 * s for s in range(3)}
-    assert mean(apart).high - mean(apart).low > 2 * (mean(same).high - mean(same).low)
-    gap, shared = difference({s: x + 0.02 for s, x in apart.items()}, apart)
-    assert shared == 3 and gap.low == pytest.approx(0.02) == gap.high, "what is alike on both sides goes"
-    loose, shared = difference({s + 9: x + 0.02 for s, x in apart.items()}, apart)
-    assert shared == 0 and loose.high - loose.low > 0.3 and loose.value == pytest.approx(0.02)
-    few, shared = difference({0: apart[0] + 0.5, 1: apart[1] + 0.1, 5: apart[0]}, apart)
-    assert shared == 2 and few.value == pytest.approx(0.3)
-
-
-def test_the_table_tells_arms_apart_only_outside_of_the_interval(tmp_path):
-    root = measured_sweep(tmp_path, {"a": 0.0, "b": 0.05, "c": 0.0005, "d": -0.05})
+def test_the_table_tells_arms_apart_only_where_both_tests_do(tmp_path):
+    root = measured_sweep(tmp_path, {"a": 0.0, "b": 0.2, "c": 0.0005, "d": -0.2})
     header, rows, notes_ = intervals(root, reference="a")
     assert header[4] == "minus a" and {name: row[-1] for name, row in rows.items()} == {
         "a": "reference",
         "b": "better",
-        "c": "≈",
+        "c": "not resolved",
         "d": "worse",
     }
-    assert rows["b"][6:9] == ["3", "3", str(ITEMS)] and float(rows["b"][4]) == pytest.approx(0.05, abs=0.005)
+    assert rows["b"][6:9] == ["3", "3", "64 (base glyph: 32)"] and float(rows["b"][4]) == pytest.approx(0.2, abs=0.005)
     low, high = json.loads(rows["c"][5].replace("+", ""))
-    assert low < 0 < high and "has (n - 1) / n of their variance" in notes_ and "One seed" not in notes_
+    assert low < 0 < high and "taken for known" in notes_ and "One seed" not in notes_
+    assert "for the 3 differences to the reference" in notes_ and "a difference is resolved from: f1 0.0" in notes_
     assert intervals(root)[0][4] == "minus a", "the first arm, where no table says another"
-    alone = intervals(measured_sweep(tmp_path / "one", {"a": 0.0, "b": 0.05}, seeds=(3,)))
-    assert "One seed" in alone[2] and "(n - 1) / n" not in alone[2]
+    assert bold(build_report(str(root), reference="a")) == {("b", "f1 ↑")}
+
+
+def test_one_seed_prints_no_verdict_in_any_form(tmp_path):
+    root = measured_sweep(tmp_path, {"a": 0.0, "b": 0.2}, seeds=(3,))
+    _, rows, notes_ = intervals(root)
+    assert "One seed" in notes_ and rows["b"][-1] == "not resolved: one seed" and rows["b"][9] == rows["b"][11] == "–"
+    assert json.loads(rows["b"][5].replace("+", ""))[0] > 0, "although the items alone are clear"
+    report = build_report(str(root))
+    assert not any(
+        cell.bold for each in report.tables if each.title != "Config differences" for row in each.rows for cell in row
+    )
+    assert "One seed cannot separate arms" in notes(report)
+    for form in (to_markdown(report, tmp_path), to_html(report), to_latex(report)):
+        assert "not resolved: one seed" in form and not re.search(r"better( \||\*\*|<|\})|textbf", form)
+    whole = build_report(str(measured_sweep(tmp_path / "whole", {"a": 0.0, "b": 0.2})))
+    for form in (to_markdown(whole, tmp_path), to_html(whole), to_latex(whole)):
+        assert re.search(r"better( \||\*\*|<|\})", form), "negative control"
+
+
+def test_scores_that_do_not_say_which_items_are_alike_are_named_once(tmp_path):
+    root = measured_sweep(tmp_path, {"a": 0.0, "b": 0.2})
+    assert "which items are alike" not in intervals(root)[2]
+    for path in root.glob("*/scores.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps({"item": x["item"], "f1": x["f1"]}) + "\n" for x in lines))
+    _, rows, notes_ = intervals(root)
+    assert notes_.count("do not say which items are alike") == 1 and rows["b"][8] == "64" and rows["b"][-1] == "better"
 
 
 def test_lower_is_better_where_the_metric_says_so(tmp_path):
-    for name, shift in {"a": 0.0, "b": 0.05}.items():
-        measured_run(tmp_path / name, name, 0, scores(0, shift), metric={"better": "lower"})
+    for name, shift in {"a": 0.0, "b": 0.2}.items():
+        for seed in range(3):
+            folder = tmp_path / f"{name}{seed}"
+            measured_run(folder, name, seed, scores(seed, shift), metric={"better": "lower"})
     assert intervals(tmp_path)[1]["b"][-1] == "worse"
 
 
 def test_scores_that_do_not_fit_are_left_out_and_named(tmp_path):
-    root = measured_sweep(tmp_path, {"a": 0.0, "b": 0.05, "c": 0.1, "d": 0.2, "e": 0.3}, seeds=(0,))
+    root = measured_sweep(tmp_path, {"a": 0.0, "b": 0.05, "c": 0.1, "d": 0.2, "e": 0.3})
+    for name in "bcd":
+        for seed in (1, 2):
+            shutil.rmtree(root / f"{name}{seed}")
     (root / "b0" / "scores.jsonl").unlink()
     (root / "c0" / "scores.jsonl").write_text('{"item": 0, "f1"')
     write_scores(root / "d0", {"f1": [0.5, 0.5]})
@@ -105,14 +121,15 @@ def test_scores_that_do_not_fit_are_left_out_and_named(tmp_path):
     assert f"Not in this table, no scores.jsonl: {where}/b0." in notes_
     assert f"Not in this table, scores.jsonl, line 1, is no item's scores (is the file whole?): {where}/c0." in notes_
     assert f"Not in this table, scores.jsonl and summary.json disagree on f1: {where}/d0." in notes_
-    make_run(tmp_path / "old" / "0")
+    (make_run(tmp_path / "old" / "0") / "scores.jsonl").unlink()
     assert "No intervals over items: no run here has a usable scores.jsonl." in notes(build_report(str(root / "old")))
 
 
 def test_another_protocol_is_not_compared(tmp_path):
-    root = measured_sweep(tmp_path, {"a": 0.0, "b": 0.05, "c": 0.1}, seeds=(0,))
-    summary = json.loads((root / "c0" / "summary.json").read_text())
-    (root / "c0" / "summary.json").write_text(json.dumps(summary | {"steps": 7}))
+    root = measured_sweep(tmp_path, {"a": 0.0, "b": 0.2, "c": 0.3})
+    for seed in range(3):
+        path = root / f"c{seed}" / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": 7}))
     _, rows, notes_ = intervals(root)
     assert rows["c"][4] == "–" == rows["c"][-1] and rows["b"][-1] == "better" and "not compared: c" in notes_
 
@@ -131,14 +148,25 @@ def test_the_reference_is_the_one_named_or_the_tables_last_row_with_runs(tmp_pat
 def test_an_arm_that_lacks_a_seed_takes_no_pairing_from_the_others(tmp_path):
     make(tmp_path, VALUES | {"c": VALUES["c"][:2]})
     found = views(tmp_path)
-    rows = {row[1]: row for row in texts(found["differences between arms"])}
-    assert {name: row[4] for name, row in rows.items()} == {"c − b": "2", "c − a": "2", "b − a": "3"}
-    assert rows["b − a"][-1] == rows["c − a"][-1] == "resolved, as published"
+    rows = {row[1]: row for row in texts(found["differences"])}
+    assert {name: row[4] for name, row in rows.items()} == {"c − a": "2", "b − a": "3"}
+    assert rows["b − a"][-1] == "resolved, as published" and rows["c − a"][-1] == "not resolved"
     assert float(rows["c − a"][3]) == pytest.approx(((0.45 - 0.50) + (0.48 - 0.55)) / 2, abs=1e-3)
-    assert "Some arms lack seeds that others have" in said(found["differences between arms"])
+    assert "Some arms lack seeds that others have" in said(found["differences"])
     assert "Some arms lack seeds" in said(found["smallest resolvable difference"])
     whole = views(make(tmp_path / "whole"))
     assert not any("lack seeds" in said(each) for each in whole.values())
+    assert texts(whole["differences"])[1][5] == rows["b − a"][5], "its p over seeds is its own"
+
+
+def test_an_arm_that_cannot_be_compared_is_no_reference_unless_it_is_named(tmp_path):
+    root = measured_sweep(tmp_path, {"a": 0.0, "b": 0.2, "c": 0.3})
+    for seed in range(3):
+        path = root / f"a{seed}" / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": 7}))
+    assert intervals(root)[0][4] == "minus b"
+    header, rows, notes_ = intervals(root, reference="a")
+    assert header[4] == "minus a" and "nothing is compared with it" in notes_ and rows["b"][-1] == "–"
 
 
 def test_numbers_of_two_cards_are_not_put_in_one_column(tmp_path):
@@ -206,7 +234,7 @@ def test_costs_are_columns_where_runs_tell_them(tmp_path):
 
 # a table's runs -------------------------------------------------------------------------------------------------------
 
-PAPER = PaperTable("t", "Paper, Table 9", ["x", "b", "a"], {"clip_i": "ours_i", "fid": ""}, "Someone, Table 9")
+PAPER = PaperTable("t", "Paper, Table 9", ["x", "b", "a"], {"clip_i": ("ours_i",), "fid": ()}, "Someone, Table 9")
 PAPER = PAPER._replace(published={"x": {"clip_i": 0.7, "fid": 9.5}, "b": {"clip_i": 0.8}, "a": {"clip_i": 0.95}})
 
 
@@ -260,4 +288,4 @@ def test_a_table_file_that_is_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"t.yaml: 'table' has no usable name, order or metrics"):
         read_table(tmp_path, "t")
     (tmp_path / "t.yaml").write_text("table: {name: t, order: [a], metrics: {f: null}}")
-    assert read_table(tmp_path, "t").metrics == {"f": ""}
+    assert read_table(tmp_path, "t").metrics == {"f": ()}

@@ -9,8 +9,9 @@ from small_runs import log, small, summary, train
 
 from callbacks.checkpoint import LastCheckpoint
 from unigen import training
+from unigen.clusters import Clusters
 from unigen.config import ConfigError
-from unigen.scores import read_scores, split, write_scores
+from unigen.scores import clusters_of, read_scores, split, write_scores
 
 
 def test_scores_come_back_and_are_taken_out_of_the_summary(tmp_path):
@@ -18,13 +19,33 @@ def test_scores_come_back_and_are_taken_out_of_the_summary(tmp_path):
         "metrics": {"f1": {"value": 0.5, "each": [0.25, 0.75]}, "fid": {"value": 3.0, "each": None}, "x": {"value": 1}},
         "bounds": {},
     }
-    clean, each = split(measured)
+    said = [{"key": f"g{i}/canny", "clusters": {"subject": "g", "prompt": str(i)}} for i in range(2)]
+    clean, each, of_items = split(measured | {"of_items": said})
     assert clean == {"metrics": {"f1": {"value": 0.5}, "fid": {"value": 3.0}, "x": {"value": 1}}, "bounds": {}}
     assert each == {"f1": [0.25, 0.75]} and "each" in measured["metrics"]["f1"], "what was given is left alone"
-    write_scores(tmp_path, each | {"psnr": [math.inf]})
-    assert read_scores(tmp_path) == {"f1": [0.25, 0.75], "psnr": [None]}
+    assert of_items == said and split(measured)[2] == []
+    write_scores(tmp_path, each | {"psnr": [math.inf]}, of_items)
+    clusters = Clusters(("subject", "prompt"), (("g", "g"), ("0", "1")))
+    assert read_scores(tmp_path) == ({"f1": [0.25, 0.75], "psnr": [None]}, clusters)
     write_scores(tmp_path / "none", {})
-    assert not (tmp_path / "none").exists() and read_scores(tmp_path / "none") == {}
+    assert not (tmp_path / "none").exists() and read_scores(tmp_path / "none") == ({}, None)
+
+
+def test_clusters_that_no_file_tells_are_those_of_the_keys_or_none():
+    """As the scores of runs and evaluations from before clusters were written."""
+    keys = [{"key": "1f34e/canny>target"}, {"key": "1f34e/depth>target"}, {"key": "1f34f/canny>target"}]
+    assert clusters_of(keys) == Clusters(("key",), (("1f34e", "1f34e", "1f34f"),), told=False)
+    assert clusters_of([{}, {}]) == Clusters.single(2) and clusters_of([]) is None
+    told = [line | {"clusters": {"base glyph": line["key"][:4]}} for line in keys]
+    assert clusters_of(told) == Clusters(("base glyph",), (("1f34", "1f34", "1f34"),))
+    assert not clusters_of([*told[:2], keys[2]]).told, "of a file that tells them of some items alone"
+
+
+@pytest.mark.parametrize("said", ['"clusters": [1]', '"clusters": {"a": 1}', '"key": 7', '"clusters": "a"'])
+def test_clusters_that_are_none_are_refused(tmp_path, said):
+    (tmp_path / "scores.jsonl").write_text(f'{{"item": 0, {said}, "f1": 0.5}}\n')
+    with pytest.raises(ValueError, match=r"scores.jsonl, line 1, is no item's scores"):
+        read_scores(tmp_path)
 
 
 @pytest.mark.parametrize("text", ['{"item": 0, "f1": 0.5}\n{"item": 1, "f1', '{"item": 0, "f1": "x"}', "[1]", "3"])
@@ -33,13 +54,14 @@ def test_a_file_that_is_not_whole_is_refused_by_its_line(tmp_path, text):
     with pytest.raises(ValueError, match=rf"scores.jsonl, line {len(text.splitlines())}, is no item's scores"):
         read_scores(tmp_path)
     (tmp_path / "scores.jsonl").write_text('{"item": 0, "image": 2, "key": "k", "seed": 7, "f1": 0.5}\n')
-    assert read_scores(tmp_path) == {"f1": [0.5]}, "negative control: facts of the item are no metrics"
+    assert read_scores(tmp_path).each == {"f1": [0.5]}, "negative control: facts of the item are no metrics"
 
 
 def test_a_run_keeps_scores_validates_by_segment_and_its_best_checkpoint(tmp_path):
     config = small(tmp_path, "callback.checkpoint.monitor=val/loss_target", "metric=[rmse,psnr]", "trainer.max_steps=3")
     train(config)
-    metrics, scores = summary(tmp_path)["metrics"], read_scores(tmp_path)
+    metrics, (scores, clusters) = summary(tmp_path)["metrics"], read_scores(tmp_path)
+    assert clusters.told and clusters.ways == ("base glyph",) and clusters.items == 4
     assert set(scores) == {"rmse", "psnr"} and all("each" not in metric for metric in metrics.values())
     for name, each in scores.items():
         assert len(each) == metrics[name]["items"] == 4 and len(set(each)) > 1

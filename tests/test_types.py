@@ -6,7 +6,7 @@ from lightning.fabric.utilities import move_data_to_device
 from tiny import batch
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from unigen.types import Batch, ImageSlot, Sample, collate
+from unigen.types import Batch, ImageSlot, Sample, collate, rows_of
 
 SLOTS = (ImageSlot("c", "condition", 16, 16), ImageSlot("x", "target", 16, 16))
 
@@ -21,6 +21,13 @@ def test_collate_stacks():
     assert len(made) == 2 and made.keys == ["cat", "dog"] and made.subjects == [("cat",), ("dog",)]
     assert {n: x.shape for n, x in made.images.items()} == dict.fromkeys(("c", "x"), (2, 1, 3, 16, 16))
     assert made.images["c"].dtype == torch.uint8 and made.slots == SLOTS
+
+
+def test_an_item_without_clusters_is_one_by_itself():
+    told = sample("cat")._replace(clusters={"subject": "cat", "prompt": "in the jungle"})
+    made = collate([told, sample("dog")])
+    assert made.clusters == [dict(told.clusters), {"key": "dog"}] and rows_of(made, [1]).clusters == [{"key": "dog"}]
+    assert rows_of(batch(), [0]).clusters == [], "a batch that says none"
 
 
 def test_collate_refuses_mixed_sizes_and_names_both():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from small_runs import command
-from visual_prompts import CLEAN, FILL, exported, picture
+from visual_prompts import CLEAN, COMMON, FILL, exported, picture
 
 from datamodules.rows import fit_rows
 
@@ -206,10 +206,35 @@ def test_a_grid_whose_shift_degenerates_is_refused(tmp_path, folder, capfd):
 
 
 def test_frames_have_no_rows(tmp_path, folder, capfd):
-    run = exported(tmp_path / "frames", "formatter=frames")
+    run = exported(tmp_path / "frames", "formatter=frames", "~formatter.caps.example")
     assert command("sample.py", f"run={run}", f"rows={within('[[a,b],[c,null]]', folder)}") == 1
     error = capfd.readouterr().err
-    assert "has formatter Frames, which has no place for in-context rows (role 'example'); rows= needs" in error
+    assert (
+        "has formatter Frames, which has no place for in-context rows (role 'example' in formatter.caps); rows= "
+        in error
+    )
+
+
+def test_rows_as_frames(tmp_path, folder, capfd):
+    """Examples count, and a run that was trained without any says so."""
+    run = exported(tmp_path / "frames", "formatter=frames", *COMMON, "data.rows=[1,2]")
+    made = draw(capfd, run, folder, "[[a,b],[c,null]]")
+    assert made["grid"].shape == (64, 64, 3)
+    assert not np.array_equal(made["target"], draw(capfd, run, folder, "[[a,d],[c,null]]")["target"])
+    plain = exported(tmp_path / "plain", "formatter=frames", *COMMON, "data.rows=[0,0]")
+    for which, said in ((plain, "rows= shows 1 examples, and in the run's training a sample had 0 to 0"), (run, "")):
+        words = f"rows={within('[[a,b],[c,null]]', folder)}", f"out={folder / 'said.png'}"
+        assert command("sample.py", f"run={which}", *words) == 0
+        assert (said in (err := capfd.readouterr().err)) and bool(said) == bool(err), err
+
+
+def test_a_subject_that_the_prompt_does_not_say_is_said(tmp_path, folder, capfd):
+    run = exported(tmp_path / "uce", "formatter=grid_clean", tasks=("canny>target",))
+    for subject, missed in (("cat", False), ("cats", False), ("pot", True)):
+        words = f"rows={within('[[a,null]]', folder)}", f"out={folder / 'said.png'}", "prompt=a cat"
+        assert command("sample.py", f"run={run}", *words, f"subject={subject}") == 0
+        line = "UCE does not find subject='pot' in 'a cat': a miss gets the task's bias alone"
+        assert (line in capfd.readouterr().err) == missed
 
 
 def test_a_run_with_uce_adds_the_bias_of_the_task_that_is_told(tmp_path, folder, capfd):

@@ -16,9 +16,9 @@ from unigen.build import build
 from unigen.claims import claimed
 from unigen.config import ConfigError, plain, read_config
 from unigen.contact_sheet import write_sheet
-from unigen.evaluation import measured, metric_cards, protocol, references_of, through_codec
+from unigen.evaluation import all_targets, bounded, metric_cards, protocol, references_of, through_codec
 from unigen.files import write_text
-from unigen.gallery import CEILING, OUTPUT, TRUTH, Gallery, leaves
+from unigen.gallery import CEILING, OUTPUT, OWN, TRUTH, Gallery, leaves, names_of
 from unigen.latency import Draw, sampling, timed_sample
 from unigen.learners.denoising import BOUNDS
 from unigen.own_files import blamed, unreadable
@@ -28,11 +28,15 @@ from unigen.protocol_card import common, digest, hashed
 from unigen.quoting import readable
 from unigen.results import print_metrics, unusable
 from unigen.sampling import number
+from unigen.scores import add_targets
+from unigen.spread import print_spreads, spreads
 from unigen.types import CONDITION, TARGET, Batch, rows_of
 from unigen.weights import weights_hash
 
 # What may differ between two commands that ask for the same pictures: where data lie, and how they are read.
 PLACES = ("root", "cache", "report", "num_workers", "batch_size", "seed", "val_items", "window", "bad_share")
+
+UNSAID = {"examples": 1, "test_example_seed": 0}  # as galleries are that were drawn before one could ask for others
 
 # What a run's configuration must say.
 NEEDED = {"data": dict, "name": str, "seed": int, "scale": {"name": (str, type(None))}, "paper": (str, type(None))}
@@ -110,9 +114,10 @@ def asked(config: Mapping[str, Any]) -> dict[str, Any]:
     def clean(node: Any) -> Any:
         if not isinstance(node, Mapping):
             return node
-        return {key: clean(value) for key, value in node.items() if key not in PLACES}
+        return {key: clean(value) for key, value in node.items() if key not in PLACES and UNSAID.get(key) != value}
 
-    return {"data": clean(config["data"]), **{key: dict(config[key]) for key in ("evaluation", "solver")}}
+    evaluation = {key: value for key, value in config["evaluation"].items() if UNSAID.get(key) != value}
+    return {"data": clean(config["data"]), "evaluation": evaluation, "solver": dict(config["solver"])}
 
 
 def draw(export_dir: Path, config: Mapping[str, Any], gallery: Gallery, request: Mapping[str, Any]) -> str | None:
@@ -123,55 +128,105 @@ def draw(export_dir: Path, config: Mapping[str, Any], gallery: Gallery, request:
     chosen = {key: str(value) for key, value in config["solver"].items() if value is not None}
     pipeline.solver.steps = number(chosen, "steps", pipeline.solver.steps, lowest=1)
     pipeline.solver.guidance = number(chosen, "guidance", float(pipeline.solver.guidance), lowest=0.0)
-    images, data = config["evaluation"]["images"], build(config["data"])
+    images, examples = config["evaluation"]["images"], config["evaluation"]["examples"]
     if images < 1:
         raise ConfigError(f"evaluation.images={images} must be at least 1")
+    draws = [build(node) for node in by_examples(config["data"], examples)]
+    data = draws[0]
     data.prepare_data()
-    loader = data.test_dataloader()
-    items = sum(len(batch) for batch in loader.batch_sampler)
+    loaders = [drawn.test_dataloader() for drawn in draws]
+    items = sum(len(batch) for batch in loaders[0].batch_sampler)
     with blamed(export_dir / export.CONFIG_FILE, export.AGAIN):
         said = common(protocol(pipeline, {}, {**run_config, **{key: config[key] for key in ("data", "evaluation")}}))
-    said |= {"items": items} | ({"images": images} if images > 1 else {})
-    gallery.begin({**request, "protocol": said, "protocol_hash": digest(said), "pictures": items * images})
-    fill(gallery, pipeline, loader, items, config["evaluation"])
+    said |= {"items": items} | {k: n for k, n in (("images", images), ("examples", examples)) if n > 1}
+    gallery.begin({**request, "protocol": said, "protocol_hash": digest(said), "pictures": items * images * examples})
+    fill(gallery, pipeline, loaders, items, config["evaluation"])
     return data.report() if hasattr(data, "report") else None
 
 
+def by_examples(data: Mapping[str, Any], draws: int) -> list[dict[str, Any]]:
+    """The configuration of the data for each draw of the examples, of which the first is as it is given.
+
+    Raises ConfigError for less than one draw, and for several where a test shows no examples.
+    """
+    if draws < 1:
+        raise ConfigError(f"evaluation.examples={draws} must be at least 1")
+    if draws == 1:
+        return [dict(data)]
+    rows = data.get("test_rows") or data.get("rows")
+    if "test_example_seed" not in data or not max(rows):
+        raise ConfigError(
+            f"evaluation.examples={draws} draws other examples for the same items, and this benchmark shows none "
+            f"(data.test_rows={rows}); legal is 1, or data.test_rows=[2,2]"
+        )
+    return [{**data, "test_example_seed": data["test_example_seed"] + draw} for draw in range(draws)]
+
+
 def fill(
-    gallery: Gallery, pipeline: Pipeline, batches: Iterable[Batch], items: int, evaluation: Mapping[str, int]
+    gallery: Gallery,
+    pipeline: Pipeline,
+    loaders: Sequence[Iterable[Batch]],
+    items: int,
+    evaluation: Mapping[str, int],
 ) -> None:
-    """Draw the pictures that are missing, with a progress bar."""
-    images, first = evaluation["images"], 0
+    """Draw the pictures that are missing, with a progress bar. `loaders`: the same items, a loader for each draw of
+    their examples. Image i of draw d is the record (item, d * images + i); its noise is that of image i in all draws.
+    """
+    images = evaluation["images"]
     columns = (TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=items * images, completed=len(gallery.records))
-        for batch in batches:
-            for image in range(images):
-                missing = [i for i in range(len(batch)) if (first + i, image) not in gallery.records]
-                if missing:
-                    _draw_some(gallery, pipeline, batch, missing, first, image, evaluation["seed"] + image)
-                    bar.update(task, advance=len(missing))
-            first += len(batch)
+        task = bar.add_task("", total=items * images * len(loaders), completed=len(gallery.records))
+        for draw, batches in enumerate(loaders):
+            first, said = 0, {"examples": draw} if len(loaders) > 1 else {}
+            for batch in batches:
+                for image in range(images):
+                    place, seed = draw * images + image, evaluation["seed"] + image
+                    missing = [i for i in range(len(batch)) if (first + i, place) not in gallery.records]
+                    if missing:
+                        _draw_some(gallery, pipeline, batch, missing, first, place, {"seed": seed, **said})
+                        bar.update(task, advance=len(missing))
+                first += len(batch)
 
 
 def _draw_some(
-    gallery: Gallery, pipeline: Pipeline, batch: Batch, rows: list[int], first: int, image: int, seed: int
+    gallery: Gallery,
+    pipeline: Pipeline,
+    batch: Batch,
+    rows: list[int],
+    first: int,
+    image: int,
+    drawn_by: Mapping[str, int],
 ) -> None:
-    """The pictures of some samples of a batch; noise is keyed by sample, so the others need not be there."""
+    """The pictures of some samples of a batch; noise is keyed by sample, so the others need not be there.
+
+    `drawn_by`: the seed of the noise, and which draw of the examples this is, where there are several.
+    Raises ConfigError for clips, and if a draw of the examples shows another query than the first one did.
+    """
     part = rows_of(batch, rows)
-    name = next(slot.name for slot in part.slots if slot.role == TARGET)
-    if part.images[name].shape[1] != 1:
-        raise ConfigError(f"benchmarks take stills, and '{name}' of the data is a clip")
-    truth = part.images[name][:, 0]
-    drawn, took = timed_sample(pipeline, part, seed)
-    shown = {OUTPUT: drawn[name][:, 0], TRUTH: truth}
-    shown |= {CEILING: through_codec(pipeline.codec, truth, pipeline.device)}
+    targets = [slot.name for slot in part.slots if slot.role == TARGET]
+    for name in targets:
+        if part.images[name].shape[1] != 1:
+            raise ConfigError(f"benchmarks take stills, and '{name}' of the data is a clip")
+    for row in rows:
+        known = gallery.records.get((first + row, 0))
+        if known and known.get("key") not in (None, batch.keys[row]):
+            raise ConfigError(
+                f"item {first + row} is {known['key']} with the first examples and {batch.keys[row]} with others, "
+                "because a record that is an example of it cannot be read; take that out of the data"
+            )
+    drawn, took = timed_sample(pipeline, part, drawn_by["seed"])
+    several, shown = {"targets": targets} if len(targets) > 1 else {}, {}
+    for k, name in enumerate(targets):
+        output, truth, ceiling = (names_of(several, own)[k] for own in OWN)
+        shown |= {output: drawn[name][:, 0], truth: part.images[name][:, 0]}
+        shown |= {ceiling: through_codec(pipeline.codec, shown[truth], pipeline.device)}
     shown |= {slot.name: part.images[slot.name][:, -1] for slot in part.slots if slot.role == CONDITION}
     for i, row in enumerate(rows):
         said = {"key": part.keys[i], "task": part.tasks[i], "prompt": part.prompts[i], "subjects": part.subjects[i]}
         said |= {"caption": part.captions[i]} if part.captions else {}  # of what has an instruction for its prompt
-        said |= {"draw": took._asdict()}
-        gallery.add({"item": first + row, "image": image, "seed": seed, **said}, {n: x[i] for n, x in shown.items()})
+        said |= {"clusters": part.clusters[i]} if part.clusters else {}
+        said |= {"draw": took._asdict(), **several}
+        gallery.add({"item": first + row, "image": image, **drawn_by, **said}, {n: x[i] for n, x in shown.items()})
 
 
 @torch.no_grad()
@@ -181,24 +236,33 @@ def results(
     """The numbers of a gallery with their protocol and its hashes; writes the scores of single pictures."""
     gallery.check_whole()
     records = gallery.ordered()
-    prompts = [record.get("caption", record["prompt"]) for record in records]
-    subjects, shown = [record["subjects"] for record in records], {n: gallery.pictures(n) for n in gallery.conditions}
+    places = gallery.places()
+    prompts = [records[place.line].get("caption", records[place.line]["prompt"]) for place in places]
+    subjects = [records[place.line]["subjects"] for place in places]
+    shown = {name: gallery.pictures(name) for name in gallery.conditions}
     references = references_of(gallery.pictures(TRUTH), prompts, subjects, shown)
     output, ceiling = gallery.pictures(OUTPUT), gallery.pictures(CEILING)
-    found = {name: measured(metric, output, ceiling, references) for name, metric in metrics.items()}
+    found = bounded(metrics, output, ceiling, references, places)
     each = {name: score.pop("each") for name, score in found.items()}
-    lines = [{key: record[key] for key in ("item", "image", "key", "seed")} for record in records]
+    for name, score in found.items():
+        score.update(spreads(records, each[name], score["better"]))
+    facts = ("item", "image", "key", "seed", "clusters")
+    lines = [{key: record[key] for key in facts if key in record} for record in records]
     for name, scores in each.items():
         for line, score in zip(lines, scores or (), strict=bool(scores)):
             line[name] = score if math.isfinite(score) else None
+    for name, score in found.items():
+        if "targets" in score:
+            score["targets"] = add_targets(lines, name, score["targets"])
     write_text(gallery.folder / "scores.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     said = {**gallery.state["protocol"], "items": len({record["item"] for record in records}), **metric_cards(metrics)}
+    said |= all_targets(place.target for place in places)
     return {
         "bench": config["bench"],
         **{key: run_config[key] for key in ("name", "seed", "paper")},
         "scale": run_config["scale"]["name"],
         "weights": gallery.state["weights"],
-        "pictures": len(records),
+        "pictures": len(places),
         "sampling": sampling(
             [Draw(*(record["draw"][key] for key in Draw._fields)) for record in records if "draw" in record]
         ),
@@ -214,6 +278,7 @@ def show(result: Mapping[str, Any], out: Path) -> None:
         f"{result['bench']['name']}: {drawn}, {said['steps']} steps, guidance {said['guidance']:g}", soft_wrap=True
     )
     print_metrics(console, result)
+    print_spreads(console, result["metrics"])
     if "data_report" in result:
         console.print(f"data: {result['data_report']}", soft_wrap=True, markup=False)
     for what in ("pictures", "manifest.jsonl", "scores.jsonl", "samples.png", "evaluation.json"):

@@ -23,6 +23,7 @@ def measure_all(given: Mapping[str, str], words: Sequence[str], config_dir: Path
     """Do every job of the command line; returns those that failed, each of which was said on stderr.
 
     `given`: run, bench or table, out and metrics_only; `words` are the other words, for every benchmark.
+    A word for a metric, such as metric.fid.extractor.weights=<file>, is for those benchmarks that take it, if any does.
     Raises ValueError or OSError, one sentence each, for what concerns all jobs, and for the failure of a single one.
     """
     asked = jobs(given, config_dir)
@@ -32,13 +33,14 @@ def measure_all(given: Mapping[str, str], words: Sequence[str], config_dir: Path
         return []
     if "out" in given:
         raise ConfigError(f"out={given['out']} is for one run and one benchmark, and these are {len(asked)}")
-    for bench in dict.fromkeys(bench for _, bench in asked):
-        preflight(config_dir, [f"+bench={bench}", *readable(words)], "evaluate")  # before hours of drawing
+    own = own_words(words, list(dict.fromkeys(bench for _, bench in asked)), config_dir)
+    for bench, said in own.items():
+        preflight(config_dir, [f"+bench={bench}", *readable(said)], "evaluate")  # before hours of drawing
     console, failed = Console(highlight=False), []
     for number, (run, bench) in enumerate(asked, start=1):
         console.print(f"\n{number} of {len(asked)}: {run} on {bench}", soft_wrap=True, markup=False)
         try:
-            measure_run({**given, "run": str(run), "bench": bench}, words, config_dir)
+            measure_run({**given, "run": str(run), "bench": bench}, own[bench], config_dir)
         except (ValueError, OSError) as error:
             print(f"error: {run} on {bench}: {error}", file=sys.stderr)
             failed.append((run, bench))
@@ -70,6 +72,29 @@ def jobs(given: Mapping[str, str], config_dir: Path) -> list[Job]:
             f"table={table.name} asks for no benchmark of any run in {given['run']}; name one with bench="
         )
     return found
+
+
+def own_words(words: Sequence[str], benches: Sequence[str], config_dir: Path) -> dict[str, list[str]]:
+    """{benchmark: the words that are for it}: all but those for a metric that others of the benchmarks take alone."""
+    taken = {bench: metrics_of(bench, words, config_dir) for bench in benches}
+    known = set().union(*taken.values())
+
+    def concerns(word: str, bench: str) -> bool:
+        group, _, rest = word.lstrip("+").partition("=")[0].partition(".")
+        metric = rest.partition(".")[0]
+        return group != "metric" or metric not in known or metric in taken[bench]
+
+    return {bench: [word for word in words if concerns(word, bench)] for bench in benches}
+
+
+def metrics_of(bench: str, words: Sequence[str], config_dir: Path) -> set[str]:
+    """What a benchmark measures, by its file or by a word metric=[...]. Raises ConfigError for an unknown one."""
+    from hydra import compose, initialize_config_dir
+
+    chosen = [f"+bench={bench}", *readable([word for word in words if word.startswith("metric=")])]
+    preflight(config_dir, chosen, "evaluate")
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir.resolve())):
+        return set(compose("evaluate", overrides=chosen).metric)
 
 
 def run_folders(text: str) -> list[Path]:

@@ -13,6 +13,7 @@ from unigen.config import ConfigError
 from unigen.fill import Fill
 from unigen.learner import Learner
 from unigen.pipeline import Pipeline
+from unigen.repositories import Wanted, located_all
 
 LIBRARIES = ("diffusers", "transformers", "peft", "torch", "torchmetrics", "huggingface_hub")
 
@@ -87,6 +88,7 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
 
     Initial weights come from torch's global generator: seed it first.
     """
+    require_pretrained(config)
     conditioning = config["conditioning"]
     modulation, adapter = build(conditioning["modulation"]), build(conditioning["adapter"])
     pipeline = Pipeline(
@@ -107,6 +109,37 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
     adapter.apply(pipeline.backbone)
     pipeline.backbone.quantize_frozen()
     return pipeline
+
+
+def pretrained(config: Mapping[str, Any]) -> list[Wanted]:
+    """What the backbone and the encoders of a configuration load, each by its key; byt5's tokenizer needs no files."""
+    from hydra.utils import get_object
+
+    found = []
+
+    def collect(key: str, node: Mapping[str, Any]) -> None:
+        parts = ()
+        with suppress(Exception):  # `build` says more of a class that is not there
+            parts = getattr(get_object(node["_target_"]), "folders", ())
+        for word, part in zip(("pretrained", "tokenizer"), parts, strict=False):
+            if isinstance(node.get(word), str) and node[word] != "byt5":
+                found.append(Wanted(f"{key}.{word}", node[word], part))
+        for name, child in node.items():
+            if isinstance(child, Mapping):
+                collect(f"{key}.{name}", child)
+
+    for key in ("backbone", "encoder"):
+        collect(key, config.get(key) or {})
+    return found
+
+
+def require_pretrained(config: Mapping[str, Any]) -> None:
+    """Find, or download, all that a configuration loads before any of it is read: a missing tokenizer would else be
+    noticed after minutes. Raises Unavailable; passes on the meta device, where nothing is read."""
+    import torch
+
+    if not torch.empty(0).is_meta:
+        located_all(pretrained(config))
 
 
 def build_learner(config: Mapping[str, Any]) -> Learner:

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from unigen.files import write_png
-from unigen.gallery import CEILING, OUTPUT, TRUTH, Gallery
+from unigen.gallery import OUTPUT, OWN, TRUTH, Gallery
 
 FILE = "samples.png"
 SAMPLES, LINE = 12, 2  # on a sheet, and beside each other
@@ -26,8 +26,10 @@ def write_sheet(gallery: Gallery) -> Path:
 
 
 def drawn(samples: Sequence[dict[str, Path]]) -> Image.Image:
-    """The sheet of samples as {name: file}, LINE of them beside each other; all have the names of the first."""
-    names = [*(name for name in samples[0] if name not in (OUTPUT, TRUTH, CEILING)), OUTPUT, TRUTH]
+    """The sheet of samples as {name: file}, LINE of them beside each other, with the names that all of them have."""
+    shared = [name for name in samples[0] if all(name in sample for sample in samples)]
+    targets = [name for name in shared if name.partition(".")[0] in (OUTPUT, TRUTH)]  # of several in turn
+    names = [*(name for name in shared if name.partition(".")[0] not in OWN), *targets]
     rows = [[_enlarged(sample[name]) for name in names] for sample in samples]
     wide, high = (max(picture.size[i] for row in rows for picture in row) + GAP for i in (0, 1))
     lines = -(-len(rows) // LINE)

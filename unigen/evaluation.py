@@ -16,6 +16,7 @@ from unigen.config import averages
 from unigen.latency import Draw, timed_sample
 from unigen.metrics.pictures import SLOT, SUBJECT, Pictures, Subjects, chunks
 from unigen.pipeline import Pipeline
+from unigen.places import Place, alone, by_line, by_target, mean, others, places_of, taken, together
 from unigen.protocol_card import digest
 from unigen.protocols import NOTHING, WHOLE_SET, Codec, Metric
 from unigen.types import CONDITION, TARGET, Batch
@@ -23,15 +24,18 @@ from unigen.weights import Unavailable
 
 
 class Evaluation(NamedTuple):
-    """The scores of `evaluate` by metric, and what each batch took to draw."""
+    """The scores of `evaluate` by metric, what each batch took to draw, the key and clusters of each item, and the
+    slots that were measured."""
 
     metrics: dict[str, dict[str, Any]]
     draws: list[Draw]
+    of_items: list[dict[str, Any]]
+    targets: tuple[str, ...]
 
 
 @torch.no_grad()
 def evaluate(pipeline: Pipeline, batches: Iterable[Batch], metrics: Mapping[str, Metric], seed: int) -> Evaluation:
-    """Metrics as {value, low, high, better, items, each} over the first target slot of every sample.
+    """Metrics as {value, low, high, better, items, each} over all targets of every sample (see `measured`).
 
     `low` is the no-condition bound: each output scored against another item's truth (or prompt), as a model that
     ignores its condition would score (None for a single sample). `high` is the truth after one pass through the codec.
@@ -40,31 +44,37 @@ def evaluate(pipeline: Pipeline, batches: Iterable[Batch], metrics: Mapping[str,
     outputs, ceilings, draws, shown = [], [], [], Shown()
     for batch in batches:
         drawn, took = timed_sample(pipeline, batch, seed)
-        outputs.append(drawn[shown.add(batch)].flatten(0, 1))
+        outputs.append(together(drawn, shown.add(batch)))
         draws.append(took)
         ceilings.append(through_codec(pipeline.codec, shown.truths[-1], pipeline.device))
-    return Evaluation(bounded(metrics, torch.cat(outputs), torch.cat(ceilings), shown.references()), draws)
+    found = bounded(metrics, torch.cat(outputs), torch.cat(ceilings), shown.references(), shown.places)
+    return Evaluation(found, draws, shown.of_items, tuple(sorted({place.target for place in shown.places})))
 
 
 class Shown:
-    """What the samples of some batches are compared with, a picture for each frame of their first target slot."""
+    """What the samples of some batches are compared with, a picture for each frame of their targets."""
 
     def __init__(self) -> None:
         self.truths: list[Tensor] = []
         self.prompts: list[str] = []
         self.subjects: list[tuple[str, ...]] = []
         self.conditions: list[dict[str, Tensor]] = []
+        self.of_items: list[dict[str, Any]] = []
+        self.places: list[Place] = []
 
-    def add(self, batch: Batch) -> str:
-        """Take a batch; returns the name of the slot that is measured."""
-        name = next(s.name for s in batch.slots if s.role == TARGET)
-        self.truths.append(batch.images[name].flatten(0, 1).cpu())
+    def add(self, batch: Batch) -> list[str]:
+        """Take a batch; returns the names of the slots that are measured."""
+        names = [s.name for s in batch.slots if s.role == TARGET]
+        self.truths.append(together(batch.images, names).cpu())
+        self.places += places_of(batch, names, self.places[-1].line + 1 if self.places else 0)
         frames = len(self.truths[-1]) // len(batch)
         self.prompts += [said for said in batch.captions or batch.prompts for _ in range(frames)]
         self.subjects += [words for words in batch.subjects for _ in range(frames)]
+        said = zip(batch.keys, batch.clusters, strict=True) if batch.clusters else ()
+        self.of_items += [{"key": key, "clusters": clusters} for key, clusters in said]
         stills = (s.name for s in batch.slots if s.role == CONDITION and s.frames == 1)
         self.conditions.append({n: batch.images[n].flatten(0, 1).cpu().repeat_interleave(frames, 0) for n in stills})
-        return name
+        return names
 
     def references(self) -> dict[str, Any]:
         """See `references_of`; of conditions those that every batch shows, in one size."""
@@ -83,38 +93,55 @@ def references_of(
 
 
 def bounded(
-    metrics: Mapping[str, Metric], output: Pictures, ceiling: Pictures, references: Mapping[str, Pictures | list[str]]
+    metrics: Mapping[str, Metric],
+    output: Pictures,
+    ceiling: Pictures,
+    references: Mapping[str, Pictures | list[str]],
+    places: Sequence[Place] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Each metric between its bounds, as in `evaluate`."""
-    return {name: measured(metric, output, ceiling, references) for name, metric in metrics.items()}
+    return {name: measured(metric, output, ceiling, references, places) for name, metric in metrics.items()}
 
 
 def measured(
-    metric: Metric, output: Pictures, ceiling: Pictures, references: Mapping[str, Pictures | list[str]]
+    metric: Metric,
+    output: Pictures,
+    ceiling: Pictures,
+    references: Mapping[str, Pictures | list[str]],
+    places: Sequence[Place] | None = None,
 ) -> dict[str, Any]:
-    """{value, low, high, better, items, each} of one metric; `each` are the scores of the pictures, in order.
+    """{value, low, high, better, items, each} of one metric; `each` are the scores of the items, in order.
 
-    A metric of whole sets has no score of single pictures, so `each` is None and its interval can come from several
-    runs alone; its `low` is None, for the set of other items' truths is the set of truths. So is that of a metric that
-    compares with nothing. A metric whose weights or library are not here is absent: value, low and high are None, and
-    `reason` says what is missing.
+    `places` says which pictures are of one item (None: each is one). An item's score is the mean over its pictures,
+    `value` the mean over items. Of items with several targets `targets` holds {slot: {value, each}} besides, `each`
+    by item, None for one without it.
+    A metric of whole sets sees all pictures and has no score of single ones, so `each` is None and its interval can
+    come from several runs alone; its `low` is None, for the set of other items' truths is the set of truths. So is that
+    of a metric that compares with nothing. A metric whose weights or library are not here is absent: value, low and
+    high are None, and `reason` says what is missing.
     """
+    places = places or alone(len(output))
     try:
         dict(metric.protocol)  # says so before any picture is looked at
-        value, each = scored(metric, output, references)
-        has_low = len(output) > 1 and metric.against not in (WHOLE_SET, NOTHING)
-        others = {key: _rolled(reference) for key, reference in references.items()} if has_low else {}
-        low = scored(metric, output, others)[0] if has_low else None
-        high = scored(metric, ceiling, references)[0]
+        value, single = scored(metric, output, references, places)
+        low = _low(metric, output, references, places)
+        high = scored(metric, ceiling, references, places)[0]
     except Unavailable as error:
         absent = dict.fromkeys(("value", "low", "high"))
         return {**absent, "better": metric.better, "items": 0, "each": None, "reason": str(error)}
-    found = {"value": value, "low": low, "high": high, "better": metric.better, "items": len(output), "each": each}
+    items = len({place.line for place in places})
+    each = None if single is None else by_line(single, places)
+    found = {"value": value, "low": low, "high": high, "better": metric.better, "items": items, "each": each}
+    found |= {"images": len(places)} if len(places) > items else {}
+    found |= _of_targets(single, places) if single else {}
     return found | (counted(metric, output, references[metric.against]) if hasattr(metric, "counts") else {})
 
 
 def scored(
-    metric: Metric, output: Pictures, references: Mapping[str, Pictures | list[str]]
+    metric: Metric,
+    output: Pictures,
+    references: Mapping[str, Pictures | list[str]],
+    places: Sequence[Place] | None = None,
 ) -> tuple[float | None, list[float] | None]:
     """The value of a metric (None if it is not finite) and the scores of the pictures, in order (None: of the set).
 
@@ -123,8 +150,33 @@ def scored(
     reference = _reference(metric.against, references)
     if metric.against == WHOLE_SET:
         return _finite(float(metric(output, reference))), None
-    each = _each(metric, output, reference)
-    return _mean(each), each
+    single = _each(metric, output, reference)
+    return _finite(mean(by_line(single, places or alone(len(output))))), single
+
+
+def _low(
+    metric: Metric, output: Pictures, references: Mapping[str, Pictures | list[str]], places: Sequence[Place]
+) -> float | None:
+    """Outputs against what stands in their place in other items."""
+    pairs = others(places)
+    if not pairs or metric.against in (WHOLE_SET, NOTHING):
+        return None
+    here, there = ([pair[k] for pair in pairs] for k in (0, 1))
+    moved = {
+        key: reference.moved(here, there) if isinstance(reference, Subjects) else taken(reference, there)
+        for key, reference in references.items()
+    }
+    return scored(metric, taken(output, here), moved, taken(list(places), here))[0]
+
+
+def _of_targets(single: Sequence[float], places: Sequence[Place]) -> dict[str, Any]:
+    """{"targets": {slot: {value, each}}}, or {} where there is one target."""
+    lines = sorted({place.line for place in places})
+    found = {
+        name: {"value": _finite(mean(list(scores.values()))), "each": [scores.get(line) for line in lines]}
+        for name, scores in by_target(single, places).items()
+    }
+    return {"targets": found} if found else {}
 
 
 def counted(metric: Any, output: Pictures, reference: Any) -> dict[str, int]:
@@ -161,6 +213,11 @@ def protocol(pipeline: Pipeline, metrics: Mapping[str, Metric], config: Mapping[
     }
 
 
+def all_targets(names: Iterable[str]) -> dict[str, str]:
+    """What a protocol card says of several targets: numbers of the first one alone do not compare with those of all."""
+    return {"targets": "all"} if len(set(names)) > 1 else {}
+
+
 def metric_cards(metrics: Mapping[str, Metric]) -> dict[str, dict[str, Any]]:
     """{"metric.NAME": what the metric says of itself}; an absent one has nothing to say."""
     cards = {}
@@ -179,6 +236,8 @@ def graph_facts(data: Mapping[str, Any]) -> dict[str, Any]:
     tells graphs apart, the whole of it is in config.yaml; `test_set` is the reader without its folder.
     """
     found = {key: data[key] for key in ("rows", "test_tasks", "shared_degradations", "ratios") if key in data}
+    if data.get("test_example_seed"):  # other examples than those that everybody's test shows
+        found["test_example_seed"] = data["test_example_seed"]
     if data.get("instruction"):
         found["instruction"] = data["instruction"]
     if "graph" in data:
@@ -206,20 +265,9 @@ def _reference(against: str, references: Mapping[str, Any]) -> Any:
     return found
 
 
-def _rolled(reference: Pictures | list[str]) -> Pictures | list[str]:
-    """Every item's reference moved to the next item."""
-    if isinstance(reference, list):
-        return [*reference[-1:], *reference[:-1]]
-    return reference.roll(1, dims=0) if isinstance(reference, Tensor) else reference.rolled()
-
-
 def _each(metric: Metric, output: Pictures, reference: Pictures | list[str]) -> list[float]:
     """The scores, taken over a few pictures at a time: some metrics need 100 times a picture's memory."""
     return [x for part in chunks(output) for x in metric(output[part], reference[part]).double().tolist()]
-
-
-def _mean(each: list[float]) -> float | None:
-    return _finite(math.fsum(each) / len(each)) if all(map(math.isfinite, each)) else None
 
 
 def _finite(value: float) -> float | None:

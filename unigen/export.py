@@ -19,7 +19,9 @@ from unigen.build import build_pipeline, own_classes
 from unigen.cache_files import checksum
 from unigen.config import ConfigError
 from unigen.files import whole_tensors, write_text
+from unigen.interchange import Delta, joined
 from unigen.lora_files import LORA_FILE, write
+from unigen.lora_stock import BRANCH
 from unigen.nn.adaln_zero import stock_names
 from unigen.own_files import blamed, read_object, read_tensors, unreadable
 from unigen.pipeline import Pipeline
@@ -31,6 +33,7 @@ AGAIN = "restore it, or write the export anew: python experiments/export.py run=
 # What the configuration says of a pipeline; a change makes another one of the same weights. And what may change in it.
 PARTS = ("formatter", "mask", "backbone", "conditioning", "encoder", "process", "loss", "solver", "dropout", "fill")
 PLACES = ("pretrained", "start")
+NOTHING = Delta(torch.zeros(1, 1), torch.zeros(1, 1))
 
 
 def save(pipeline: Pipeline, folder: Path, config: dict[str, Any]) -> None:
@@ -186,6 +189,11 @@ def lora_is_for(model: nn.Module) -> str:
     branched = [n for n in _adapted(model) if ".branches." in names.get(n, n)]
     if not branched:
         return f"a stock {type(model).__name__} of diffusers (load_lora_weights of its pipelines)"
+    if not any(BRANCH.search(n) for n in joined(dict.fromkeys(_adapted(model), NOTHING))):
+        return (
+            f"a {type(model).__name__} whose text and visual modulation this project keeps apart ('{branched[0]}'); "
+            "`python experiments/lora.py convert lora=<this folder> out=<file>` writes the same for the stock model"
+        )
     return (
         f"a {type(model).__name__} whose modulation this project has split (conditioning.modulation): '{branched[0]}' "
         f"and {len(branched) - 1} more linears are in no stock model, which would load the rest alone"

@@ -20,12 +20,16 @@ from torch import Tensor
 from unigen.config import ConfigError
 from unigen.files import write_png, write_text
 from unigen.own_files import read_object, unreadable
+from unigen.places import Place
 from unigen.results import unusable
 
-OUTPUT, TRUTH, CEILING = "output", "truth", "through_codec"  # a record's own names of files; others are conditions'
+# A record's own names of files, of the first target; of others with the slot behind it, `output.target1`; and all other
+# names are conditions'.
+OUTPUT, TRUTH, CEILING = OWN = ("output", "truth", "through_codec")
 ANEW = "use out=<a new folder>"
 NEEDED = {"item": int, "image": int, "files": dict}  # of a record
-SAID = {**dict.fromkeys(("key", "task", "prompt", "caption"), str), "seed": int, "subjects": list}
+SAID = {**dict.fromkeys(("key", "task", "prompt", "caption"), str), "seed": int, "subjects": list, "clusters": dict}
+SAID |= {"targets": list}
 SAID |= {"draw": {"seconds": (int, float), "together": int, "device": str}}
 MEASURED = ("key", "prompt", "seed", "subjects")  # what a record must say to be measured
 
@@ -47,9 +51,9 @@ class PictureFiles:
                 raise ValueError(f"{path} is {_size(picture)} and others are {_size(found[0])}: use one of data.ratios")
         return torch.from_numpy(np.stack(found))
 
-    def rolled(self) -> PictureFiles:
-        """Every picture moved to the next place."""
-        return PictureFiles([*self.paths[-1:], *self.paths[:-1]])
+    def taken(self, order: Sequence[int]) -> PictureFiles:
+        """Some of the pictures, by position."""
+        return PictureFiles([self.paths[i] for i in order])
 
 
 class Gallery:
@@ -97,7 +101,7 @@ class Gallery:
         item, image, files = record["item"], record["image"], {}
         for name, picture in pictures.items():
             files[name] = file_of(item, image, name)
-            if name == OUTPUT or not (self.folder / files[name]).is_file():
+            if _own(name) == OUTPUT or not (self.folder / files[name]).is_file():
                 array = picture.cpu().permute(1, 2, 0).numpy()
                 write_png(self.folder / files[name], Image.fromarray(np.ascontiguousarray(array)))
         whole = {**record, "protocol_hash": self.state["protocol_hash"], "files": files}
@@ -109,7 +113,7 @@ class Gallery:
         """Raises ConfigError, naming the manifest, if a record lacks what is measured by."""
         for record in self.records.values():
             lacking = [key for key in MEASURED if key not in record]
-            lacking += [name for name in (OUTPUT, TRUTH, CEILING) if name not in record["files"]]
+            lacking += [n for name in OWN for n in names_of(record, name) if n not in record["files"]]
             if lacking:
                 reason = f"the line of item {record['item']}, image {record['image']} has no '{lacking[0]}'"
                 raise unreadable(self.manifest, reason, ANEW)
@@ -118,14 +122,24 @@ class Gallery:
         """The records, item by item."""
         return [self.records[place] for place in sorted(self.records)]
 
+    def places(self) -> list[Place]:
+        """Where the pictures stand that `pictures` gives: a line is a record, and what is drawn again a number."""
+        return [
+            Place(line, target, record["image"])
+            for line, record in enumerate(self.ordered())
+            for target in targets_of(record)
+        ]
+
     def pictures(self, name: str) -> PictureFiles:
-        """The pictures of one name, in the order of `ordered`."""
-        return PictureFiles([self.folder / record["files"][name] for record in self.ordered()])
+        """The pictures of one name in the order of `ordered`: for each target of a record its own, or the same."""
+        return PictureFiles(
+            [self.folder / record["files"][n] for record in self.ordered() for n in names_of(record, name)]
+        )
 
     @property
     def conditions(self) -> list[str]:
         """The names of the conditions that every record shows."""
-        names = [record["files"].keys() - {OUTPUT, TRUTH, CEILING} for record in self.records.values()]
+        names = [{n for n in record["files"] if _own(n) is None} for record in self.records.values()]
         return sorted(set.intersection(*map(set, names))) if names else []
 
     def _read_state(self) -> dict[str, Any]:
@@ -161,14 +175,32 @@ def is_record(record: Any) -> bool:
     return (
         all(type(number) is int and number >= 0 for number in numbers)
         and record["files"] == named
-        and all(isinstance(word, str) for word in record.get("subjects", ()))
+        and all(isinstance(word, str) for key in ("subjects", "targets") for word in record.get(key, ()))
+        and all(isinstance(word, str) for word in record.get("clusters", {}).values())
         and 0 <= draw["seconds"] < 1e9
     )
 
 
 def file_of(item: int, image: int, name: str) -> str:
     """Where a picture lies in the folder; all but outputs are the same for each image of an item."""
-    return f"pictures/{item:06d}{f'_{image}' if name == OUTPUT else ''}_{name}.png"
+    return f"pictures/{item:06d}{f'_{image}' if _own(name) == OUTPUT else ''}_{name}.png"
+
+
+def names_of(record: Mapping[str, Any], name: str) -> list[str]:
+    """The names of a record's files for each of its targets: of what a target has its own, of a condition the same."""
+    targets = targets_of(record)
+    return [name, *(f"{name}.{target}" if name in OWN else name for target in targets[1:])]
+
+
+def targets_of(record: Mapping[str, Any]) -> list[str]:
+    """The slots of a record's targets; of a single one "", whatever it is called."""
+    return record.get("targets") or [""]
+
+
+def _own(name: str) -> str | None:
+    """What a target's file shows, OUTPUT, TRUTH or CEILING; None for a condition's."""
+    first = name.partition(".")[0]
+    return first if first in OWN else None
 
 
 def leaves(node: Any, prefix: str = "") -> dict[str, Any]:

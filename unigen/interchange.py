@@ -15,6 +15,7 @@ from torch import Tensor
 from unigen import lora_names
 
 PREFIX = "transformer."
+SPLIT_NORM = re.compile(r"(?P<norm>transformer_blocks\.\d+\.norm[12])\.branches\.(?P<branch>\w+)")
 
 
 class Delta(NamedTuple):
@@ -100,6 +101,28 @@ def _rows(name: str, delta: Delta, parts: int) -> Sequence[Tensor | None]:
     if left != 0 if parts == 3 else left < 1:
         raise ValueError(f"'{name}' has {len(outputs)} outputs, too few or too many for q, k, v of {width} each")
     return outputs.split([width] * 3 + [left] * (parts == 4))
+
+
+def joined(lora: Lora) -> Lora:
+    """The same with CogVideoX's norms as the stock model has them, where a norm has a text and one visual branch.
+
+    There one linear makes both modulations from one input, the visual rows first: its LoRA is both, A under A and B
+    block by block, so that its rank is their sum and the function is the same. SC-AdaLN's branches stay.
+    """
+    norms: dict[str, set[str]] = {}
+    for name in lora:
+        if match := SPLIT_NORM.fullmatch(name):
+            norms.setdefault(match["norm"], set()).add(match["branch"])
+    two = {norm: next(iter(found - {"text"})) for norm, found in norms.items() if len(found) == 2 and "text" in found}
+    halves = {f"{norm}.branches.{branch}" for norm, other in two.items() for branch in ("text", other)}
+    kept = {name: delta for name, delta in lora.items() if name not in halves}
+    for norm, other in two.items():
+        both = lora[f"{norm}.branches.{other}"], lora[f"{norm}.branches.text"]
+        biases = [torch.zeros(len(d.up_OR)).to(d.up_OR) if d.bias_O is None else d.bias_O for d in both]
+        bias = None if all(d.bias_O is None for d in both) else torch.cat(biases)
+        up = torch.block_diag(*(d.up_OR for d in both))
+        kept[f"{norm}.linear"] = Delta(torch.cat([d.down_RI for d in both]), up, bias)
+    return kept
 
 
 def _config(metadata: Mapping[str, object]) -> dict[str, object]:

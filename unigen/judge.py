@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unigen.canvas import to_unit
-from unigen.weights import SHIPPED, load_pretrained, shipped_folder, without_bars
+from unigen.repositories import SHIPPED, shipped_folder
+from unigen.weights import load_pretrained, without_bars
 
 END, FIRST_BYTE = 1, 3  # ByT5's end token, and the token of byte 0; 0 pads
 HOTTEST = 100.0  # of 1 / temperature, as in CLIP

@@ -18,7 +18,7 @@ from unigen.types import Batch, ImageSlot
 class Learner(L.LightningModule):
     """Base of `unigen.learners`: a subclass fills `parts` with what it optimises and answers the calls below.
 
-    `unigen.training` calls, in this order: print_header, prepare, (fit), settle, measure, export, facts.
+    `unigen.training` calls, in this order: print_header, notes, prepare, (fit), settle, measure, export, facts.
     Frozen encoders go into `frozen`: they follow the module's device without belonging to it, so that no
     strategy shards or saves them. `config` is the whole plain configuration; of `optimizer` it reads lr, betas,
     weight_decay, fused (torch's AdamW in one kernel), warmup (steps of linear warm-up) and cooldown (the last share of
@@ -41,6 +41,10 @@ class Learner(L.LightningModule):
         """What the run is, on the terminal, before anything is read."""
         raise NotImplementedError
 
+    def notes(self, data: Any) -> str:
+        """What the data mean for this experiment, in a line for the header; "" if nothing. They are prepared."""
+        return ""
+
     def prepare(self, data: Any) -> None:
         """What the data decide before training, such as a linear codec."""
 
@@ -51,8 +55,9 @@ class Learner(L.LightningModule):
         """{"metrics": {name: {value, low, high, better, items}}, "bounds": {...}, "protocol": {...}} on the test split.
 
         `bounds` says in a word or two what `low` and `high` are; `sampling` what a picture takes (`unigen.latency`),
-        from what draws any. A metric may hold `each`, the scores of the single
-        items in order, which go into scores.jsonl.
+        from what draws any. A metric may hold `each`, the scores of the single items in order, and `targets`, the
+        same of each of several targets; `of_items` says the key and clusters of each item (`unigen.types.Sample`). All
+        of it goes into scores.jsonl.
         """
         raise NotImplementedError
 

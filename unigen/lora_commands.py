@@ -44,6 +44,7 @@ def convert(given: Mapping[str, str]) -> str:
     path = Path(given["lora"])
     out = _out(given, [path])
     lora, notes = lora_files.understand(path)
+    lora = interchange.joined(lora)
     if branches := _branches(lora):
         raise ConfigError(
             f"{path}: {len(branches)} linears such as '{branches[0]}' are of a modulation that this project has split "

@@ -149,6 +149,18 @@ def write(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, object
             weight_name=part.name,
             transformer_lora_adapter_metadata=metadata,
         )
+        _order_metadata(part)
+
+
+def _order_metadata(path: Path) -> None:
+    """safetensors draws the order of its metadata: sorted, what is written twice is the same to the byte, and so is the
+    hash by which images are told to be of other weights."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        file.seek(8)
+        file.write(json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(length))
 
 
 def begin(model: nn.Module, start: Path) -> None:

@@ -16,7 +16,7 @@ from unigen.cache import Cache
 from unigen.fill import Cells, Fill
 from unigen.finite import NotFinite
 from unigen.layout import Geometry, Layout, Plan
-from unigen.losses.weighted import weighted_mean
+from unigen.losses.weighted import SAMPLE, weighted_mean
 from unigen.masks import Mask, static_segments
 from unigen.memo import Memo
 from unigen.parts import check, check_times, warn_of_the_unseen
@@ -203,7 +203,8 @@ class Pipeline:
             for n, eps in noises.items()
         }
         generated = cells and fill.generated(cells)
-        return weighted_mean(errors, {n: layout[n].role for n in errors}, self.loss.weights, generated)
+        average = getattr(self.loss, "average", SAMPLE)
+        return weighted_mean(errors, {n: layout[n].role for n in errors}, self.loss.weights, generated, average)
 
     # --- sampling -----------------------------------------------------------------------------------------
 

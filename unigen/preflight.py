@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 OVERLAYS = ("exp", "family", "scale", "table", "task", "bench")
-OPEN_TABLES = ("rows", "branches", "timing", "weights", "dropout", "published", "metrics", "benches")
+OPEN_TABLES = ("rows", "branches", "timing", "weights", "dropout", "published", "metrics", "metrics_at", "benches")
 # Names, and whole keys, at which null is said on purpose: start from scratch, clip nothing, hold nothing out.
 NULLABLE = ("pretrained", "gradient_clip_val", "data.held_out")
 ELSEWHERE = {"cluster": "slurm/sweep.py", "profile": "experiments/plan.py"}  # groups that no run has: who reads them

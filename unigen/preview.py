@@ -21,6 +21,7 @@ from unigen.layout import Layout, Plan
 from unigen.learners.denoising import Denoising
 from unigen.masks import Mask, closure
 from unigen.pipeline import Pipeline
+from unigen.subject_words import uce_line
 from unigen.types import ImageSlot, Sample
 
 DRAWS = 1000  # samples that buckets and tasks are counted over
@@ -66,7 +67,7 @@ class Preview:
 
     pipeline: on the meta device; None where the experiment has none or its parts refuse each other (`refusal`).
     samples: the first training samples, then the first one of other signatures.
-    said: what the data say of themselves, "" if nothing.
+    said: what the data say of themselves, "" if nothing; subjects: how often UCE finds the subject's word, likewise.
     tasks: how many of the drawn samples each task has; `expected`, how likely each is, None unless a graph says it.
     """
 
@@ -79,6 +80,7 @@ class Preview:
     expected: Mapping[str, float] | None
     graph: Any
     said: str = ""
+    subjects: str = ""
 
     @property
     def drawn(self) -> int:
@@ -119,6 +121,7 @@ def preview(config: Mapping[str, Any], samples: int = 4) -> Preview:
         expected=None if graph is None else expectation(graph, data.tasks),
         graph=graph,
         said=data.said() if hasattr(data, "said") else "",
+        subjects=looked_up(pipeline, loader),
     )
 
 
@@ -132,6 +135,16 @@ def model(config: Mapping[str, Any]) -> tuple[Pipeline | None, str]:
     if isinstance(learner, Denoising):
         return learner.pipeline, ""
     return None, f"only the data are shown: learner {type(learner).__name__} has no layout, mask or conditioning"
+
+
+def looked_up(pipeline: Pipeline | None, loader: DataLoader) -> str:
+    """How often UCE finds the subject's word, or why that is not known; "" where nothing looks it up."""
+    if pipeline is None:
+        return ""
+    try:
+        return uce_line(pipeline, loader)
+    except (ValueError, OSError) as error:
+        return f"UCE: not counted: {sentence(error)}"
 
 
 def drawn(loader: DataLoader, count: int, tasks: tuple[str, ...] = ()) -> list[Draw]:

@@ -29,6 +29,8 @@ def preview_experiment(config: Mapping[str, Any], options: Mapping[str, str]) ->
     console.print(f"{config['name']}{where}: what the model will see", markup=False)
     if made.said:
         console.print(f"data: {made.said}", soft_wrap=True, markup=False)
+    if made.subjects:
+        console.print(made.subjects, soft_wrap=True, markup=False)
     print_model(made, console)
     show([buckets_table(made), tasks_table(made)])
     if made.graph is not None:

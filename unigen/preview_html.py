@@ -63,6 +63,7 @@ def page(preview: Preview) -> str:
     lead = f"{config['paper'] + '; ' if config['paper'] else ''}{tasks}, seed {config['seed']}. "
     lead += "What training will show the model, before any of it: no weight was read, no step taken."
     told = [f'<p class="said">Data: {escape(preview.said)}</p>'] if preview.said else []
+    told += [f'<p class="said">{escape(preview.subjects)}.</p>'] if preview.subjects else []
     sections = [*told, *map(refusal_html, preview.refusals), samples_html(preview), *layouts_html(preview)]
     sections += [section(buckets_table(preview)), section(tasks_table(preview))]
     if preview.graph is not None:

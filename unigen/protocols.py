@@ -54,7 +54,10 @@ class Backbone(Protocol):
 
 
 class Embedding(Protocol):
-    """Adds what is known of a sample to its condition latents (B, F, C, H, W), before fill and patchify."""
+    """Adds what is known of a sample to its condition latents (B, F, C, H, W), before fill and patchify.
+
+    One that looks up subjects (`keyword_BT`) has `reads_subjects` = True; then a run counts the prompts without them.
+    """
 
     def __call__(
         self,
@@ -127,12 +130,14 @@ class Codec(Protocol):
 class Process(Protocol):
     """From a clock to coefficients: x_t = alpha(t) x0 + sigma(t) eps, and what the network predicts, which has a name.
 
-    `tokens`: how many the pictures of a sample have together, for times that depend on it (0: not known).
+    `tokens`: how many the pictures of a sample have together, for times that depend on it (0: not known). `on_grid` are
+    the times at which sampling stops, of those that a solver asks for.
     """
 
     predicts: str
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
+    def on_grid(self, t: Tensor) -> Tensor: ...
     def sample_times(self, batch: int, generator: Generator, device: Any = "cpu", tokens: int = 0) -> Tensor: ...
     def corrupt(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor: ...
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor: ...
@@ -141,7 +146,10 @@ class Process(Protocol):
 
 
 class Loss(Protocol):
-    """Elementwise error of a prediction; `weights` says how much each role counts."""
+    """Elementwise error of a prediction; `weights` says how much each role counts.
+
+    Where training masks cells, a loss may have `average`: "sample" (also without it) or "batch", see `weighted_mean`.
+    """
 
     weights: Mapping[str, float]
 

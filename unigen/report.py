@@ -1,18 +1,15 @@
 """The ablation report: run folders in, one `Report` of plain tables out; every form of it prints that."""
 
 import os
-import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from unigen.intervals import compare, resolution
 from unigen.report_arms import (
     Arm,
     Grids,
     apart_by_card,
-    by_seed,
     differing,
     group_arms,
     incomparable,
@@ -24,7 +21,7 @@ from unigen.report_arms import (
 from unigen.report_bootstrap import bootstrap_table, reference_arm
 from unigen.report_costs import facts
 from unigen.report_evaluations import shown_runs
-from unigen.report_published import published
+from unigen.report_published import View, asked, published, views
 from unigen.report_runs import (
     PaperTable,
     Run,
@@ -37,6 +34,7 @@ from unigen.report_runs import (
     table_name,
 )
 from unigen.report_tables import ARROWS, Cell, Table, footnotes
+from unigen.report_verdicts import Family, best, compare, measure
 
 
 class Report(NamedTuple):
@@ -53,26 +51,12 @@ class Report(NamedTuple):
 BOUNDS = {"low": "no-condition bound", "high": "truth through the codec"}
 
 
-def clear_best(samples: dict[int, dict[int, float]], better: str) -> int | None:
-    """Of arms as {seed: number}, the one that leads every other by more than can be chance (`intervals.compare`).
-
-    None if there is none, or if any arm has only one seed.
-    """
-    if better not in ARROWS or len(samples) < 2 or min(map(len, samples.values())) < 2:
-        return None
-    means = {i: statistics.fmean(sample.values()) for i, sample in samples.items()}
-    best, *others = sorted(means, key=means.get, reverse=better == "higher")
-    spreads, sign = resolution(list(samples.values())), 1 if better == "higher" else -1
-    found = [compare(samples[best], samples[i], spreads) for i in others]
-    return best if all(pair.resolved and sign * pair.difference > 0 for pair in found) else None
-
-
-def metric_column(name: str, better: str, arms: list[Arm], flagged: dict[int, str]) -> list[Cell]:
-    """One cell an arm, then the two bounds. Arms in `flagged` are never marked as best."""
+def metric_column(name: str, better: str, arms: list[Arm], reference: int, family: Family) -> list[Cell]:
+    """One cell an arm, then the two bounds; marked are those that `report_verdicts.best` names."""
     stats = {
         i: s for i, arm in enumerate(arms) if (s := over_seeds(arm, lambda x: x["metrics"].get(name, {}).get("value")))
     }
-    best = clear_best({i: by_seed(arms[i], name) for i in stats if i not in flagged}, better)
+    marked = best(family, arms, reference, name, better)
     top = max((abs(stat.mean) for stat in stats.values()), default=0.0)
     show = "{:.2e}" if 0 < top < 0.01 else "{:.3f}" if top < 10 else "{:.2f}" if top < 100 else "{:,.1f}"
     cells = []
@@ -82,7 +66,7 @@ def metric_column(name: str, better: str, arms: list[Arm], flagged: dict[int, st
             continue
         spread = f" ± {show.format(stat.std)}" if stat.seeds > 1 else ""
         seeds = f" (n={stat.seeds})" if stat.seeds < len(arm.runs) else ""
-        cells.append(Cell(show.format(stat.mean) + spread + seeds, stat.mean, i == best))
+        cells.append(Cell(show.format(stat.mean) + spread + seeds, stat.mean, i in marked))
     for bound in BOUNDS:
         found = [run.summary["metrics"].get(name, {}).get(bound) for arm in arms for run in arm.runs]
         values = sorted(value for value in map(number, found) if value is not None)
@@ -91,7 +75,7 @@ def metric_column(name: str, better: str, arms: list[Arm], flagged: dict[int, st
     return cells
 
 
-def result_table(arms: list[Arm]) -> Table:
+def result_table(arms: list[Arm], reference: int, family: Family) -> Table:
     """One row an arm, the bounds at the bottom, footnotes for what cannot be compared."""
     flagged = incomparable(arms)
     marks, notes = footnotes(flagged)
@@ -100,7 +84,7 @@ def result_table(arms: list[Arm]) -> Table:
     header = ["arm", "seeds"]
     for name, better in metric_directions(arms).items():
         header.append(name + ARROWS.get(better, ""))
-        columns.append(metric_column(name, better, arms, flagged))
+        columns.append(metric_column(name, better, arms, reference, family))
     for title, get, show in facts(arms):
         stats = [over_seeds(arm, get) for arm in arms]
         if any(stats):
@@ -109,25 +93,20 @@ def result_table(arms: list[Arm]) -> Table:
     rows = [list(row) for row in zip(*columns, strict=True)]
     foot = [row for row in rows[len(arms) :] if any(cell.sort is not None for cell in row)]
     marked = any(cell.bold for row in rows for cell in row)
-    notes += reading_notes(arms, marked) + reasons(arms) + protocols(arms)
+    notes += reading_notes(arms, reference, family, marked) + reasons(arms) + protocols(arms)
     return Table("Results", header, rows[: len(arms)], foot, notes, terminal=True)
 
 
-def reading_notes(arms: list[Arm], marked: bool) -> list[str]:
-    """How to read the numbers: what ± is, and why an arm is or is not marked as best."""
-    seeds = [len(arm.runs) for arm in arms]
-    notes = ["± is the sample standard deviation over seeds."] if max(seeds, default=0) > 1 else []
-    if len(arms) > 1 and min(seeds) < 2:
-        notes.append("One seed cannot separate arms: nothing is marked as best unless every arm has two or more.")
-    elif marked:
-        notes.append(
-            "Bold: the best of the comparable arms, where it leads each other by more than t(0.975, df) · s · √(1/n + "
-            "1/m); s pooled within arms, or, over the seeds that both have where those are two or more, the residual "
-            "of arm + seed. 95 % each, not corrected for their number."
-        )
-    elif len(arms) > 1:
-        notes.append("Nothing is marked as best: no lead is larger than the spread over seeds explains (95 %).")
-    return notes
+def reading_notes(arms: list[Arm], reference: int, family: Family, marked: bool) -> list[str]:
+    """How to read the numbers: what ± is, why an arm is or is not marked, and what could have been resolved."""
+    notes = []
+    if max((len(arm.runs) for arm in arms), default=0) > 1:
+        notes.append("± is the sample standard deviation over seeds.")
+    if family.verdicts:
+        against = arms[reference].label
+        bold = f"Bold: better than {against}, the reference, resolved; {against} itself where all others are worse."
+        notes.append(bold if marked else f"Nothing is marked as better: no difference to {against} is resolved so.")
+    return notes + family.notes()
 
 
 def protocols(arms: list[Arm]) -> list[str]:
@@ -219,15 +198,18 @@ def build_report(
     several, cards = apart_by_card(found.runs)
     arms = group_arms(several)
     compared = reference_arm(arms, table.order if table else own_order(arms), reference)
-    results = result_table(arms)
+    measured, left_out = measure(arms)
+    seen = views(arms, table, arms[compared].label if arms else None)
+    family = compare(measured, differences(arms, compared, seen), asked_by(seen))
+    results = result_table(arms, compared, family)
     results.notes[:0] = cards
-    if measured := list(dict.fromkeys(p.name for arm in arms for run in arm.runs for p in run.evaluations.values())):
-        results.notes.insert(0, f"Metrics are of evaluations ({', '.join(measured)}), all else of the runs themselves.")
-    intervals = bootstrap_table(arms, compared)
+    if benched := list(dict.fromkeys(p.name for arm in arms for run in arm.runs for p in run.evaluations.values())):
+        results.notes.insert(0, f"Metrics are of evaluations ({', '.join(benched)}), all else of the runs themselves.")
+    intervals = bootstrap_table(arms, compared, measured, family, left_out)
     if arms and not intervals.rows:
         results.notes.append("No intervals over items: no run here has a usable scores.jsonl.")
     missing = Table("Not in the table", ["run", "reason", "last step"], found.missing, [], [], terminal=True)
-    tables = [results, missing, intervals, *published(arms, table)]
+    tables = [results, missing, intervals, *published(seen, arms, family)]
     tables += [config_table(arms), run_table(arms)]
     shown_tables = [each for each in tables if each.rows]
     if found.others and shown_tables:
@@ -235,6 +217,23 @@ def build_report(
         shown_tables[0].notes.append(f"Runs here that are no arms of this table: {names}.")
     title = table.title if table else cleaned(Path(os.path.commonpath(paths)).name)
     return Report(title, shown_tables, arms, pick_grids(arms))
+
+
+def differences(arms: list[Arm], reference: int, seen: list[View]) -> Iterator[tuple[Arm, Arm, str]]:
+    """All that a page compares: each arm with the reference of the page, and of each published table that it is in.
+
+    By the metrics that published tables ask about, or by all where none does.
+    """
+    metrics = asked(seen) or list(metric_directions(arms))
+    for among, i in [(arms, reference), *((view.arms, view.reference) for view in seen)]:
+        flagged = incomparable(among)
+        others = [arm for j, arm in enumerate(among) if i not in flagged and j not in flagged and j != i]
+        yield from ((arm, among[i], metric) for arm in others for metric in metrics)
+
+
+def asked_by(seen: list[View]) -> str:
+    """The titles of the published tables that ask about metrics of these runs."""
+    return " and ".join(dict.fromkeys(view.table.title for view in seen if asked([view])))
 
 
 def own_order(arms: list[Arm]) -> list[str]:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unigen.report_runs import PaperTable, Run, check_metrics, read_tree
+from unigen.clusters import Clusters
+from unigen.report_runs import PaperTable, Run, check_metrics, cleaned, read_tree
 from unigen.scores import read_scores
 
 FOLDER = "evaluation"  # of a run, one folder in it for each benchmark
@@ -20,15 +21,19 @@ def shown_runs(run: Run, benches: Sequence[str]) -> tuple[list[Run], list[str]]:
     """What a report shows of a run, and a sentence for each evaluation that it lacks or that cannot be read.
 
     On `benches` it is one arm, with the metrics of several named after theirs: `ssim (emoji_deblur)`. Without, it is
-    one arm for each row of its table that is its experiment on benchmarks, or else itself with its own test.
+    one arm for each row of its table that is its experiment on benchmarks, or else itself on the benchmarks that the
+    table measures its scale by, or with its own test.
     """
     if benches:
         one = len(benches) == 1
         return evaluated(run, {"" if one else bench: bench for bench in benches})
-    rows = rows_of(run.table, run.summary["name"])
-    found, reasons = [] if rows else [run], []
+    rows, scale = rows_of(run.table, run.summary["name"]), str(run.summary.get("scale"))
+    if not rows:
+        own = own_benches(run.table, run.summary["name"], scale)
+        return evaluated(run, {bench: bench for bench in own}) if own else ([run], [])
+    found, reasons = [], []
     for row, by_scale in rows.items():
-        benches_of_row = by_scale.get(str(run.summary.get("scale")), {})
+        benches_of_row = by_scale.get(scale, {})
         shown, why = evaluated(run, benches_of_row, row)
         found += shown
         reasons += why if benches_of_row else [f"row '{row}' of the table names no benchmark for the run's scale"]
@@ -43,6 +48,11 @@ def rows_of(table: PaperTable | None, experiment: str) -> dict[str, dict[str, di
         for row, said in rows.items()
         if said["exp"] == experiment
     }
+
+
+def own_benches(table: PaperTable | None, experiment: str, scale: str) -> list[str]:
+    """The benchmarks that a table measures a scale by, if the experiment is one of its rows."""
+    return table.parts(scale) if table and experiment in table.order else []
 
 
 def evaluated(run: Run, benches: Mapping[str, str], row: str | None = None) -> tuple[list[Run], list[str]]:
@@ -91,18 +101,25 @@ def read_evaluation(run: Run, bench: str) -> dict[str, Any]:
     return said
 
 
-def scores_of(run: Run) -> dict[str, list[float | None]]:
-    """The scores of single items by metric, of the evaluations or of the run's own test; {} if none were kept.
+def scores_of(run: Run) -> dict[str, tuple[list[float | None], Clusters]]:
+    """The scores of single items by metric, of the evaluations or of the run's own test, each with the items' clusters.
 
-    Raises ValueError, one sentence, if a file is not whole.
+    {} if none were kept. Raises ValueError, one sentence, if a file is not whole.
     """
-    folders = run.evaluations or {"": run.path}
-    return {of(part, name): x for part, folder in folders.items() for name, x in read_scores(folder).items()}
+    found = {}
+    for part, folder in (run.evaluations or {"": run.path}).items():
+        each, clusters = read_scores(folder)
+        if clusters:
+            clusters = clusters._replace(ways=tuple(map(cleaned, clusters.ways)))
+        found |= {of(part, cleaned(name)): (scores, clusters) for name, scores in each.items()}
+    return found
 
 
 def benches_of(table: PaperTable, experiment: str, scale: str) -> list[str]:
-    """All benchmarks that the table's rows ask for of an experiment at a scale."""
+    """All benchmarks that the table asks for of an experiment at a scale."""
     rows = rows_of(table, experiment).values()
+    if not rows:
+        return own_benches(table, experiment, scale)
     return list(dict.fromkeys(bench for said in rows for bench in said.get(scale, {}).values()))
 
 

@@ -1,184 +1,152 @@
-"""Orders and differences of arms beside the published ones: which of them our seeds can tell, and which they cannot."""
+"""Orders and differences of arms beside the published ones: which of them our runs can tell, and which they cannot.
+
+Every difference is that of an arm to the reference, and every verdict is one of the page's (`report_verdicts`).
+"""
 
 from __future__ import annotations
 
 import itertools
-import statistics
-from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from unigen.intervals import Comparison, Resolution, compare, resolvable
 from unigen.report_arms import Arm
+from unigen.report_bootstrap import p_cell
 from unigen.report_runs import number
 from unigen.report_tables import ARROWS, Cell, Table, decimals, places
+from unigen.report_verdicts import Family, span
+from unigen.verdicts import ALPHA, Verdict
 
-SIGNS = (
-    "Best first, published numbers at face value. >: better; =: published as equal; ≈: neighbours of ours that these "
-    "seeds cannot tell apart"
+SIGNS = "Published order: best first, published numbers at face value; >: better, =: published as equal."
+OURS = "Ours: which arms are resolved to be better or worse than the reference; the order of the others is not told."
+SPREADS = (
+    "Over seeds: t · s / √n of the differences between the two arms, n seeds that both have (Welch's test where they "
+    "share fewer than two); over items: t times the bootstrap's standard deviation. Both at 5 % divided by the number "
+    "of differences; a difference beyond both is resolved whatever the others are."
 )
-UNPAIRED = (
-    "Unpaired: t(0.975, df) · s · √(1/n + 1/m) for arms of n and m seeds, s² = Σ (x − mean of its arm)² / df, "
-    "df = Σ (n − 1): the variance within arms, pooled."
-)
-PAIRED = (
-    "Paired, for two arms that share n ≥ 2 seeds, over these: t(0.975, df) · s · √(2/n), s² = Σ (x − fit)² / df. Where "
-    "all arms have the same seeds, fit = mean of its arm + mean of its seed − mean of all and df = (arms − 1) · "
-    "(seeds − 1); else arm + seed by least squares. What a seed does to all arms alike is taken out. Where it exists "
-    "it decides, by the design and whatever the outcome."
-)
-PARTLY = "Some arms lack seeds that others have: each two are compared over the seeds that both have."
-MANY = "Each limit is for one pair named beforehand at 95 %; nothing is corrected for multiple comparisons"
-MOST_ARMS = 20  # of which all differences are looked at: 190
 POWER = "A true difference as large as its limit is found in about half of such sweeps only."
+PARTLY = "Some arms lack seeds that others have: each two are compared over the seeds that both have."
 
 
 class Column(NamedTuple):
-    """One published column and the metric of ours beside it; lists are by arm, and only `compared` arms compare."""
+    """One published column and the metric of ours beside it; lists are by arm, and so are the verdicts against the arm
+    `reference`, of those that compare."""
 
     paper: str
     ours: str
     better: str
     published: list[Any]
     samples: list[dict[int, float]]
-    compared: list[int]
-    resolution: Resolution
+    reference: int
+    verdicts: dict[int, Verdict]
 
     def show(self) -> str:
-        """A format with two digits of what can be resolved."""
-        spread, seeds = self.resolution.spread, [len(self.samples[i]) for i in self.compared]
-        limit = resolvable(spread, min(seeds), min(seeds)) if spread else 0.0
-        return f".{decimals(limit) if limit > 0 else 3}f"
+        """A format with two digits of what seeds leave open."""
+        spreads = [v.seeds.limit(ALPHA) for v in self.verdicts.values() if v.seeds and v.seeds.error > 0]
+        return f".{decimals(min(spreads)) if spreads else 3}f"
 
     @property
     def partly(self) -> bool:
         """Whether some arms lack seeds that others have."""
-        return len({frozenset(self.samples[i]) for i in self.compared}) > 1
+        return len({frozenset(self.samples[i]) for i in (*self.verdicts, self.reference)}) > 1
 
+    def published_difference(self, arm: int) -> float | None:
+        """The arm minus the reference as published; None if it is not."""
+        a, b = number(self.published[arm]), number(self.published[self.reference])
+        return None if a is None or b is None else a - b
 
-class Pair(NamedTuple):
-    """A difference of two arms, first minus second; `published` None: not published."""
+    def agrees(self, arm: int) -> bool | None:
+        """Whether a resolved difference has the published sign; None where either does not tell."""
+        told, found = self.published_difference(arm), self.verdicts[arm]
+        return told * found.difference > 0 if told and found.resolved else None
 
-    first: int
-    second: int
-    published: float | None
-    found: Comparison
-
-    @property
-    def ours(self) -> float:
-        return self.found.difference
-
-    @property
-    def agrees(self) -> bool:
-        """Resolved here, and with the sign of the published difference."""
-        return bool(self.found.resolved and self.published and self.published * self.ours > 0)
-
-    @property
-    def verdict(self) -> str:
-        if not self.found.resolved:
-            return "one seed does not tell" if self.found.resolved is None else "not resolved"
-        if not self.published:
-            return "resolved" if self.published is None else "resolved, published as equal"
-        return "resolved, as published" if self.agrees else "resolved, against the published"
-
-
-def pair(column: Column, i: int, j: int) -> Pair:
-    """Arm i minus arm j."""
-    a, b = number(column.published[i]), number(column.published[j])
-    found = compare(column.samples[i], column.samples[j], column.resolution)
-    return Pair(i, j, None if a is None or b is None else a - b, found)
-
-
-def pairs(column: Column) -> Iterator[Pair]:
-    """Every two arms that compare, in the order of the rows; of more than MOST_ARMS, each with the last one."""
-    arms = column.compared
-    chosen = itertools.combinations(arms, 2) if len(arms) <= MOST_ARMS else ((i, arms[-1]) for i in arms[:-1])
-    return (pair(column, i, j) for i, j in chosen)
+    def word(self, arm: int) -> str:
+        """The verdict, with what it says of the published difference."""
+        found = self.verdicts[arm]
+        if not found.resolved or self.published_difference(arm) is None:
+            return found.word
+        if self.agrees(arm) is None:
+            return "resolved, published as equal"
+        return "resolved, as published" if self.agrees(arm) else "resolved, against the published"
 
 
 def order_table(title: str, arms: list[Arm], columns: list[Column]) -> Table:
     """The paper's order of the arms beside ours, and how many of the published differences we find."""
-    rows, unsure = [], False
+    rows = []
     for column in columns:
-        means = {i: statistics.fmean(column.samples[i].values()) for i in column.compared}
-        told = {i: value for i in column.compared if (value := number(column.published[i])) is not None}
-        upwards = column.better == "lower"
-        theirs, ours = (sorted(values, key=values.get, reverse=not upwards) for values in (told, means))
+        compared = sorted((*column.verdicts, column.reference))
+        told = {i: value for i in compared if (value := number(column.published[i])) is not None}
+        theirs = sorted(told, key=told.get, reverse=column.better != "lower")
         text = arms[theirs[0]].label if theirs else "–"
         for i, j in itertools.pairwise(theirs):
             text += f" {'=' if told[i] == told[j] else '>'} {arms[j].label}"
-        own = arms[ours[0]].label
-        for i, j in itertools.pairwise(ours):
-            found = pair(column, i, j).found
-            unsure |= found.resolved is None
-            against = (found.difference > 0) != (means[i] > means[j])  # over the shared seeds alone
-            sign = "?" if found.resolved is None else ">" if found.resolved and not against else "≈"
-            own += f" {sign} {arms[j].label}"
-        rows.append([Cell(column.ours), Cell(column.paper), Cell(text), Cell(own), Cell(agreement(pairs(column)))])
-    header = ["our metric", "published as", "published order", "our order", "published differences, here"]
-    notes = [SIGNS + ("; ?: one seed does not tell." if unsure else ".")]
+        cells = (column.ours, column.paper, text, own_order(arms, column), agreement(column))
+        rows.append([*map(Cell, cells)])
+    header = ["our metric", "published as", "published order", "ours", "published differences, here"]
+    notes = [SIGNS, OURS]
     silent = [column.ours for column in columns if column.better not in ARROWS]
-    notes += [f"{name} does not say whether higher is better: sorted from high to low." for name in silent]
+    notes += [f"{name} does not say whether higher is better: higher is called so." for name in silent]
     return Table(f"{title}: order of the arms", header, rows, [], notes, terminal=True)
 
 
-def agreement(found: Iterable[Pair]) -> str:
-    """Of the published differences, how many are resolved here and which way."""
-    differing = [each for each in found if each.published]
-    if not differing or differing[0].found.resolved is None:
-        return "one seed does not tell" if differing else "–"
-    same = sum(each.agrees for each in differing)
-    opposite = sum(bool(each.found.resolved) for each in differing) - same
-    rest = len(differing) - same - opposite
-    return f"{same} as published, {opposite} opposite, {rest} not resolved"
+def own_order(arms: list[Arm], column: Column) -> str:
+    """The arms that are better than the reference, not told from it, worse."""
+    sign = -1 if column.better == "lower" else 1
+    groups: dict[str, list[str]] = {"better than": [], "not told from": [], "worse than": []}
+    for i, found in column.verdicts.items():
+        ahead = sign * found.difference > 0
+        kind = "not told from" if not found.resolved else "better than" if ahead else "worse than"
+        groups[kind].append(arms[i].label)
+    against = arms[column.reference].label
+    return "; ".join(f"{kind} {against}: {', '.join(labels)}" for kind, labels in groups.items() if labels)
 
 
-def resolution_table(title: str, columns: list[Column]) -> Table:
-    """What this set-up can tell; no row for a metric without two seeds."""
+def agreement(column: Column) -> str:
+    """Of the published differences to the reference, how many are resolved here and which way."""
+    differing = [i for i in column.verdicts if column.published_difference(i)]
+    if not differing:
+        return "–"
+    found = [column.agrees(i) for i in differing]
+    return f"{found.count(True)} as published, {found.count(False)} opposite, {found.count(None)} not resolved"
+
+
+def resolution_table(title: str, columns: list[Column], family: Family) -> Table:
+    """What these runs could have told; no row for a metric of which nothing can be tested."""
     rows = []
     for column in columns:
-        counts = sorted(len(column.samples[i]) for i in column.compared)
-        found = [each.found for each in pairs(column)]
-        limits = [max((x for x in given if x is not None), default=None) for given in (
-            [each.unpaired for each in found], [each.paired_limit for each in found]
-        )]  # fmt: skip
-        show, cells = column.show(), []
-        for spread, limit in zip(column.resolution, limits, strict=True) if column.resolution.spread else ():
-            cells += [Cell("–")] * 3 if spread is None or limit is None else [
-                Cell(f"{spread.sd:{show}}", spread.sd), Cell(str(spread.df), spread.df), Cell(f"{limit:{show}}", limit)
-            ]  # fmt: skip
-        largest = max(abs(each.difference) for each in found)
-        seeds = Cell(f"{counts[0]}" + (f" to {counts[-1]}" if counts[0] < counts[-1] else ""), counts[0])
-        if cells:
-            rows.append([Cell(column.ours), seeds, *cells, Cell(f"{largest:{show}}", largest)])
-    header = ["our metric", "seeds", "s", "df", "unpaired limit", "s paired", "df paired", "paired limit"]
-    notes = [UNPAIRED, PAIRED, POWER, f"{MANY}."]
-    if any(column.partly for column in columns):
-        notes += [PARTLY, "With unequal numbers of seeds: for the two arms that have, or share, the fewest."]
-    title = f"{title}: smallest resolvable difference"
-    return Table(title, [*header, "largest difference found"], rows, [], notes, terminal=True)
+        tested = [found for found in column.verdicts.values() if found.limit is not None]
+        if not tested:
+            continue
+        alpha, counts = ALPHA / len(family.tested), sorted({found.shared for found in tested})
+        limits = [[v.seeds.limit(alpha) for v in tested], [v.items.limit(alpha) for v in tested]]
+        limits.append([v.limit for v in tested])
+        cells = [Cell(span(each), max(each)) for each in limits]
+        largest = max(abs(v.difference) for v in column.verdicts.values())
+        seeds = Cell(" to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))), counts[0])
+        rows.append([Cell(column.ours), seeds, *cells, Cell(f"{largest:{column.show()}}", largest)])
+    header = ["our metric", "shared seeds", "over seeds", "over items", "resolved from", "largest difference found"]
+    notes = [SPREADS, POWER, corrected(family)] + ([PARTLY] if any(column.partly for column in columns) else [])
+    return Table(f"{title}: smallest resolvable difference", header, rows, [], notes, terminal=True)
 
 
-def difference_table(title: str, arms: list[Arm], columns: list[Column]) -> Table:
-    """Every pair of arms by every metric."""
-    rows = []
-    for column in columns:
-        show, count = column.show(), places(column.published)
-        for each in pairs(column):
-            told = Cell("–")
-            if each.published is not None:
-                told = Cell(f"{each.published:+.{count}f}", each.published)
-            given = (each.found.unpaired, each.found.paired_limit)
-            limits = (Cell("–") if x is None else Cell(f"{x:{show}}", x) for x in given)
-            names = f"{arms[each.first].label} − {arms[each.second].label}"
-            ours = Cell(f"{each.ours:+{show}}", each.ours, bold=bool(each.found.resolved))
-            seeds = Cell(str(each.found.shared), each.found.shared)
-            rows.append([Cell(column.ours), Cell(names), told, ours, seeds, *limits, Cell(each.verdict)])
-    header = ["our metric", "arms", "published difference", "our difference", "shared seeds"]
-    header += ["unpaired limit", "paired limit", "verdict"]
-    bold = "Bold: beyond the limit that decides, which is the paired one where two arms share two seeds or more."
-    notes = [bold, f"{MANY}: {len(rows)} differences are looked at."]
-    if any(len(column.compared) > MOST_ARMS for column in columns):
-        notes.append(f"Of more than {MOST_ARMS} arms only the differences to the last one are looked at.")
+def difference_table(title: str, arms: list[Arm], columns: list[Column], family: Family) -> Table:
+    """Every arm minus the reference by every metric."""
+    rows = [difference_row(arms, column, i) for column in columns for i in column.verdicts]
+    header = ["our metric", "arms", "published difference", "our difference", "shared seeds", "p, seeds", "p, items"]
+    notes = ["Bold: resolved.", corrected(family)]
     if any(column.partly for column in columns):
         notes.append(f"{PARTLY} Where fewer than two are shared, our difference is that of the means over all seeds.")
-    return Table(f"{title}: differences between arms", header, rows, [], notes)
+    return Table(f"{title}: differences", [*header, "p after Holm", "resolved from", "verdict"], rows, [], notes)
+
+
+def difference_row(arms: list[Arm], column: Column, arm: int) -> list[Cell]:
+    found, told, show = column.verdicts[arm], column.published_difference(arm), column.show()
+    names = f"{arms[arm].label} − {arms[column.reference].label}"
+    paper = Cell("–") if told is None else Cell(f"{told:+.{places(column.published)}f}", told)
+    ours = Cell(f"{found.difference:+{show}}", found.difference, bold=found.resolved)
+    ps = (found.seeds and found.seeds.p, found.items and found.items.p, found.p)
+    limit = Cell("–") if found.limit is None else Cell(f"{found.limit:{show}}", found.limit)
+    head = [Cell(column.ours), Cell(names), paper, ours, Cell(str(found.shared), found.shared)]
+    return [*head, *map(p_cell, ps), limit, Cell(column.word(arm))]
+
+
+def corrected(family: Family) -> str:
+    return f"Corrected for {len(family.tested)} differences, which are all that this page tests (Holm)."

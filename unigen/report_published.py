@@ -5,13 +5,15 @@ Published numbers and ours are never in one column: metric, data and scale diffe
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from unigen.intervals import mean_interval, resolution
+from unigen.intervals import mean_interval
 from unigen.report_arms import Arm, by_seed, incomparable, metric_directions, variants
+from unigen.report_bootstrap import reference_arm
 from unigen.report_orders import Column, difference_table, order_table, resolution_table
 from unigen.report_runs import PaperTable, shown
 from unigen.report_tables import ARROWS, Cell, Table, footnotes, printed
+from unigen.report_verdicts import Family
 
 INTERVAL = "In brackets: 95 % interval of the mean over n seeds, mean ± t(0.975, n − 1) · s / √n, with the arm's own s."
 ONE_SEED = "n=1: one seed has no interval."
@@ -23,37 +25,76 @@ APART = (
 )
 
 
-def published(arms: list[Arm], table: PaperTable | None = None) -> list[Table]:
-    """For each published table (and task) with runs here: numbers, orders, resolution, differences.
+class View(NamedTuple):
+    """A published table with the arms of one task and scale: rows in the paper's order, then those that it lacks.
 
-    `table` is shown whether or not it has runs. Published numbers that no such table shows come after them, in a table
-    for each source.
+    `flagged` arms cannot be compared; `reference` is the arm that the others are compared with.
     """
-    views: dict[tuple[str, str], tuple[PaperTable, list[Arm]]] = {}
+
+    table: PaperTable
+    title: str
+    arms: list[Arm]
+    flagged: dict[int, str]
+    reference: int
+
+
+def views(arms: list[Arm], table: PaperTable | None, reference: str | None) -> list[View]:
+    """Each published table (and task, and scale) with runs here; `table` whether or not it has runs.
+
+    `reference` is the page's (`report_bootstrap.reference_arm`), where it is among the arms of a view.
+    """
+    found: dict[tuple[str, str, str], tuple[PaperTable, list[Arm]]] = {}
     for arm in arms:
         for own in {run.table.name: run.table for run in arm.runs if run.table}.values():
-            task = shown(arm.runs[0].summary.get("task") or "")
-            views.setdefault((own.name, task), (own, []))[1].append(arm)
-    if table is not None and not views:
-        views[table.name, ""] = (table, [])
-    found = [t for (_, task), (own, of) in views.items() for t in view(own, of, f", task {task}" if task else "")]
-    return found + elsewhere(arms)
+            task, scale = (shown(arm.runs[0].summary.get(key) or "") for key in ("task", "scale"))
+            found.setdefault((own.name, task, scale), (own, []))[1].append(arm)
+    if table is not None and not found:
+        found[table.name, "", ""] = (table, [])
+    several, made = len({scale for *_, scale in found}) > 1, []
+    for (_, task, scale), (own, of) in found.items():
+        place = {name: i for i, name in enumerate(own.order)}
+        rows = sorted(of, key=lambda arm: place.get(arm.runs[0].summary["name"], len(place)))
+        against = reference if reference in {arm.label for arm in rows} else None
+        title = own.title + (f", task {task}" if task else "") + (f", scale {scale}" if several and scale else "")
+        made.append(View(own, title, rows, incomparable(rows), reference_arm(rows, own.order, against)))
+    return made
 
 
-def view(table: PaperTable, arms: list[Arm], task: str) -> list[Table]:
-    """The tables of one published table, rows in the paper's order and then those that it does not have."""
-    listed = {name: i for i, name in enumerate(table.order)}
-    arms = sorted(arms, key=lambda arm: listed.get(arm.runs[0].summary["name"], len(listed)))
-    flagged, directions, columns = incomparable(arms), metric_directions(arms), []
-    for paper, role in table.metrics.items():
-        for ours in variants(role, list(directions)):
-            samples = [by_seed(arm, ours) for arm in arms]
-            compared = [i for i, sample in enumerate(samples) if sample and i not in flagged]
-            numbers, spreads = [told(table, arm, paper) for arm in arms], resolution([samples[i] for i in compared])
-            columns.append(Column(paper, ours, directions.get(ours, ""), numbers, samples, compared, spreads))
-    title, comparing = f"{table.title}{task}", [column for column in columns if len(column.compared) > 1]
-    tables = [number_table(title, table, arms, columns, flagged), order_table(title, arms, comparing)]
-    tables += [resolution_table(title, comparing), difference_table(title, arms, comparing)]
+def columns_of(view: View) -> list[tuple[str, str]]:
+    """(published column, metric of ours in its part), the latter once for each protocol card; "" for none."""
+    names, scale = list(metric_directions(view.arms)), ""
+    if view.arms:
+        scale = shown(view.arms[0].runs[0].summary.get("scale") or "")
+    roles = [(paper, role) for paper, found in view.table.at(scale).items() for role in found or ("",)]
+    return [(paper, ours) for paper, role in roles for ours in variants(role, names)]
+
+
+def asked(seen: list[View]) -> list[str]:
+    """The metrics of runs here that published tables ask about."""
+    known = {name for view in seen for name in metric_directions(view.arms)}
+    return list(dict.fromkeys(ours for view in seen for _, ours in columns_of(view) if ours in known))
+
+
+def published(seen: list[View], arms: list[Arm], family: Family) -> list[Table]:
+    """For each view: numbers, differences to the reference, what could have been resolved.
+
+    Published numbers that no such table shows come after them, in a table for each source.
+    """
+    return [table for view in seen for table in tables_of(view, family)] + elsewhere(arms)
+
+
+def tables_of(view: View, family: Family) -> list[Table]:
+    """The tables of one published table."""
+    directions, arms, columns = metric_directions(view.arms), view.arms, []
+    for paper, ours in columns_of(view):
+        samples = [by_seed(arm, ours) for arm in arms]
+        found = {i: v for i, arm in enumerate(arms) if (v := family.of(arm, arms[view.reference], ours))}
+        numbers = [told(view.table, arm, paper) for arm in arms]
+        columns.append(Column(paper, ours, directions.get(ours, ""), numbers, samples, view.reference, found))
+    comparing = [column for column in columns if column.verdicts]
+    tables = [number_table(view.title, view.table, arms, columns, view.flagged)]
+    tables += [order_table(view.title, arms, comparing), resolution_table(view.title, comparing, family)]
+    tables += [difference_table(view.title, arms, comparing, family)]
     return [tables[0], *(each for each in tables[1:] if each.rows)]
 
 

@@ -25,21 +25,35 @@ Get = Callable[[dict[str, Any]], object]  # from a summary
 
 
 class PaperTable(NamedTuple):
-    """A published table: its rows as the paper lists them, {published column: our metric}, {row: {column: number}}.
+    """A published table: its rows as the paper lists them, {published column: our metrics}, {row: {column: number}}.
 
+    `metrics` hold at every scale, but for what `metrics_at` says of one: {scale: {column: metrics}}. They are those of
+    a run's own test, or `metric (benchmark)`. A column that nothing of ours answers to has none.
     A row that runs here bears the name of its experiment, or `benches` says which experiment it is on which benchmarks:
-    {row: {"exp": experiment, scale: {part: benchmark}}}, with the metrics of a part as `metric (part)`. A column that
-    nothing of ours answers to has null for its metric, here "". Runs from before tables held numbers bring their own:
-    then `published` is empty.
+    {row: {"exp": experiment, scale: {part: benchmark}}}, with the metrics of a part as `metric (part)`. Runs from
+    before tables held numbers bring their own: then `published` is empty.
     """
 
     name: str
     title: str
     order: list[str]
-    metrics: dict[str, str]
+    metrics: dict[str, tuple[str, ...]]
     source: str = ""
     published: dict[str, dict[str, Any]] = {}
     benches: dict[str, dict[str, Any]] = {}
+    metrics_at: dict[str, dict[str, tuple[str, ...]]] = {}
+
+    def at(self, scale: str) -> dict[str, tuple[str, ...]]:
+        """{published column: our metrics in its part} for runs of a scale."""
+        return self.metrics | self.metrics_at.get(scale, {})
+
+    def parts(self, scale: str) -> list[str]:
+        """The benchmarks, or parts of `benches`, that the metrics of a scale are taken on; none: on the runs' own test.
+
+        These are the words in brackets: `dreambench` of `clip_t (dreambench)`.
+        """
+        found = (re.search(r" \((.+)\)$", metric) for ours in self.at(scale).values() for metric in ours)
+        return list(dict.fromkeys(match[1] for match in found if match))
 
 
 class Run(NamedTuple):
@@ -230,19 +244,26 @@ def check_losses(log: Path) -> None:
 def paper_table(node: object) -> PaperTable | None:
     """`table` of a config; None for a run outside of every table, or if it is not usable."""
     node = node if isinstance(node, dict) else {}
-    name, title, order, metrics, source, published, benches = (node.get(key) for key in PaperTable._fields)
+    name, title, order, metrics, source, published, benches, at = (node.get(key) for key in PaperTable._fields)
     if not (isinstance(name, str) and isinstance(order, list) and isinstance(metrics, dict)):
         return None
-    told, asked = (x if isinstance(x, dict) else {} for x in (published, benches))
+    told, asked, by_scale = (x if isinstance(x, dict) else {} for x in (published, benches, at))
     return PaperTable(
         name,
         shown(title or name),
         [*map(shown, order)],
-        {column: shown(ours or "") for column, ours in metrics.items()},
+        metrics_of(metrics),
         shown(source or ""),
         {row: numbers for row, numbers in told.items() if isinstance(numbers, dict)},
         {row: said for row, said in asked.items() if isinstance(said, dict) and isinstance(said.get("exp"), str)},
+        {scale: metrics_of(said) for scale, said in by_scale.items() if isinstance(said, dict)},
     )
+
+
+def metrics_of(said: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """{published column: our metrics}, of which a table names one, several in a list, or null for none."""
+    lists = {column: ours if isinstance(ours, list) else [ours] for column, ours in said.items()}
+    return {column: tuple(shown(metric) for metric in ours if metric) for column, ours in lists.items()}
 
 
 def read_table(folder: Path, name: str) -> PaperTable:

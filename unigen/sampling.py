@@ -1,6 +1,7 @@
 """A user's own images through an exported run: what sample.py does with condition=, and what it shares with rows=."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from unigen.config import ConfigError, sentence
 from unigen.files import CLIPS, IMAGES, write_image
 from unigen.own_files import blamed
 from unigen.pipeline import Pipeline
+from unigen.subject_words import miss_line
 from unigen.types import CONDITION, TARGET, ImageSlot, collate
 
 OUTPUT, DEFAULT_OUT = "output", "sample.png"
@@ -32,22 +34,34 @@ def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
     prompt, prepared = given.get("prompt", ""), given.get("prepared", "false")
     if prepared not in ("true", "false"):
         raise ConfigError(f"prepared={prepared} is neither true nor false")
-    files, about = files_of(given["condition"]), Path(given["run"]) / "export" / export.CONFIG_FILE
+    files, about = (
+        files_of(given["condition"]) if "condition" in given else [],
+        Path(given["run"]) / "export" / export.CONFIG_FILE,
+    )
     with blamed(about, export.AGAIN):
         data = build(config["data"])
     if said := unsampled(data):
         raise ConfigError(f"run={given['run']} takes no image of your own as condition=: {said}")
     with blamed(about, export.AGAIN, ValueError):  # which is the user's
         task = task_of(given, data.tasks)
+        if not files and not task.startswith(">"):  # only a task from text alone has no condition
+            raise ConfigError(f"task={task} shows a condition: say either condition=<...> or rows=<...>")
         sample = data.user_sample(files, prompt, (given.get("subject", prompt),), task, prepared=prepared == "true")
     paths = output_paths(given, sample.slots, OUTPUT, [slot.name for slot in sample.slots if slot.role == CONDITION])
     check_frames(paths, {slot.name: slot.frames for slot in sample.slots})
     refuse_overwriting(given, paths.values(), files)
     outputs = pipeline.sample(collate([sample]), number(given, "seed", 0, lowest=0))
+    say_a_miss(given, pipeline, sample.prompt)
     single = len(outputs) == 1
     shown = {OUTPUT if single else name: x[0] for name, x in outputs.items()}
     write_images(paths, sample.images | shown)
     return paths
+
+
+def say_a_miss(given: Mapping[str, str], pipeline: Pipeline, prompt: str) -> None:
+    """Say on stderr, in a line, if UCE looks up subject= and the prompt does not say it."""
+    if given.get("subject") and (said := miss_line(pipeline, prompt, given["subject"])):
+        print(said, file=sys.stderr)
 
 
 def unsampled(data: Any) -> str | None:

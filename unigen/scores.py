@@ -4,27 +4,69 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from unigen.clusters import Clusters
 from unigen.files import json_lines, write_text
 
 FILE = "scores.jsonl"
-FACTS = {"item", "image", "key", "seed"}  # what a line says of the item itself; all else are metrics
+FACTS = {
+    "item",
+    "image",
+    "key",
+    "seed",
+    "clusters",
+    "targets",
+}  # what a line says of the item itself; all else are metrics
 
 
-def split(measured: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """What a learner measured without the scores of single items (`each` of a metric), and those by metric."""
+class Scores(NamedTuple):
+    """The scores of single items by metric, and the clusters of the items (None without any item)."""
+
+    each: dict[str, list[float | None]]
+    clusters: Clusters | None
+
+
+def split(measured: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[float]], list[dict[str, Any]]]:
+    """What a learner measured without what is said of single items: their scores by metric (`each` of a metric), and
+    the key and clusters of each (`of_items`), [] where there is nothing to say, with the scores of its targets.
+    """
     metrics = {name: dict(metric) for name, metric in measured["metrics"].items()}
     each = {name: metric.pop("each", None) for name, metric in metrics.items()}
-    return {**measured, "metrics": metrics}, {name: scores for name, scores in each.items() if scores}
+    rest = {key: value for key, value in measured.items() if key != "of_items"}
+    kept = {name: scores for name, scores in each.items() if scores}
+    lines = [dict(line) for line in measured.get("of_items", ())]
+    for name, metric in metrics.items():
+        if "targets" in metric:
+            lines = lines or [{} for _ in kept[name]]
+            metric["targets"] = add_targets(lines, name, metric["targets"])
+    return {**rest, "metrics": metrics}, kept, lines
 
 
-def write_scores(folder: Path, each: Mapping[str, Sequence[float]]) -> None:
-    """`folder`/scores.jsonl: {"item": place in the test split, metric: score} a line; no file without scores.
+def add_targets(
+    lines: Sequence[dict[str, Any]], metric: str, targets: Mapping[str, Mapping[str, Any]]
+) -> dict[str, float | None]:
+    """Write each item's scores of single targets into its line, {"targets": {slot: {metric: score}}}.
 
-    All runs of one protocol have the same items in the same order. A score that is not finite is null.
+    `targets` is that of a metric (`unigen.evaluation.measured`); returns its values alone.
     """
-    lines = [{"item": i} for i in range(max(map(len, each.values()), default=0))]
+    for slot, found in targets.items():
+        for line, score in zip(lines, found["each"], strict=True):
+            if score is not None:  # an item without this target
+                finite = score if math.isfinite(score) else None
+                line.setdefault("targets", {}).setdefault(slot, {})[metric] = finite
+    return {slot: found["value"] for slot, found in targets.items()}
+
+
+def write_scores(folder: Path, each: Mapping[str, Sequence[float]], of_items: Sequence[Mapping[str, Any]] = ()) -> None:
+    """`folder`/scores.jsonl, a line for each item; no file without scores.
+
+    A line is {"item": place in the test split, "key": ..., "clusters": {way: name}, metric: score}; what is there
+    besides scores is that of `of_items`, also "targets", {slot: {metric: score}} of an item with several. All runs of
+    one protocol have the same items in the same order. A score that is not finite is null.
+    """
+    count = max(map(len, each.values()), default=0)
+    lines = [{"item": i, **(of_items[i] if len(of_items) == count else {})} for i in range(count)]
     for name, scores in each.items():
         for line, score in zip(lines, scores, strict=False):
             line[name] = score if math.isfinite(score) else None
@@ -32,8 +74,8 @@ def write_scores(folder: Path, each: Mapping[str, Sequence[float]]) -> None:
         write_text(folder / FILE, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def read_scores(folder: Path) -> dict[str, list[float | None]]:
-    """The scores by metric, {} if the run kept none. Raises ValueError, one sentence, if the file is not whole.
+def read_scores(folder: Path) -> Scores:
+    """The scores by metric, none if the run kept none. Raises ValueError, one sentence, if the file is not whole.
 
     A score is a finite number or null. After a line that lacks a metric there may be no other score of it: that would
     be taken for the score of another item.
@@ -41,22 +83,50 @@ def read_scores(folder: Path) -> dict[str, list[float | None]]:
     try:
         lines = (folder / FILE).read_bytes().splitlines()
     except FileNotFoundError:
-        return {}
+        return Scores({}, None)
     except OSError as error:
         raise ValueError(f"{FILE} cannot be read: {error.strerror or error}") from None
     found: dict[str, list[float | None]] = {}
+    facts: list[dict[str, Any]] = []
     whole = json_lines(lines)
     for i, line in enumerate(lines):
         try:
-            for name, score in (json.loads(line) if whole is None else whole[i]).items():
+            said = json.loads(line) if whole is None else whole[i]
+            for name, score in said.items():
                 if name in FACTS:
                     continue
                 if len(found.setdefault(name, [])) != i:
                     raise ValueError("a line above has no score of this metric")
                 found[name].append(_score(score))
+            facts.append(_facts(said))
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             raise ValueError(f"{FILE}, line {i + 1}, is no item's scores (is the file whole?)") from None
-    return found
+    return Scores(found, clusters_of(facts))
+
+
+def clusters_of(facts: Sequence[Mapping[str, Any]]) -> Clusters | None:
+    """The clusters of items, from what their lines say.
+
+    Lines from before clusters were written: items are together whose keys begin alike (what is before the first "/" is
+    the glyph or the subject), or else each is by itself.
+    """
+    if not facts:
+        return None
+    ways = facts[0].get("clusters", {})
+    if ways and all(line.get("clusters", {}).keys() == ways.keys() for line in facts):
+        return Clusters(tuple(ways), tuple(tuple(line["clusters"][way] for line in facts) for way in ways))
+    if all("key" in line for line in facts):
+        return Clusters(("key",), (tuple(line["key"].partition("/")[0] for line in facts),), told=False)
+    return Clusters.single(len(facts))
+
+
+def _facts(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The key and the clusters of a line. Raises TypeError where they are no text."""
+    said = {name: line[name] for name in ("key", "clusters") if name in line}
+    words = [said.get("key", ""), *said.get("clusters", {}).values()]
+    if not all(isinstance(word, str) for word in words):
+        raise TypeError("a key or a cluster is no text")
+    return said
 
 
 def _score(value: object) -> float | None:

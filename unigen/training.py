@@ -64,6 +64,13 @@ def print_data(data: Any) -> None:
         Console(highlight=False).print(f"data: {data.said()}", soft_wrap=True, markup=False)
 
 
+@rank_zero_only
+def print_notes(learner: Learner, data: Any) -> None:
+    """What the learner says of the data, once they are prepared."""
+    if said := learner.notes(data):
+        Console(highlight=False).print(said, soft_wrap=True, markup=False)
+
+
 def run(config: dict[str, Any], run_dir: Path) -> None:
     """Train (or go on from checkpoints/last.ckpt), export, measure, and write summary.json last.
 
@@ -137,6 +144,7 @@ def _run(config: dict[str, Any], run_dir: Path) -> None:
     print_header(learner, data, config)
     data.prepare_data()
     print_data(data)
+    print_notes(learner, data)
     learner.prepare(data)
     trainer, callbacks = make_trainer(config)
     if getattr(trainer.strategy, "divides_weights", False) and "checkpoint" not in callbacks:
@@ -201,7 +209,7 @@ def finish(
     learner.place_frozen()
     learner.settle(data)
     models = learner.export(run_dir / "export", config)  # first: a metric that fails must not cost the weights
-    measured, each = split(learner.measure(data, config))
+    measured, each, of_items = split(learner.measure(data, config))
     values = {f"test/{name}": s["value"] for name, s in measured["metrics"].items() if s["value"] is not None}
     for logger in trainer.loggers:
         logger.log_metrics(values, trainer.global_step)
@@ -209,7 +217,7 @@ def finish(
     log = run_dir / "metrics.jsonl"
     if log.is_file():
         write_csv(log, run_dir / "metrics.csv")
-    write_scores(run_dir, each)
+    write_scores(run_dir, each, of_items)
     speed = callbacks["throughput"].rates() if "throughput" in callbacks else {}
     facts = learner.facts(data.slots) | reported(data)
     summary = write_summary(run_dir, config, facts, trainer.global_step, speed, measured)

@@ -3,7 +3,7 @@
 Shapes: B batch, F frames, C = 3 channels, H and W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -35,6 +35,9 @@ class Sample(NamedTuple):
     """One training item. `images` maps a slot's name to uint8 pixels (F, C, H, W), in slot order.
 
     `caption` describes the picture that is asked for, where the prompt says other things too; None: the prompt does.
+    `clusters` are the groups of like items that a test item belongs to, one in each way of grouping them, such as
+    {"subject": "backpack", "prompt": "in the jungle"}: items that share one are no independent evidence
+    (`unigen.clusters`). {}: the item is like no other.
     """
 
     slots: tuple[ImageSlot, ...]
@@ -44,6 +47,7 @@ class Sample(NamedTuple):
     task: str
     key: str
     caption: str | None = None
+    clusters: Mapping[str, str] = {}
 
 
 @dataclass
@@ -52,7 +56,8 @@ class Batch:
 
     `images` maps a slot's name to uint8 pixels (B, F, C, H, W). `subjects` are the keywords that
     UCE looks up in the prompt (RealGeneral, section 3.2); `key` names the picture for splits and reports.
-    `captions` are what metrics hold pictures against; none: the prompts.
+    `captions` are what metrics hold pictures against; none: the prompts. `clusters` are those of `Sample`, with the
+    key for an item without any.
     """
 
     slots: tuple[ImageSlot, ...]
@@ -62,6 +67,7 @@ class Batch:
     tasks: list[str]
     keys: list[str] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
+    clusters: list[dict[str, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -94,11 +100,12 @@ def collate(samples: Sequence[Sample]) -> Batch:
         tasks=[s.task for s in samples],
         keys=[s.key for s in samples],
         captions=[s.prompt if s.caption is None else s.caption for s in samples],
+        clusters=[dict(s.clusters) or {"key": s.key} for s in samples],
     )
 
 
 def rows_of(batch: Batch, rows: Sequence[int]) -> Batch:
     """Some samples of a batch, by their places in it."""
-    lists = {key: getattr(batch, key) for key in ("prompts", "subjects", "tasks", "keys", "captions")}
+    lists = {key: getattr(batch, key) for key in ("prompts", "subjects", "tasks", "keys", "captions", "clusters")}
     lists = {key: [values[i] for i in rows] if values else values for key, values in lists.items()}
     return replace(batch, images={name: x[list(rows)] for name, x in batch.images.items()}, **lists)

@@ -11,6 +11,7 @@ from unigen.build import build
 from unigen.config import ConfigError
 from unigen.evaluation import Shown, scored
 from unigen.pipeline import Pipeline
+from unigen.places import together
 from unigen.types import Batch, rows_of
 from unigen.weights import Unavailable
 
@@ -60,17 +61,18 @@ class FastMetrics:
         if not len(few):
             return
         self._taken += len(few)
-        self._outputs.append(pipeline.sample(few, self.seed)[self._shown.add(few)].flatten(0, 1).cpu())
+        self._outputs.append(together(pipeline.sample(few, self.seed), self._shown.add(few)).cpu())
 
     def scores(self) -> dict[str, float]:
         """{metric: value} of what was taken, which is then forgotten. What is not finite is said and left out."""
         if not self._taken:
             return {}
         references, output, found = self._shown.references(), torch.cat(self._outputs), {}
+        places = self._shown.places
         self._begin()
         for name, metric in self.metrics.items():
             try:
-                value, why = scored(metric, output, references)[0], "not finite"
+                value, why = scored(metric, output, references, places)[0], "not finite"
             except Unavailable as error:  # of a set of pictures that is too small, for one
                 value, why = None, str(error)
             if value is None:

@@ -1,6 +1,7 @@
 """A visual prompt of a user's own pictures, rows of examples and a query, through an exported run."""
 
 import difflib
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from unigen.config import ConfigError, sentence
 from unigen.formatters.grid import rows_of
 from unigen.own_files import blamed
 from unigen.pipeline import Pipeline
-from unigen.sampling import number, opened, output_paths, refuse_overwriting, task_of, write_images
+from unigen.sampling import number, opened, output_paths, refuse_overwriting, say_a_miss, task_of, write_images
 from unigen.types import EXAMPLE, ImageSlot, Sample, collate
 from unigen.upsampling import STRENGTH, check_strength, upsample
 
@@ -48,6 +49,8 @@ def sample_visual_prompt(
     paths = output_paths(given, sample.slots, None, [GRID])
     refuse_overwriting(given, paths.values(), [path for row in rows for path in row if path is not None])
     made = {name: x[0] for name, x in pipeline.sample(collate([sample]), seed).items()}
+    say_a_miss(given, pipeline, sample.prompt)
+    say_more_than_trained(len(rows) - 1, config["data"])
     shown = {GRID: whole_grid(sample.slots, sample.images | made)} | made
     if "upsample" in given:
         for name, x in made.items():
@@ -106,11 +109,22 @@ def resolution_of(pipeline: Pipeline, config: Mapping[str, Any], run: str) -> in
     if EXAMPLE not in pipeline.formatter.roles:
         raise ConfigError(
             f"run={run} has formatter {type(pipeline.formatter).__name__}, which has no place for in-context rows "
-            f"(role '{EXAMPLE}'); rows= needs a run with formatter=grid, this one takes condition="
+            f"(role '{EXAMPLE}' in formatter.caps); rows= needs a run that has, this one takes condition="
         )
     if not isinstance(config["data"].get("size"), int):
         raise ConfigError(f"run={run} has no data.size, which says how large the pictures of rows= are to be")
     return config["data"]["size"]
+
+
+def say_more_than_trained(examples: int, data: Mapping[str, Any]) -> None:
+    """Say on stderr, in a line, if the rows show more or fewer examples than any sample of the run's training did."""
+    trained = data.get("rows")
+    if isinstance(trained, list) and len(trained) == 2 and not trained[0] <= examples <= trained[1]:
+        print(
+            f"rows= shows {examples} examples, and in the run's training a sample had {trained[0]} to {trained[1]} "
+            "(data.rows): what comes out may mean nothing",
+            file=sys.stderr,
+        )
 
 
 def strength_of(given: Mapping[str, str]) -> float:

@@ -1,4 +1,4 @@
-"""Loading pretrained weights, with one clear sentence where they cannot be had."""
+"""Loading pretrained weights: in which precision, of which config, and whether they are whole and finite."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -10,22 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unigen.files import stand_in
 from unigen.finite import all_finite
+from unigen.repositories import SHIPPED, Unavailable, Wanted, located, reason
 
-SHIPPED = "shipped:"
-HUB_SECONDS = 10  # for which the Hub is waited for
-READ = (".safetensors", ".bin", ".pth", ".json", ".model")  # the endings of what `from_pretrained` reads
 STORED = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # of frozen encoders, by config word
-
-
-class Unavailable(ValueError):
-    """What has to be had from elsewhere, weights or a library, is not here: a run goes on, a number is absent."""
-
-
-def shipped_folder(source: str) -> Path:
-    """The folder of "shipped:NAME[/PART]": weights that come with this package."""
-    return Path(__file__).resolve().parent / "shipped" / source.removeprefix(SHIPPED)
 
 
 def stored_type(word: str, key: str) -> torch.dtype:
@@ -57,19 +45,13 @@ def load_pretrained(
     """
     if source is None or torch.empty(0).is_meta:
         return None
-    shipped = source.startswith(SHIPPED)
-    folder = str(shipped_folder(source)) if shipped else source
+    folder = located(Wanted(key, source, subfolder))
     try:
-        if shipped and not Path(folder).is_dir():
-            raise FileNotFoundError(f"{folder} is not there")
-        alone = subfolder is None or (Path(folder) / "config.json").is_file()
-        with without_bars() if shipped else nullcontext():
-            model = _from_folder_or_hub(cls, folder, {} if alone else {"subfolder": subfolder})
-    except Exception as error:  # the hubs raise a dozen unrelated types for "not there"
-        advice = f"This package ships {_shipped_names()}" if shipped else _advice(key)
-        reason = _stand_in(folder, subfolder) or _reason(error)
+        with without_bars() if source.startswith(SHIPPED) else nullcontext():
+            model = cls.from_pretrained(folder)
+    except Exception as error:  # the libraries raise a dozen unrelated types for files that they cannot read
         raise Unavailable(
-            f"the weights of {cls.__name__} ('{source}', config key {key}) cannot be loaded: {reason}. {advice}"
+            f"{cls.__name__} cannot be loaded from {folder} ('{source}', config key {key}): {reason(error)}"
         ) from error
     if config is not None:
         _check_config(model.config, config, source, key)
@@ -77,44 +59,6 @@ def load_pretrained(
         return model  # a tokenizer has no precision
     check_finite(model.named_parameters(), f"'{source}' (config key {key})")
     return in_type(model, dtype)
-
-
-def _stand_in(folder: str, subfolder: str | None) -> str | None:
-    """Of the files that would be read, the first that is no file of weights at all, and what it is; None if none is."""
-    for place in (Path(folder), Path(folder) / (subfolder or "")):
-        for file in sorted(place.glob("*")):
-            if file.suffix in READ and (said := stand_in(file)):
-                return f"{file} {said}"
-    return None
-
-
-def _from_folder_or_hub(cls: type, source: str, where: Mapping[str, str]) -> Any:
-    """`cls.from_pretrained` from a folder or the Hugging Face cache, without a question to the Hub; else from there."""
-    if Path(source).is_dir():
-        return cls.from_pretrained(source, **where)
-    try:
-        return cls.from_pretrained(source, local_files_only=True, **where)
-    except Exception as error:
-        if why := hub_silent():
-            raise FileNotFoundError(f"the Hugging Face cache does not hold them whole, and {why}") from error
-    return cls.from_pretrained(source, **where)
-
-
-@cache
-def hub_silent() -> str | None:
-    """Why the Hugging Face Hub cannot be asked; None if it can. Found out once: its own client retries for 50 s a file.
-
-    Proxies and HF_ENDPOINT count.
-    """
-    from huggingface_hub import constants, get_session
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE forbids to ask the Hub"
-    try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
-    except Exception as error:  # of whatever HTTP library it uses
-        return f"{constants.ENDPOINT} does not answer ({_reason(error)})"
-    return None
 
 
 def _check_config(stored: Any, config: Mapping[str, Any], source: str, key: str) -> None:
@@ -172,20 +116,6 @@ def round_to_half(module: nn.Module) -> None:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(parameter.half().float())
-
-
-def _advice(key: str) -> str:
-    return f"Download them, set {key}=<folder>, or check the plan without weights by dry_run=true"
-
-
-def _shipped_names() -> str:
-    root = shipped_folder("")
-    found = sorted(path.parent.relative_to(root).as_posix() for path in root.rglob("config.json"))
-    return ", ".join(f"{SHIPPED}{name}" for name in found) or "none"
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def check_finite(tensors: Iterable[tuple[str, Tensor]], source: str) -> None:

@@ -40,6 +40,7 @@ class SetRecord(NamedTuple):
     captions: by the name of the picture that they describe, cleaned and not empty; in order, the first being the usual
     one. subjects: words for what the target shows, which UCE looks up in the prompt (RealGeneral, section 3.2).
     origin: records of the same one show the same thing, so no sample has two of them; by default the key.
+    clusters: see `unigen.types.Sample`; by default one of records of the same origin, if they have one.
     """
 
     key: str
@@ -47,6 +48,7 @@ class SetRecord(NamedTuple):
     captions: Mapping[str, tuple[str, ...]]
     subjects: tuple[str, ...] = ()
     origin: str = ""
+    clusters: Mapping[str, str] = {}
 
     def read(self, name: str) -> np.ndarray:
         """A picture by name, uint8 (3, H, W). Raises BadPicture, naming the record, if there is none or it is bad."""
@@ -84,17 +86,17 @@ class PictureSet(Protocol):
 
 def stored(source: Source, name: str) -> Picture:
     """The picture in a file, or in the bytes that a function gives; `name` is what refusals call it."""
-    return Picture(lambda: read_picture(_content(source), name), lambda: stated_size(_content(source), name))
+    return Picture(lambda: read_picture(content_of(source), name), lambda: stated_size(content_of(source), name))
 
 
 def stored_map(source: Source, name: str) -> Picture:
     """A map of one channel, repeated over three: a grey picture, or an .npy of (H, W) numbers (see `read_map`)."""
 
     def read() -> np.ndarray:
-        return np.repeat(read_map(_content(source), name)[None], 3, axis=0)
+        return np.repeat(read_map(content_of(source), name)[None], 3, axis=0)
 
     def size() -> Size:
-        content = _content(source)
+        content = content_of(source)
         npy = content.startswith(NPY) if isinstance(content, bytes) else content.suffix.lower() == ".npy"
         return read().shape[:0:-1] if npy else stated_size(content, name)
 
@@ -156,5 +158,6 @@ def check_folder(path: Path, what: str, how: str) -> Path:
     return path
 
 
-def _content(source: Source) -> Path | bytes:
+def content_of(source: Source) -> Path | bytes:
+    """The file itself, or the bytes that a function gives."""
     return source if isinstance(source, Path) else source()

@@ -6,7 +6,8 @@ the format's description there ({images: [{id, file_name, width, height, ...}], 
 from other readers of the same files; the files themselves were not at hand.
 
 OminiControl's protocol (and so VisualCloze's) evaluates on all 5,000 at 512 pixels. Which of the captions is the prompt
-is not said there; the first by id is the usual one here.
+is not said there; the first by id is the usual one here. COCO has no depth: a model that is named computes it
+(`datamodules.annotators`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.accounts import Account, LeftOut
+from datamodules.annotators import Annotator, annotators
 from datamodules.reading import inside
 from datamodules.sets.base import SetRecord, captions_of, check_index, check_limit, stored
+from datamodules.sets.files import annotated, computed_by, loaded
 
 HOW = "get val2017.zip and annotations_trainval2017.zip from cocodataset.org and unpack both there"
 ENTRIES: Mapping[str, Mapping[str, type]] = {
@@ -31,25 +34,39 @@ ENTRIES: Mapping[str, Mapping[str, type]] = {
 class Coco:
     """Records of a `target` with its captions, by id of the picture. See `datamodules.sets.base.PictureSet`.
 
-    root: the folder with `annotations` and the pictures. split: 'val2017', the name of both. limit: at most so many
-    records, the first.
+    root: the folder with `annotations` and the pictures. split: 'val2017', the name of both. computed: {annotation:
+    model, null for none}, such as {depth: <model>}. limit: at most so many records, the first. cache: of what models
+    computed, by default ~/.cache/unigen/annotations.
     """
 
-    names = ("target",)
-
-    def __init__(self, root: str | Path, split: str = "val2017", *, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "val2017",
+        *,
+        computed: Mapping[str, str | None] | None = None,
+        limit: int | None = None,
+        cache: str | Path | None = None,
+    ) -> None:
         self.root, self.split, self.limit = Path(root).expanduser(), split, check_limit(limit)
+        self.computed: dict[str, Annotator] = annotators(computed or {}, "data.test.computed", cache)
+        self.names = ("target", *self.computed)
 
     def __len__(self) -> int:
         return len(self._images)
 
+    def looked_for(self, name: str) -> str:
+        """What gives the annotation `name`, for a task that lacks it."""
+        return computed_by(name, "data.test.computed")
+
     def record(self, index: int, seed: int = 0) -> SetRecord:
         """Record `index`; there are no variants, so `seed` is not used."""
         image = self._images[check_index(index, len(self))]
-        name = f"{self.split}/{image['file_name']}"
-        target = stored(inside(self.root / self.split, image["file_name"]), name)
+        file, name = inside(self.root / self.split, image["file_name"]), f"{self.split}/{image['file_name']}"
+        target = stored(file, name)
+        maps = {name: annotated(file, target, annotator) for name, annotator in self.computed.items()}
         texts = [text for _, text in sorted(self._captions.get(image["id"], []))]
-        return SetRecord(str(image["id"]), {"target": target}, captions_of({"target": texts}))
+        return SetRecord(str(image["id"]), {"target": target, **maps}, captions_of({"target": texts}))
 
     @property
     def account(self) -> Account:
@@ -77,6 +94,7 @@ class Coco:
 
     @cached_property
     def _images(self) -> list[dict[str, Any]]:
+        loaded(self.computed)
         return sorted(self._table["images"], key=lambda image: image["id"])[: self.limit]
 
     @cached_property

@@ -46,7 +46,8 @@ class SetGraphData(UserGraphData):
         records of `train` can serve. test_tasks: patterns for the tasks of the test; null draws them as in training.
     size, ratios: pictures have about size x size pixels (VisualCloze's resolution), in the aspect ratios of `ratios`
         that the data has, see `datamodules.sets.sizes`.
-    rows, row_shares, test_rows, instruction, shuffle_columns: as in `datamodules.graph_data.EmojiGraphData`.
+    rows, row_shares, test_rows, test_example_seed, instruction, shuffle_columns: as in
+        `datamodules.graph_data.EmojiGraphData`.
     shared_degradations: whether the rows of a sample share a degradation's kind and strength.
     val_items, test_items: at most this many samples (of every test task); always the same ones.
     window: null, or so many neighbours of one another that training goes through at a time, which a large set in
@@ -73,6 +74,7 @@ class SetGraphData(UserGraphData):
         rows: Sequence[int] = (0, 2),
         row_shares: Sequence[float] | None = None,
         test_rows: Sequence[int] | None = None,
+        test_example_seed: int = 0,
         instruction: Instruction | None = None,
         shuffle_columns: bool = False,
         shared_degradations: bool = True,
@@ -94,6 +96,7 @@ class SetGraphData(UserGraphData):
         self.items = {"val": val_items, "test": test_items}
         self.buckets, self.rows, self.window = buckets_of(ratios, size), check_rows(rows), window
         self.row_shares = row_shares_of(rows, row_shares, test_rows)
+        self.test_example_seed = test_example_seed
         self.graph, self.columns = graph, Columns(instruction, shuffle_columns)
         self.computed = annotators_of(train)
         self.shared_degradations, self.bad_share, self.refused = shared_degradations, bad_share, report
@@ -206,7 +209,9 @@ class SetGraphData(UserGraphData):
                 f"example rows and a query; data.rows=[0,{len(source) - 1}] is possible"
             )
         columns = self.columns._replace(training=split == "train")
-        return SetDataset(source, forms, self._refusals(split), self.shared_degradations, self.window, columns)
+        example_seed = self.test_example_seed if split == "test" else 0
+        refusals = self._refusals(split)
+        return SetDataset(source, forms, refusals, self.shared_degradations, self.window, columns, example_seed)
 
     def _refusals(self, split: str) -> Refusals:
         return Refusals(f"{split} ({self.kinds[split]})", share=self.bad_share, report=self.refused)

@@ -44,7 +44,8 @@ class DreamBench:
     """Records of a `reference` and another photograph as `target`, which has the prompt, subject by subject.
 
     The other photographs take turns from prompt to prompt, so that the mean of a score over a subject's prompts is that
-    over its photographs, but for the reference. root: the folder `dataset`. token: what stands before the class in a
+    over its photographs, but for the reference. Records are clustered by subject and by prompt, where a prompt of both
+    lists is one. root: the folder `dataset`. token: what stands before the class in a
     prompt, '' for nothing. limit: at most so many records, the first. `subjects` is the class.
     See `datamodules.sets.base.PictureSet`.
     """
@@ -65,7 +66,8 @@ class DreamBench:
         if not others:
             raise BadPicture.of(subject, "it has one photograph", "it must have another one to compare with")
         pictures = {"reference": first, "target": others[number % len(others)]}
-        return SetRecord(f"{subject}/{number}", pictures, {"target": (words,)}, (noun,), origin=subject)
+        clusters = {"subject": subject, "prompt": prompt}
+        return SetRecord(f"{subject}/{number}", pictures, {"target": (words,)}, (noun,), subject, clusters)
 
     def photographs(self, subject: str) -> tuple[Picture, ...]:
         """All pictures of a subject, by file name. Raises ValueError, naming the folder, if there are none."""

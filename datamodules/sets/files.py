@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from datamodules.annotators import Annotator
+from datamodules.annotators import ANNOTATORS, Annotator
 from datamodules.folder import ARRAY
 from datamodules.graph import CENTRE
-from datamodules.sets.base import Picture, PictureSet, SetRecord, stored, stored_map
+from datamodules.sets.base import Picture, PictureSet, SetRecord, Source, content_of, stored, stored_map
 
 
 def picture_file(path: str | Path, name: str = "") -> Picture:
@@ -17,9 +17,25 @@ def picture_file(path: str | Path, name: str = "") -> Picture:
     return kind(Path(path), name or str(path))
 
 
-def annotated(file: Path, target: Picture, annotator: Annotator) -> Picture:
-    """What a model says of the target, whose file this is; computed when it is read, once for all."""
-    return Picture(lambda: annotator.kept(file, target.read), target.size)
+def annotated(source: Source, target: Picture, annotator: Annotator) -> Picture:
+    """What a model says of the target, whose file or its bytes `source` is; computed when it is read, once for all."""
+
+    def content() -> bytes:
+        found = content_of(source)
+        return found if isinstance(found, bytes) else found.read_bytes()
+
+    return Picture(lambda: annotator.kept(content(), target.read), target.size)
+
+
+def loaded(annotators: Mapping[str, Annotator]) -> None:
+    """Load every model, so that one that is not there is missed before training. Raises ValueError, naming its key."""
+    for annotator in annotators.values():
+        annotator.load()
+
+
+def computed_by(name: str, where: str) -> str:
+    """Words on the config key below `where` that gives the annotation `name`, "" if no model here computes it."""
+    return f"{where}.{name} names a model that computes it" if name in ANNOTATORS else ""
 
 
 def annotators_of(source: PictureSet) -> Mapping[str, Annotator]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.accounts import NAMED, Account, visible
-from datamodules.annotators import ANNOTATORS, Annotator, annotators
+from datamodules.annotators import Annotator, annotators
 from datamodules.folder import CHECKED, KEY, Record, Scan, scan
 from datamodules.reading import why_unreadable
 from datamodules.same_files import same_files
@@ -28,7 +28,7 @@ from datamodules.sets.base import (
     check_limit,
     stored,
 )
-from datamodules.sets.files import annotated, picture_file
+from datamodules.sets.files import annotated, computed_by, picture_file
 
 SPLITS = {  # what folders of Hugging Face's imagefolder are called
     "train": ("train", "training"),
@@ -98,8 +98,7 @@ class OwnFolder:
             said = f"with {KEY}=[{name}], {files} are looked for beside {example}.png in '{self.root}'"
         else:
             said = f"looked for {files} in '{self.root}'"
-        model = f"; data.train.computed.{name} names a model that computes it" if name in ANNOTATORS else ""
-        return f"{said}{model}"
+        return "; ".join(filter(None, (said, computed_by(name, "data.train.computed"))))
 
     def record(self, index: int, seed: int = 0) -> SetRecord:
         """Record `index`; there are no variants, so `seed` is not used."""

@@ -89,10 +89,10 @@ def check_servable(source: PictureSet, tasks: Sequence[Task], where: str) -> Non
     missing = [task for task in tasks if task not in servable(source, tasks)]
     if missing:
         lacking = [name for name in missing[0].pictures if name not in (*source.names, *ONLINE)]
-        looked_for = f"; {source.looked_for(lacking[0])}" if lacking and hasattr(source, "looked_for") else ""
+        hint = source.looked_for(lacking[0]) if lacking and hasattr(source, "looked_for") else ""
         raise ValueError(
             f"{where}: no record has {', '.join(lacking) or CENTRE}, which task {missing[0].name} needs; records may "
-            f"have {listed(source.names)}, and what is computed from a target{looked_for}"
+            f"have {listed(source.names)}, and what is computed from a target{hint and f'; {hint}'}"
         )
 
 
@@ -102,6 +102,7 @@ class SetDataset(Dataset):
     shared_degradations: see `Draw`. refusals: counts the records that are bad, and puts others in their place.
     window: the other rows of a sample are drawn from so many neighbours of its query, see `datamodules.sets.order`.
     columns: the order of a sample's columns, and its prompt.
+    example_seed: 0, or another one for other examples of the same queries, of which all else stays as it is.
     """
 
     def __init__(
@@ -112,9 +113,10 @@ class SetDataset(Dataset):
         shared_degradations: bool = True,
         window: int | None = None,
         columns: Columns = Columns(),
+        example_seed: int = 0,
     ) -> None:
         self.source, self.forms, self.refusals, self.columns = source, dict(forms), refusals, columns
-        self.shared, self.window = shared_degradations, window
+        self.shared, self.window, self.example_seed = shared_degradations, window, example_seed
         self._sizes = list(dict.fromkeys(form.size for form in self.forms.values()))
 
     def __len__(self) -> int:
@@ -135,9 +137,25 @@ class SetDataset(Dataset):
         pictures = [filled(row.read(name), form.size) for row in rows for name in shown.pictures]
         images = {slot.name: torch.tensor(picture)[None] for slot, picture in zip(form.slots, pictures, strict=True)}
         query = rows[-1]
-        caption = query.caption(self.columns.told(task))
-        prompt = self.columns.prompt(shown, len(rows), caption, query.subjects, seed)
-        return Sample(form.slots, images, prompt, query.subjects, task.name, f"{query.key}/{shown.name}", caption)
+        prompt, caption = self._words(task, query, len(rows), seed)
+        clusters = query.clusters or ({"origin": query.origin} if query.origin else {})
+        said = f"{query.key}/{shown.name}", caption, clusters
+        return Sample(form.slots, images, prompt, query.subjects, task.name, *said)
+
+    def said(self, item: tuple[str, int, int]) -> tuple[str, tuple[str, ...]]:
+        """The prompt of a sample and the words for its subject; of its records the query alone is looked at."""
+        name, index, seed = item
+        return self.refusals.read(partial(self._said, self.forms[name], *self.plan(item)), (index, seed), len(self))
+
+    def _said(self, form: SizedForm, task: Task, index: int, seed: int) -> tuple[str, tuple[str, ...]]:
+        alone = form._replace(grid=form.grid._replace(rows=0))
+        (query,) = self.rows(alone, task, index, seed)
+        return self._words(task, query, form.grid.rows + 1, seed)[0], query.subjects
+
+    def _words(self, task: Task, query: SetRecord, rows: int, seed: int) -> tuple[str, str]:
+        """A sample's prompt, and the caption of what is asked for."""
+        caption, shown = query.caption(self.columns.told(task)), self.columns.order(task, seed)
+        return self.columns.prompt(shown, rows, caption, query.subjects, seed), caption
 
     def rows(self, form: SizedForm, task: Task, index: int, seed: int) -> tuple[SetRecord, ...]:
         """The records of a sample, the query last: that of `index` if it fits, and others of other origins.
@@ -159,6 +177,8 @@ class SetDataset(Dataset):
             origins.add(origin)
             if len(found) == form.grid.rows + 1:
                 return tuple(reversed(found))
+            if len(found) == 1 and self.example_seed:  # the query is there
+                rng = random.Random(mix(seed, "rows", index, self.example_seed))
         reason = f"{TRIES} records hold {len(found)} that fit task {task.name} at {form.size[0]} x {form.size[1]}"
         raise BadPicture.of(f"record {index}", reason, f"there must be {form.grid.rows + 1}")
 

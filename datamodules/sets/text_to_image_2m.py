@@ -7,17 +7,22 @@ the text is `prompt` in the latter, in OminiControl's code (src/train/data.py). 
 (the card says 35, others read 46), and what else the json holds.
 
 RealGeneral takes 310K of these for canny and depth (section 4.1), without saying which; so many of the first are
-`limit=310_000`. Canny is computed (`datamodules.sets.online`); depth needs a model, or a folder of maps.
+`limit=310_000`. Canny is computed (`datamodules.sets.online`), and depth by a model that one names
+(`datamodules.annotators`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 from datamodules.accounts import Account
+from datamodules.annotators import Annotator, annotators
 from datamodules.reading import BadPicture
 from datamodules.sets.base import SetRecord, captions_of, stored
+from datamodules.sets.files import annotated, computed_by, loaded
 from datamodules.sets.tars import Tars
 
 
@@ -25,23 +30,39 @@ class TextToImage2M:
     """Records of a `target` and its prompt. See `datamodules.sets.base.PictureSet`.
 
     root: the folder that the data set was downloaded to. part: 'data_512_2M' or 'data_1024_10K'. limit: at most so many
-    records, the first. cache: see `Tars`.
+    records, the first. computed: {annotation: model, null for none}, such as {depth: <model>}, see
+    `datamodules.annotators`. cache: see `Tars`, and of what models computed.
     """
 
-    names = ("target",)
-
     def __init__(
-        self, root: str | Path, part: str = "data_512_2M", *, limit: int | None = None, cache: str | Path | None = None
+        self,
+        root: str | Path,
+        part: str = "data_512_2M",
+        *,
+        computed: Mapping[str, str | None] | None = None,
+        limit: int | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         self.tars = Tars(root, f"{part}/*.tar", ("jpg", "json"), limit=limit, cache=cache)
+        self.computed: dict[str, Annotator] = annotators(computed or {}, "data.train.computed", cache)
+        self.names = ("target", *self.computed)
 
     def __len__(self) -> int:
+        return self._count
+
+    @cached_property
+    def _count(self) -> int:
+        loaded(self.computed)
         return len(self.tars)
 
     @property
     def account(self) -> Account:
         """What the tars say."""
         return self.tars.account
+
+    def looked_for(self, name: str) -> str:
+        """What gives the annotation `name`, for a task that lacks it."""
+        return computed_by(name, "data.train.computed")
 
     def record(self, index: int, seed: int = 0) -> SetRecord:
         """Record `index`; there are no variants, so `seed` is not used. Raises BadPicture if it has no prompt."""
@@ -54,5 +75,10 @@ class TextToImage2M:
                 raise
             told = f"it has no {error} but {', '.join(said)}" if isinstance(error, KeyError) else str(error)
             raise BadPicture.of(f"{key}, json", told, 'it must be {"prompt": "..."}') from error
-        target = stored(lambda: self.tars.read(index, "jpg"), f"{key}, jpg")
-        return SetRecord(key, {"target": target}, captions_of({"target": [prompt]}))
+
+        def content() -> bytes:
+            return self.tars.read(index, "jpg")
+
+        target = stored(content, f"{key}, jpg")
+        maps = {name: annotated(content, target, annotator) for name, annotator in self.computed.items()}
+        return SetRecord(key, {"target": target, **maps}, captions_of({"target": [prompt]}))

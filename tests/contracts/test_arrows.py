@@ -9,7 +9,7 @@ from tiny import ROOT
 FOLDERS = ("unigen", "callbacks", "datamodules", "experiments", "slurm")
 # facts and maths
 FACTS = {"types", "layout", "masks", "attention", "canvas", "tokens", "noise", "weights", "memo", "intervals", "shift"}
-FACTS |= {"finite"}
+FACTS |= {"finite", "places", "repositories"}
 # what plug-ins of several packages use
 SHARED = {"protocols", "judge", "interchange", "lora_files", "lora_names", "lora_stock"}
 CONFIG = {  # the config folder as data

@@ -37,7 +37,9 @@ def test_a_benchmark_is_whole(name):
     data = build(config["data"])
     assert len(data.tasks) == (2 if name == "emoji_subject" else 1), "a glyph in one style to the other: both ways"
     assert asked(config)["data"]["tasks"] == config["data"]["tasks"]
-    assert data.row_shares["test"] == {int(name[-1]) if name[-1].isdigit() else 0: 1.0}
+    rows = 2 if name.endswith("_examples") else int(name[-1]) if name[-1].isdigit() else 0
+    assert data.row_shares["test"] == {rows: 1.0}
+    assert (config["evaluation"]["examples"] > 1) == name.endswith("_examples")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name[-1].isdigit()])
@@ -71,7 +73,7 @@ def test_where_data_lie_is_not_asked_and_what_they_are_is():
 def test_the_papers_protocols():
     """DreamBench: 30 subjects by 25 prompts by 4, ViT-S/16 and ViT-B/32. COCO: all 5,000."""
     dreambench, coco = composed("dreambench"), composed("coco_canny")
-    assert dreambench["evaluation"] == {"items": 30 * 25, "images": 4, "seed": 0}
+    assert dreambench["evaluation"] == {"items": 30 * 25, "images": 4, "examples": 1, "seed": 0}
     assert dreambench["metric"]["dino"]["model"] == "facebook/dino-vits16"
     assert {dreambench["metric"][key]["model"] for key in ("clip_i", "clip_t")} == {"openai/clip-vit-base-patch32"}
     assert coco["evaluation"]["items"] == 5000 and {"fid", "ssim"} <= set(coco["metric"])  # RealGeneral, Table 2

@@ -10,7 +10,7 @@ from tiny import CONF, ROOT, composed
 
 from datamodules.emoji_names import base_of
 from unigen.build import build
-from unigen.weights import shipped_folder
+from unigen.repositories import shipped_folder
 
 SHIPPED = ROOT / "unigen" / "shipped"
 RECIPES = sorted(path.stem for path in (CONF / "exp" / "mini").glob("*.yaml"))

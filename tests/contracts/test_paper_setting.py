@@ -1,8 +1,11 @@
 """`+exp=fcd_mask_a scale=paper` is RealGeneral's setting to the letter (section 4.1), down to the trained weights."""
 
+import re
+
 import pytest
+import yaml
 from small_runs import command, files
-from tiny import choices, composed, trained
+from tiny import ROOT, choices, composed, trained
 
 from unigen.build import build, build_on_meta
 from unigen.learner import parameters
@@ -20,7 +23,7 @@ PAPER = {
     "encoder.text.pool": 1,
     "encoder.text.trained": False,
     "formatter._target_": "unigen.formatters.frames.Frames",
-    "formatter.caps": {"condition": 0.0, "target": 1.0},
+    "formatter.caps": {"condition": 0.0, "target": 1.0, "example": 0.0},
     "mask.name": "fcd_a",
     "mask.rows.text.condition": "none",
     "mask.rows.condition.text": "none",
@@ -58,12 +61,36 @@ def test_the_published_value(key):
     assert at(paper(), key) == PAPER[key]
 
 
+def inferred() -> dict[str, object]:
+    """The values that docs/realgeneral.md lists as not stated by the paper, by key."""
+    text = (ROOT / "docs" / "realgeneral.md").read_text()
+    rows = text.partition("**What the paper does not state.**")[2].partition("\n\n|")[2].partition("\n\n")[0]
+    found = re.findall(r"^\| `([\w.]+)`([^|]*)\| ([^|]+) \|", rows, re.M)
+    return {key: (yaml.safe_load(value), "subjects200k" in where) for key, where, value in found}
+
+
+@pytest.mark.parametrize("key", inferred())
+def test_the_docs_say_what_is_inferred_as_it_is(key):
+    value, of_subjects = inferred()[key]
+    words = ["data=subjects200k", "task=subject", "data.train.root=/nowhere"] if of_subjects else []
+    assert at(paper(*words), key) == value
+    assert key not in PAPER or key.startswith(("process", "encoder")), "what the paper states is not inferred"
+
+
+def test_nothing_inferred_was_missed():
+    """Negative control of the reading of the table: these make a run differ and are no numbers of section 4.1."""
+    needed = {"callback.ema.decay", "trainer.gradient_clip_val", "optimizer.weight_decay", "dropout.text"}
+    assert needed <= inferred().keys() and len(inferred()) >= 15
+
+
 TASKS = {
     "canny": ["canny>target"],
     "line": ["line>openmoji"],
     "colour": ["grey>target"],
     "subject": ["openmoji>target", "target>openmoji"],
     "clip": ["clip"],
+    "depth": ["depth>target"],
+    "text": [">target"],
 }
 
 
@@ -71,7 +98,7 @@ TASKS = {
 @pytest.mark.parametrize("task", [name for name in choices("task") if name not in ("graph", "collage")])
 def test_guidance_is_6_for_customization_and_2_otherwise(task):
     config = paper(f"task={task}")
-    assert config["solver"]["guidance"] == (6.0 if task == "subject" else 2.0)
+    assert config["solver"]["guidance"] == (6.0 if task in ("subject", "text") else 2.0)
     assert config["task"]["name"] == task and config["data"]["tasks"] == TASKS[task]
 
 

@@ -67,8 +67,12 @@ def test_the_unchanged_parts_fit():
             "loss.weights has no entry for role 'condition' (from formatter Frames); it knows target, text, "
             "buffer, example",
         ),
-        ("solver.drop", ["texts"], "solver.drop names role 'texts'; formatter Frames has text, condition, target"),
-        ("dropout.example", 0.1, "dropout names role 'example'; formatter Frames has text, condition, target"),
+        (
+            "solver.drop",
+            ["texts"],
+            "solver.drop names role 'texts'; formatter Frames has text, condition, target",
+        ),
+        ("dropout.buffer", 0.1, "dropout names role 'buffer'; formatter Frames has text, condition, target"),
         ("encoder.text.config.d_model", 64, "text width: the encoder makes 64, backbone CogVideoX takes 32"),
         ("encoder.codec.channels", 4, "latent channels: the encoder makes 4, backbone CogVideoX takes 16"),
         ("formatter.temporal_fill", "mirror", "formatter.temporal_fill is 'mirror'; legal are replicate, zero"),

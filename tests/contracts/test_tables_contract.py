@@ -1,17 +1,22 @@
 """Every published table composes with all its arms; what it says of them is in their files and in the paper's order."""
 
 import re
+import shlex
+from functools import cache
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 from tiny import CONF, choices, composed
 
+from unigen.benchmark import bench_config
 from unigen.config import ConfigError
 from unigen.preflight import preflight
-from unigen.report_runs import read_table
+from unigen.report_evaluations import benches_of
+from unigen.report_runs import paper_table, read_table
 
 TABLES = choices("table")
-RUN = [name for name in TABLES if "hydra" in yaml.safe_load((CONF / "table" / f"{name}.yaml").read_text())]
+UNPUBLISHED = ("cross_formatters", "realgeneral_bases")  # of which no paper has numbers
 
 
 def table_file(name: str) -> dict:
@@ -39,21 +44,63 @@ def faults(content: dict, name: str) -> list[str]:
     known = {*rows, *(row["exp"] for row in on_benches.values())}
     if rows != sorted(table["order"]) or not set(arms(content)) <= known or len(set(rows)) < 2:
         found.append("order")
-    found += bench_faults(table, arms(content)) if on_benches else []
-    return found + number_faults(table) + exp_faults(table, arms(content), name.startswith("cross_"))
+    found += bench_faults(content) + metric_faults(content)
+    return found + number_faults(table) + exp_faults(table, arms(content), name in UNPUBLISHED)
 
 
-def bench_faults(table: dict, own: list[str]) -> list[str]:
-    """What is wrong with rows that are an experiment on benchmarks: one trained here, on known ones, at every scale."""
-    found = []
-    for row, said in table["benches"].items():
+def bench_faults(content: dict) -> list[str]:
+    """What is wrong with rows that are an experiment on benchmarks: one trained here, with the parts of a scale."""
+    table, read, found = content["table"], paper_table(content["table"]), []
+    for row, said in table.get("benches", {}).items():
         by_scale = {scale: benches for scale, benches in said.items() if scale != "exp"}
-        if row not in table["order"] or said["exp"] not in own or set(by_scale) != set(choices("scale")):
+        if row not in table["order"] or said["exp"] not in arms(content) or not set(by_scale) <= set(choices("scale")):
             found.append(f"benches of {row}")
-        found += [f"no bench {b}" for x in by_scale.values() for b in x.values() if b not in choices("bench")]
-    parts = {part for said in table["benches"].values() for x in said.values() if isinstance(x, dict) for part in x}
-    named = {match[1] for ours in table["metrics"].values() if ours and (match := re.search(r" \((.+)\)$", ours))}
-    return found + ([f"parts {parts ^ named}"] if parts != named else [])
+        for scale, benches in by_scale.items():
+            if odd := set(benches) ^ set(read.parts(scale)):
+                found.append(f"parts {odd} at {scale}")
+    if {*by_scales(table)} != {scale for scale in choices("scale") if read.parts(scale)}:
+        found.append("scales of benches")
+    return found
+
+
+def by_scales(table: dict) -> list[str]:
+    """The scales at which rows are on benchmarks; those that all of them have where rows say it themselves."""
+    if "benches" not in table:
+        return [scale for scale in choices("scale") if paper_table(table).parts(scale)]
+    return [scale for scale in choices("scale") if all(scale in said for said in table["benches"].values())]
+
+
+def metric_faults(content: dict) -> list[str]:
+    """Metrics that nothing takes: the runs' own test at a scale, or the benchmark in their brackets."""
+    table, found = paper_table(content["table"]), []
+    for scale in choices("scale"):
+        for arm in arms(content):
+            taken = {bench: bench_metrics(bench) for bench in benches_of(table, arm, scale)}
+            own = set() if taken else run_metrics(arm, scale)
+            for metric in (metric for ours in table.at(scale).values() for metric in ours):
+                name, _, part = metric.removesuffix(")").partition(" (")
+                at = {said[scale][part] for said in table.benches.values() if part in said.get(scale, {})}
+                if not (name in own if not part else any(name in taken.get(b, ()) for b in at or {part})):
+                    found.append(f"nothing takes {metric} at {scale}")
+    return found
+
+
+@cache
+def run_metrics(arm: str, scale: str) -> set[str]:
+    return set(composed(f"+exp={arm}", f"scale={scale}")["metric"])
+
+
+@cache
+def bench_metrics(bench: str) -> set[str]:
+    if bench not in choices("bench"):
+        return set()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return set(compose("evaluate", overrides=[f"+bench={bench}"]).metric)
+
+
+def columns_of(table: dict) -> list[str]:
+    """The published columns."""
+    return list(dict.fromkeys([*table["metrics"], *(c for said in table.get("metrics_at", {}).values() for c in said)]))
 
 
 def own_values(content: dict) -> dict:
@@ -61,16 +108,24 @@ def own_values(content: dict) -> dict:
     return {key: said for key, said in content.items() if key not in ("defaults", "table", "hydra")}
 
 
+def laid_over(config: dict, values: dict) -> None:
+    for key, said in values.items():
+        if isinstance(said, dict):
+            laid_over(config[key], said)
+        else:
+            config[key] = said
+
+
 def number_faults(table: dict) -> list[str]:
     """What is wrong with the numbers that the table itself holds, if it does."""
     if "published" not in table:
         return []
     found = [] if table.get("source") else ["source"]
-    for column in table["metrics"]:
+    for column in columns_of(table):
         if not any(isinstance(row.get(column), float) for row in table["published"].values()):
             found.append(f"no number in column {column}")
     for name, row in table["published"].items():
-        if not row or set(row) - set(table["metrics"]):
+        if not row or set(row) - set(columns_of(table)):
             found.append(f"columns of {name}")
     return found
 
@@ -81,10 +136,10 @@ def exp_faults(table: dict, own: list[str], crossed: bool) -> list[str]:
     `crossed`: of a cross nobody has published any.
     """
     found = []
-    for arm in own:
+    for arm in own if not table.get("benches") else ():  # whose rows bear other names
         said = exp_file(arm).get("published", {})
         told = table.get("published", {}).get(arm, said)
-        columns = table["metrics"] if told is said else ()
+        columns = columns_of(table) if told is said else ()
         if not table["metrics"] or any(isinstance(told.get(key), float) == crossed for key in columns):
             found.append(f"published columns of {arm}")
         if any(said[key] != value for key, value in told.items() if key in said and exp_is_of(arm, table)):
@@ -110,11 +165,20 @@ def test_a_table_says_what_its_arms_say(name):
         (lambda c: c["hydra"]["sweeper"]["params"].update({"+exp": "fcd_mask_z"}), "no exp ['fcd_mask_z']"),
         (lambda c: c["table"]["order"].pop(), "order"),
         (lambda c: c["table"]["metrics"].update(fid="mini_fid"), "no number in column fid"),
-        (lambda c: c["table"]["metrics"].pop("dino"), "columns of fcd_mask_b"),
+        (lambda c: c["table"]["published"]["fcd_mask_b"].update(lpips=0.1), "columns of fcd_mask_b"),
         (lambda c: c["table"].pop("source"), "source"),
         (lambda c: c["table"]["published"]["fcd_mask_a"].update(dino=0.669), "numbers of fcd_mask_a"),
         (lambda c: c["table"]["published"].pop("fcd_mask_a"), "order"),
         (lambda c: (c["table"].pop("published"), c["table"]["metrics"].update(fid=None)), "published columns of fcd_"),
+        (lambda c: c["table"]["metrics"].update(dino="dino"), "nothing takes dino at mini"),
+        (
+            lambda c: c["table"]["metrics_at"]["paper"].update(dino="mini_dino (dreambench)"),
+            "nothing takes mini_dino (d",
+        ),
+        (
+            lambda c: c["table"]["metrics_at"]["paper"].update(dino="dino (dreambank)"),
+            "nothing takes dino (dreambank) at",
+        ),
     ],
 )
 def test_a_table_that_says_something_else_is_found(change, fault):
@@ -127,18 +191,22 @@ def test_a_table_that_says_something_else_is_found(change, fault):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda t: t["benches"]["1 example"]["mini"].update(deblur="emoji_deblur_9"), "no bench emoji_deblur_9"),
+        (
+            lambda t: [t["benches"][row]["mini"].update(deblur="emoji_9") for row in t["order"]],
+            "nothing takes rmse (deb",
+        ),
         (lambda t: t["benches"]["1 example"].update(exp="visualcloze_dev"), "benches of 1 example"),
-        (lambda t: t["benches"]["1 example"].pop("scratch"), "benches of 1 example"),
+        (lambda t: t["benches"]["1 example"].update(medium={}), "benches of 1 example"),
+        (lambda t: t["benches"]["1 example"].pop("scratch"), "scales of benches"),
         (lambda t: t["benches"].update({"3 examples": t["benches"]["1 example"]}), "benches of 3 examples"),
-        (lambda t: t["metrics"].update(depth_rmse=None), "parts {'depth'}"),
+        (lambda t: t["metrics"].update(depth_rmse="depth_rmse (depth)"), "parts {'depth'} at mini"),
     ],
 )
 def test_a_row_on_benchmarks_that_says_something_else_is_found(change, fault):
     """Negative control."""
     content = table_file("visualcloze_examples")
     change(content["table"])
-    assert fault in faults(content, "visualcloze_examples")
+    assert any(fault in found for found in faults(content, "visualcloze_examples"))
 
 
 def test_a_cross_with_published_numbers_is_found():
@@ -148,17 +216,44 @@ def test_a_cross_with_published_numbers_is_found():
     assert "published columns of fcd_mask_a" in faults(content, "cross_formatters")
 
 
+def commands(name: str) -> list[list[str]]:
+    """The words of each command of a header, a folder for what is to be filled in; "#   " goes on with a line."""
+    text = (CONF / "table" / f"{name}.yaml").read_text().replace("\n#   ", " ")
+    return [
+        shlex.split(re.sub(r"<[^>]*>", "/nowhere", line))
+        for line in re.findall(r"^# python experiments/(.*)$", text, re.M)
+    ]
+
+
 @pytest.mark.parametrize("name", TABLES)
-def test_a_tables_header_shows_its_command_and_the_command_passes(name):
-    text = (CONF / "table" / f"{name}.yaml").read_text()
-    [line] = re.findall(r"^# python experiments/(.*)$", text, re.M)
-    if name in RUN:
-        assert line == f"run.py +table={name} seed=0,1,2"
-        preflight(CONF, line.split()[1:])
-    else:
-        assert line == f"report.py table={name}"
-        with pytest.raises(ConfigError, match=f"table/{name}.yaml holds published numbers and names no experiment"):
-            preflight(CONF, [f"+table={name}"])
+def test_a_tables_header_has_its_commands_and_they_pass(name):
+    """Runs; then, where a scale is measured on benchmarks, those and the report."""
+    runs = [words for words in commands(name) if words[0] == "run.py"]
+    rest, table = commands(name)[len(runs) :], read_table(CONF / "table", name)
+    for script, *words in runs:
+        assert script == "run.py" and words[0] == f"+table={name}" and words[1].startswith("seed=0")
+        preflight(CONF, words)
+    assert [words[0] for words in rest] == (["evaluate.py", "report.py"] if table.parts("paper") else [])
+    for words in rest:
+        assert words[1] == ("run=/nowhere" if words[0] == "evaluate.py" else "runs=/nowhere")
+    for bench in {bench for arm in arms(table_file(name)) for bench in benches_of(table, arm, "paper")}:
+        bench_config(CONF, bench, rest[0][3:], CONF, 64)
+        assert rest[0][2] == f"table={name}"
+
+
+def test_a_command_that_forgets_the_data_names_the_key():
+    with pytest.raises(ConfigError, match=r"^'data\.test\.root' has no value"):
+        bench_config(CONF, "dreambench", [], CONF, 64)
+    asked = composed("+exp=fcd_mask_a", "+table=realgeneral_masks", "scale=paper", "data=subjects200k")
+    assert asked["data"]["train"]["root"] == "???" and asked["data"]["tasks"] == ["reference>target"]
+
+
+def test_a_table_of_published_numbers_alone_is_refused_by_name(tmp_path):
+    (tmp_path / "table").mkdir()
+    own = {"name": "mine", "title": "t", "order": ["a"], "metrics": {"fid": None}, "published": {"a": {"fid": 1.0}}}
+    (tmp_path / "table" / "mine.yaml").write_text("# @package _global_\n" + yaml.safe_dump({"table": own}))
+    with pytest.raises(ConfigError, match=r"table/mine.yaml holds published numbers and names no experiment"):
+        preflight(CONF, ["--config-dir", str(tmp_path), "+table=mine"])
 
 
 def test_two_tables_at_once_are_refused():
@@ -176,7 +271,7 @@ def test_every_number_of_realgenerals_tables_is_there():
     assert read_table(CONF / "table", "realgeneral_depth").published["OmniGen"] == {"fid": 21.62, "ssim": 0.25}
 
 
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("name", TABLES)
 def test_every_job_of_a_table_is_its_arm_under_the_tables_choices(name):
     """In Hydra's order: what is swept over comes before what the command line says."""
     content, papers = table_file(name), set()
@@ -185,8 +280,7 @@ def test_every_job_of_a_table_is_its_arm_under_the_tables_choices(name):
     for arm in arms(content):
         job, alone = composed(f"+exp={arm}", f"+table={name}", "seed=2"), composed(f"+exp={arm}", *own, "seed=2")
         assert (job["name"], job["seed"]) == (arm, 2) and content["table"].items() <= job.pop("table").items()
-        for key, said in values.items():
-            alone[key] = {**alone[key], **said}
+        laid_over(alone, values)
         assert alone.pop("table")["name"] is None and job == alone
         other = ["task=line"] if any(choice.startswith("task=") for choice in own) else []
         bare = composed(f"+exp={arm}", *other, "seed=2")

@@ -159,12 +159,6 @@ def test_other_keypoints_than_cocos_are_refused(tmp_path):
         Pose(vitpose(tmp_path / "m", 5), "key", tmp_path).load()
 
 
-def test_what_poses_need_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(annotators.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"\(config key key\) needs scipy: pip install 'unigen\[annotations\]'"):
-        Pose(vitpose(tmp_path / "m"), "key", tmp_path).check(None)
-
-
 def test_a_skeleton_joins_the_sure_ends_of_limbs():
     keypoints, scores = np.zeros((17, 2)), np.zeros(17)
     keypoints[[5, 7]], scores[[5, 7]] = [[4, 10], [4, 30]], 0.9  # the left upper arm, downwards

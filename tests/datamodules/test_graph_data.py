@@ -260,3 +260,14 @@ def test_the_config_builds_it():
     assert max(len(form.slots(64)) for form in data.forms.values()) == len(data.slots) == 12
     config["graph"]["held_out"] = []
     assert len(build(config).tasks) == 137
+
+
+def test_a_task_from_text_alone_has_one_slot_and_is_no_task_of_the_graph(make):
+    data = make(tasks=[">target"], rows=(0, 0))
+    batch = next(iter(data.test_dataloader()))
+    assert [slot.role for slot in batch.slots] == [TARGET] and set(batch.tasks) == {">target"} and all(batch.prompts)
+    assert not any(not task.conditions for task in (*data.graph.tasks, *data.graph.unseen_tasks))
+    sample = data.user_sample([], "a red car", ("car",), ">target", prepared=False)
+    assert list(sample.images) == [TARGET] and sample.images[TARGET].shape == (1, 3, 16, 16)
+    with pytest.raises(ValueError, match="'canny>' is no task; write conditions>targets"):
+        data.graph.task("canny>")

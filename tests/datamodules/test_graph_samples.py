@@ -12,7 +12,7 @@ from datamodules.emoji_cache import glyphs
 from datamodules.emoji_names import base_of
 from datamodules.graph import AnnotationGraph
 from datamodules.graph_data import EmojiGraphData
-from datamodules.graph_samples import GraphDataset, forms_of
+from datamodules.graph_samples import GraphDataset, forms_of, glyphs_of
 from datamodules.keyed import FormBatchSampler, KeyedBatchSampler
 from unigen.types import CONDITION, EXAMPLE, TARGET
 
@@ -123,6 +123,13 @@ def test_held_out_samples_show_held_out_glyphs_alone(whole, split):
 # --- form and order -------------------------------------------------------------------------------------------------
 
 
+def test_the_128_test_glyphs_are_73_drawings(whole):
+    """What docs/report.md says of them; one item of each is in front, so fewer items are fewer clusters."""
+    names, indices = glyphs(), whole.emoji.indices["test"]
+    assert len({base_of(names[index]) for index in indices[:128]}) == 73 < 128 <= len(indices)
+    assert len({base_of(names[index]) for index in indices[:64]}) == 64
+
+
 def test_slots_are_row_by_row_and_say_their_roles():
     made = graph()
     forms = forms_of({made.task("canny>target+mask"): 1.0, made.task("reference+jpeg>target"): 1.0}, range(2))
@@ -149,3 +156,38 @@ def test_ranks_part_a_global_batch_of_one_form(whole):
     indices = [index for batch in together for _, index, _ in batch]
     assert len(set(indices)) == len(indices)
     assert batches(4, 2, 0) != batches(4, 2, 1)
+
+
+def test_another_example_seed_changes_the_examples_alone(whole):
+    """The query, its style reference and what is said of it stay; the examples keep to the rules of a sample."""
+    tasks = ("gaussian_blur>target", "target+openmoji_ref>openmoji", "skin_tone>target")
+    shares = {task: 1.0 for task in whole.training if task.name in tasks}
+    assert len(shares) == len(tasks)
+    names, examples = whole.emoji.pictures.names, Counter()
+    made = {seed: EmojiGraphData(graph=graph(), test_example_seed=seed) for seed in range(3)}
+    forms = forms_of(shares, [2])
+    sets = {seed: data.dataset("test", forms) for seed, data in made.items()}
+    items = [(name, i, 1000 + i) for name in forms for i in range(30)]
+    for item in items:
+        plans = {seed: dataset.plan(item) for seed, dataset in sets.items()}
+        assert len({(task, rows[-1]) for task, rows in plans.values()}) == 1, "one query"
+        assert len({dataset.said(item) for dataset in sets.values()}) == 1
+        for task, rows in plans.values():
+            shown = [*(row.glyph for row in rows), *(row.other for row in rows if "_ref" in task.name)]
+            assert len({base_of(names[glyph]) for glyph in shown}) == len(shown) == glyphs_of(task, 2)
+        examples[len({tuple(row.glyph for row in rows[:-1]) for _, rows in plans.values()})] += 1
+    assert examples == {3: len(items)}, "every seed has examples of its own"
+    assert [s.plan(items[0]) for s in sets.values()] == [
+        EmojiGraphData(graph=graph(), test_example_seed=seed).dataset("test", forms).plan(items[0]) for seed in sets
+    ]
+    assert made[1].dataset("val", forms).plan(items[0]) == made[0].dataset("val", forms).plan(items[0]), "of the test"
+
+
+def test_what_is_said_of_a_sample_is_what_the_sample_says(tmp_path):
+    data = EmojiGraphData(graph=graph(), size=16, limit=120, cache=tmp_path, batch_size=4, rows=[0, 1])
+    data.prepare_data()
+    loader = data.train_dataloader()
+    for batch in itertools.islice(loader.batch_sampler, 4):
+        for item in batch:
+            sample = loader.dataset[item]
+            assert loader.dataset.said(item) == (sample.prompt, sample.subjects)

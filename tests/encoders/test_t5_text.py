@@ -7,7 +7,8 @@ import torch
 from tiny import tiny
 
 from unigen.build import build
-from unigen.encoders.t5 import T5Text
+from unigen.encoders.t5 import T5Text, load_tokenizer
+from unigen.repositories import Wanted, located
 
 CONFIG = tiny()["encoder"]["text"]["config"]
 
@@ -31,7 +32,10 @@ def marked(prompt: str, *words: str, window: int = 32) -> str:
         ("Cat and CAT", ("cat",), "CatCAT"),
         ("a red panda", ("red panda",), "red panda"),
         ("concatenate", ("cat",), ""),
-        ("cats", ("cat",), ""),
+        ("cats", ("cat",), "cats"),
+        ("a tea\u0301  pot", ("te\u00e1 pot",), "tea\u0301  pot"),
+        ("a te\u00e1-pot", ("tea\u0301 pots",), "te\u00e1-pot"),
+        ("a cafe\u0301", ("cafe",), ""),
         ("a cat.", ("cat",), "cat"),
         ("a (c+t)", ("c+t",), "c+t"),
         ("a dog", ("cat",), ""),
@@ -152,3 +156,105 @@ def test_a_fast_tokenizers_offsets_mark_the_same_words(tmp_path):
     tokens = model.tokenizer.convert_ids_to_tokens(list(model.ids([prompt])[0]))
     assert "".join(t for t, yes in zip(tokens, found, strict=True) if yes).strip("▁") == "cat"
     assert not model.keywords([prompt], [("ca",)]).any()
+
+
+LINES = [
+    "a photo of a teddy bear and a cat",
+    "caf\u00e9s and pots, a pot of tea",
+    "boxes and berries, a box-like thing",
+]
+
+
+@pytest.fixture(scope="module")
+def sentencepiece(tmp_path_factory) -> T5Text:
+    """T5 with a trained SentencePiece model, whose normalisation (nmt_nfkc) rewrites the text that it reads."""
+    import sentencepiece
+    from transformers import T5Tokenizer
+
+    folder = tmp_path_factory.mktemp("sentencepiece")
+    with open(folder / "spiece.model", "wb") as file:
+        options = {"vocab_size": 70, "pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "hard_vocab_limit": False}
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(LINES * 20), model_writer=file, minloglevel=2, **options
+        )
+    T5Tokenizer.from_pretrained(folder, extra_ids=0).save_pretrained(folder / "tokenizer")
+    return T5Text(CONFIG, str(folder), vocabulary=384, window=40, pool=1, trained=False)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "word", "found"),
+    [
+        ("a  teddy  bear and a cat", "teddy-bear", "teddy  bear"),
+        ("a Teddy-Bears cat", "teddy bear", "Teddy-Bears"),
+        ("a cafe\u0301 and a cat", "cat", "cat"),  # what comes before is shorter once composed
+        ("two \ufb01ne cafe\u0301s here", "caf\u00e9", "cafe\u0301s"),  # and longer: a ligature
+        ("a category", "cat", ""),
+        ("pots", "pot", "pots"),
+    ],
+)
+def test_the_tokens_are_those_of_the_prompt_as_it_was_given(sentencepiece, prompt, word, found):
+    """Both tokenizers: every marked token lies on the words, and all of the words' letters lie under one."""
+    start = prompt.find(found)
+    for model in (sentencepiece, text(window=40)):
+        offsets = model._offsets(prompt)
+        (marks,) = model.keywords([prompt], [(word,)]).tolist()
+        places = [place for place, hit in zip(offsets, marks, strict=False) if hit and place[0] < place[1]]
+        assert bool(places) == bool(found) and not any(marks[len(offsets) :])
+        assert all(a < start + len(found) and b > start for a, b in places)
+        under = {i for a, b in offsets for i in range(a, b)} & set(range(start, start + len(found))) if found else set()
+        assert under <= {i for a, b in places for i in range(a, b)}
+    assert marked(prompt, word, window=40) == found
+
+
+PROMPTS = [
+    "a red heart",
+    "",
+    "  two  spaces ",
+    "Ünïcode ﬁ ½",
+    "a cat, no 3.",
+    "x\ny\tz",
+    "日本の猫",
+    "cafe\u0301",
+    "ＦＵＬＬ １２３",
+]
+
+
+@pytest.mark.parametrize(
+    ("repository", "folder"),
+    [("zai-org/CogVideoX1.5-5B", "tokenizer"), ("black-forest-labs/FLUX.1-dev", "tokenizer_2")],
+)
+@pytest.mark.parametrize("how", ["by id", "pipeline's folder", "folder alone"])
+def test_a_published_tokenizer_gives_sentencepieces_ids_and_the_end(repository, folder, how, hub):
+    """CogVideoX1.5 has spiece.model alone, FLUX.1 tokenizer.json beside it; neither folder has a config.json."""
+    from published.tokenizers import EXTRA, PIECES, sentencepiece_model
+    from sentencepiece import SentencePieceProcessor
+
+    found = located(Wanted("encoder.text.tokenizer", repository, folder))
+    source = {"by id": repository, "pipeline's folder": str(found.parent), "folder alone": str(found)}[how]
+    tokenizer = load_tokenizer(source, "encoder.text.tokenizer", folder)
+    pieces = SentencePieceProcessor(model_proto=sentencepiece_model())
+    for prompt in PROMPTS:
+        assert tokenizer(prompt)["input_ids"] == [*pieces.encode(prompt), 1], prompt
+    assert len({tuple(tokenizer(prompt)["input_ids"]) for prompt in PROMPTS}) == len(PROMPTS), "negative control"
+    assert len(tokenizer) == PIECES + EXTRA and (tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, 1)
+
+
+def test_clips_published_tokenizer_is_read_from_its_folder_alone(hub):
+    from published.tokenizers import clip_words
+
+    found = located(Wanted("k", "black-forest-labs/FLUX.1-dev", "tokenizer"))
+    words, ids = (
+        clip_words(),
+        load_tokenizer(str(found), "encoder.text.clip.tokenizer", "tokenizer")("the cat")["input_ids"],
+    )
+    assert [words[i] for i in ids] == ["<|startoftext|>", "the</w>", "c", "a", "t</w>", "<|endoftext|>"]
+
+
+def test_a_vocabulary_that_is_not_the_weights_is_refused_by_name(hub):
+    from published import sizes
+    from tiny import composed
+
+    config = composed("+exp=fcd_mask_a", "scale=paper", *sizes("cogvideox"), "encoder.text.vocabulary=32128")
+    with pytest.raises(ValueError, match=r"encoder.text.vocabulary is 32128, but the weights of 'zai-org.*' have 528"):
+        build(config["encoder"]["text"])
+    assert build(config["encoder"]["text"] | {"vocabulary": 528})

@@ -7,11 +7,11 @@ from unigen.layout import Geometry, Placement
 from unigen.types import ImageSlot, Signature
 
 GEOMETRY = Geometry(8, (2, 2, 2), ("t", "h", "w"), (11, 150, 150))
-CAPS = {"condition": 0.0, "target": 1.0}
+CAPS = {"condition": 0.0, "target": 1.0, "example": 0.0}
 
 
-def slot(name: str, role: str, frames: int = 1, height: int = 512, width: int = 512) -> ImageSlot:
-    return ImageSlot(name, role, height, width, frames)
+def slot(name: str, role: str, frames: int = 1, height: int = 512, width: int = 512, row: int = 0) -> ImageSlot:
+    return ImageSlot(name, role, height, width, frames, row)
 
 
 def plan(*slots: ImageSlot, geometry: Geometry = GEOMETRY, **options):
@@ -38,6 +38,15 @@ def test_images_follow_each_other_in_time(conditions):
     assert all(s.grid == (1, 32, 32) for s in segments)
     turned = plan(*slots[::-1]).layout.visual
     assert turned[0].name == "x" and turned[0].origin == (0, 0, 0)
+
+
+def test_in_context_rows_come_before_the_query_and_stay_clean():
+    rows = [slot(f"e{row}{i}", "example", row=row) for row in range(2) for i in range(2)]
+    found = plan(*rows, slot("c", "condition", row=2), slot("x", "target", row=2)).layout.visual
+    assert [s.name for s in found] == ["e00", "e01", "e10", "e11", "c", "x"]
+    assert [(s.origin, s.cap) for s in found] == [((i, 0, 0), float(i == 5)) for i in range(6)]
+    with pytest.raises(ValueError, match=r"12 images take 12 temporal positions; .* 11; take fewer example rows"):
+        plan(*(slot(f"e{i}", "example") for i in range(11)), slot("x", "target", row=1))
 
 
 def test_a_clip_takes_one_position_for_each_temporal_patch():

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 
 from unigen.metrics.canny_f1 import CannyF1
 from unigen.metrics.psnr import PSNR
@@ -27,20 +28,28 @@ def shapes(n: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(pictures)
 
 
-def ssim_numpy(a: np.ndarray, b: np.ndarray, sigma: float) -> float:
-    """Wang et al. 2004: windowed moments by explicit sums, averaged over pixels, the border reflected."""
+def ssim_numpy(a: np.ndarray, b: np.ndarray, sigma: float, border: str | None = None) -> float:
+    """Wang et al. 2004: windowed moments by explicit sums, averaged over pixels: the valid ones, or `border` padded."""
     radius = int(3.5 * sigma + 0.5)
     line = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
     window = np.outer(line, line) / line.sum() ** 2
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     values = []
     for p, q in zip(a.astype(np.float64), b.astype(np.float64)):
-        p, q = (np.pad(x, radius, mode="reflect") for x in (p, q))
+        if border:
+            p, q = (np.pad(x, radius, mode=border) for x in (p, q))
         p, q = (np.lib.stride_tricks.sliding_window_view(x, window.shape) for x in (p, q))
         mp, mq, pp, qq, pq = ((x * window).sum((-2, -1)) for x in (p, q, p * p, q * q, p * q))
         vp, vq, cov = pp - mp**2, qq - mq**2, pq - mp * mq
         values.append((2 * mp * mq + c1) * (2 * cov + c2) / ((mp**2 + mq**2 + c1) * (vp + vq + c2)))
     return float(np.mean(values))
+
+
+def ssim_skimage(a: np.ndarray, b: np.ndarray, sigma: float) -> float:
+    """skimage with the options under which its documentation says that it matches Wang et al. 2004."""
+    return structural_similarity(
+        a, b, gaussian_weights=True, sigma=sigma, use_sample_covariance=False, data_range=255, channel_axis=0
+    )
 
 
 def f1_numpy(a: np.ndarray, b: np.ndarray) -> float:
@@ -56,12 +65,30 @@ def close_pair() -> tuple[torch.Tensor, torch.Tensor]:
     return (truth.int() + noise).clamp(0, 255).to(torch.uint8), truth
 
 
-def test_ssim_equals_numpy():
+@pytest.mark.parametrize("sigma", [1.5, 1.0, 3.0, 0.1])
+def test_ssim_equals_skimage_and_the_formula(sigma):
     output, truth = close_pair()
-    expected = [ssim_numpy(a, b, 1.5) for a, b in zip(output.numpy(), truth.numpy())]
-    torch.testing.assert_close(SSIM(sigma=1.5)(output, truth), torch.tensor(expected), rtol=1e-5, atol=1e-5)
-    assert abs(SSIM(sigma=3.0)(output, truth)[0] - expected[0]) > 0.01, "the window would not matter"
+    scores = SSIM(sigma=sigma)(output, truth)
+    for reference in (ssim_numpy, ssim_skimage):
+        expected = [reference(a, b, sigma) for a, b in zip(output.numpy(), truth.numpy())]
+        torch.testing.assert_close(scores.double(), torch.tensor(expected), rtol=0, atol=1e-7, check_dtype=False)
+    assert abs(SSIM(sigma=sigma + 0.5)(output, truth)[0] - scores[0]) > 1e-3, "the window would not matter"
+
+
+def test_ssim_counts_no_reflected_border():
+    output, truth = close_pair()
+    scores = SSIM(sigma=1.5)(output, truth)
+    reflected = torch.tensor([ssim_numpy(a, b, 1.5, border="reflect") for a, b in zip(output.numpy(), truth.numpy())])
+    assert ((scores - reflected).abs() > 1e-3).all(), "the test would not tell one from the other"
+    assert "valid region alone" in SSIM(sigma=1.5).protocol["parameters"], "former numbers would share its column"
     assert SSIM(sigma=1.5).window == 11
+
+
+def test_ssim_of_pictures_as_large_as_the_window_is_one_value():
+    output, truth = (x[..., :11, :11] for x in close_pair())
+    scores = SSIM(sigma=1.5)(output, truth)
+    expected = [ssim_numpy(a, b, 1.5) for a, b in zip(output.numpy(), truth.numpy())]
+    torch.testing.assert_close(scores.double(), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-7)
 
 
 def test_psnr_and_rmse_equal_numpy():

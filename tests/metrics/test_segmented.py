@@ -6,89 +6,26 @@ import pytest
 import torch
 from tiny import composed
 from torch import Tensor
-from transformers import (
-    BertTokenizer,
-    Dinov2Config,
-    Dinov2Model,
-    GroundingDinoConfig,
-    GroundingDinoForObjectDetection,
-    GroundingDinoImageProcessorPil,
-    GroundingDinoProcessor,
-    Sam2Config,
-    Sam2ImageProcessor,
-    Sam2Model,
-    Sam2Processor,
-    SwinConfig,
-)
 
 from unigen.build import build
 from unigen.evaluation import measured, references_of
 from unigen.metrics.cutout import GroundedSam
 from unigen.metrics.dinov2 import DinoV2
 from unigen.metrics.pictures import Subjects
+from unigen.metrics.pretrained import model_folder
 from unigen.metrics.segmented import Segmented
 
-SWIN = {"window_size": 4, "embed_dim": 8, "depths": [1] * 4, "num_heads": [1] * 4, "image_size": 64}
-BERT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-HIERA = {
-    "hidden_size": 8,
-    "image_size": [64, 64],
-    "patch_kernel_size": [7, 7],
-    "patch_stride": [4, 4],
-    "patch_padding": [3, 3],
-    "query_stride": [2, 2],
-    "window_positional_embedding_background_size": [7, 7],
-    "num_query_pool_stages": 3,
-    "blocks_per_stage": [1, 1, 2, 1],
-    "embed_dim_per_stage": [8, 16, 32, 64],
-    "num_attention_heads_per_stage": [1, 2, 2, 2],
-    "window_size_per_stage": [4, 4, 4, 4],
-    "global_attention_blocks": [3],
+PUBLISHED = {
+    "detector": "IDEA-Research/grounding-dino-base",
+    "outliner": "facebook/sam2.1-hiera-large",
+    "dinov2": "facebook/dinov2-base",
 }
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> dict[str, str]:
+@pytest.fixture
+def models(hub) -> dict[str, str]:
     """Folders of a detector, an outliner and a DINOv2."""
-    torch.manual_seed(0)
-    root = tmp_path_factory.mktemp("models")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "red", "cat", "dog"]
-    (root / "vocab.txt").write_text("\n".join(words))
-    detector = GroundingDinoConfig(
-        backbone_config=SwinConfig(**SWIN, out_features=["stage2", "stage3", "stage4"]),
-        text_config={**BERT, "model_type": "bert", "vocab_size": len(words), "max_position_embeddings": 16},
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=2,
-        num_queries=5,
-        max_text_len=16,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_n_points=2,
-        decoder_n_points=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
-        num_feature_levels=4,
-    )
-    GroundingDinoForObjectDetection(detector).save_pretrained(root / "detector")
-    pictures = GroundingDinoImageProcessorPil(size={"height": 128, "width": 128}, do_pad=False)
-    GroundingDinoProcessor(pictures, BertTokenizer(str(root / "vocab.txt"))).save_pretrained(root / "detector")
-    outliner = Sam2Config(
-        vision_config={
-            "backbone_config": {**HIERA, "model_type": "sam2_hiera_det_model"},
-            "backbone_channel_list": [64, 32, 16, 8],
-            "fpn_hidden_size": 16,
-            "fpn_top_down_levels": [2, 3],
-            "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
-        },
-        prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 16, "mask_input_channels": 4},
-        mask_decoder_config={"hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2, "iou_head_hidden_dim": 16},
-    )
-    Sam2Model(outliner).save_pretrained(root / "outliner")
-    Sam2Processor(Sam2ImageProcessor(size={"height": 64, "width": 64})).save_pretrained(root / "outliner")
-    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    Dinov2Model(Dinov2Config(**tower, image_size=32, patch_size=8)).save_pretrained(root / "dinov2")
-    return {name: str(root / name) for name in ("detector", "outliner", "dinov2")}
+    return {name: str(model_folder(source, name, False)) for name, source in PUBLISHED.items()}
 
 
 class Marked:
@@ -159,7 +96,7 @@ def test_each_picture_is_searched_for_its_own_word_once():
 
 def test_true_classes_find_the_same_thing_twice_and_the_card_names_them(models):
     cutout = GroundedSam(models["detector"], models["outliner"], 0.0, False)
-    metric = Segmented("dinov2_segmented", DinoV2(models["dinov2"], 32, 32, False), cutout, 255)
+    metric = Segmented("dinov2_segmented", DinoV2(models["dinov2"], 28, 28, False), cutout, 255)
     torch.manual_seed(3)
     shown = torch.randint(0, 256, (2, 3, 40, 48), dtype=torch.uint8)
     box = cutout._box(shown[0], "cat .")

@@ -28,7 +28,7 @@ def diffusers_scheduler(steps: int, tokens: int) -> FlowMatchEulerDiscreteSchedu
     return scheduler
 
 
-@pytest.mark.parametrize("steps", [4, 30])
+@pytest.mark.parametrize("steps", [3, 4, 7, 20, 30, 50, 51, 64, 333])
 def test_euler_is_diffusers_step_for_step(steps):
     scheduler, solver = diffusers_scheduler(steps, TOKENS), Euler(steps, 1.0, ["text"], shift=DynamicShift())
     times = solver.times(TOKENS)

@@ -70,6 +70,10 @@ class JointTransformer(nn.Module):
     its `blocks` are, and whether they return the pictures first, as they take them.
     """
 
+    folders = ("transformer",)  # where a pipeline keeps what `pretrained` names
+    limits: tuple[
+        str, ...
+    ] = ()  # of `config`, what decides neither weights nor function: loaded weights bring their own
     axes = ("t", "h", "w")
     pictures_first = True
     patch: tuple[int, int, int]
@@ -94,7 +98,8 @@ class JointTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.predicts = None if pretrained is None else predicts
-        load = load_pretrained(stock, pretrained, "backbone.pretrained", "transformer", config)
+        decisive = {name: value for name, value in config.items() if name not in self.limits}
+        load = load_pretrained(stock, pretrained, "backbone.pretrained", self.folders[0], decisive)
         self.model = load or stock(**config)
         self.kernel, self.quantize = kernel, quantize
         self.model.set_attn_processor(attention(with_kernel(lowering, kernel)))

@@ -60,6 +60,8 @@ class CogVideoX(JointTransformer):
     Raises ValueError for a 1.0 model (no temporal patch): its positions are not integers.
     """
 
+    # With rotary positions these say how far training went, and stock pipelines what to take if nothing is said.
+    limits = ("sample_width", "sample_height", "sample_frames", "max_text_seq_length")
     pooled_width = None
     context_width = 0
 

@@ -18,6 +18,8 @@ class UCE(nn.Module):
     Raises ValueError without tasks: their number decides the parameters.
     """
 
+    reads_subjects = True  # so a run says how many of its prompts name their subject
+
     def __init__(self, text_width: int, channels: int, tasks: list[str] | None) -> None:
         super().__init__()
         if not tasks:

@@ -55,11 +55,13 @@ class PooledCLIP(nn.Module):
     without a word: VisualCloze's are, as published, since T5 reads the rest.
     """
 
+    folders = "text_encoder", "tokenizer"
+
     def __init__(self, config: Mapping[str, Any], tokenizer: str, pretrained: str | None = None) -> None:
         from transformers import CLIPTextConfig, CLIPTextModel
 
         super().__init__()
-        load = load_pretrained(CLIPTextModel, pretrained, "encoder.text.clip.pretrained", "text_encoder", config)
+        load = load_pretrained(CLIPTextModel, pretrained, "encoder.text.clip.pretrained", self.folders[0], config)
         self.model = (load or CLIPTextModel(CLIPTextConfig(**config))).requires_grad_(False).eval()
         self.width = self.model.config.hidden_size
         self.source = tokenizer
@@ -84,4 +86,4 @@ class PooledCLIP(nn.Module):
     @cached_property
     def tokenizer(self) -> Any:
         """Loaded at first use: building on the meta device needs no files."""
-        return load_tokenizer(self.source, "encoder.text.clip.tokenizer", "tokenizer")
+        return load_tokenizer(self.source, "encoder.text.clip.tokenizer", self.folders[1])

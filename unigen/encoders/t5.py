@@ -3,7 +3,6 @@
 Shapes: B prompts, W window in tokenizer tokens, T text tokens after pooling, D width.
 """
 
-import re
 import warnings
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unigen.encoders.keywords import spans
 from unigen.memo import Memo
 from unigen.weights import in_type, load_pretrained, stored_type
 
@@ -62,6 +62,11 @@ class T5Text(nn.Module):
         if trained and stored != torch.float32:
             raise ValueError(f"encoder.text.dtype is {dtype}, but encoder.text.trained is true: legal is float32")
         load = load_pretrained(T5EncoderModel, pretrained, "encoder.text.pretrained", self.folders[0], config, stored)
+        if load and load.config.vocab_size != vocabulary * pool:
+            raise ValueError(
+                f"encoder.text.vocabulary is {vocabulary}, but the weights of '{pretrained}' have "
+                f"{load.config.vocab_size // pool}"
+            )
         self.model = load or in_type(T5EncoderModel(T5Config(**config, vocab_size=vocabulary * pool)), stored)
         self.vocabulary = vocabulary
         self.model.requires_grad_(trained).train(trained)
@@ -96,13 +101,12 @@ class T5Text(nn.Module):
         return self.model(inputs_embeds=x_BTD).last_hidden_state
 
     def keywords(self, prompts: list[str], subjects: list[tuple[str, ...]]) -> Tensor:
-        """(B, T) booleans: text tokens that hold a subject's words, whatever their case; all False: no match."""
+        """(B, T) booleans: tokens that hold a subject's words, see `unigen.encoders.keywords`; all False: none."""
         hits = torch.zeros(len(prompts), self.window, dtype=torch.bool)
         for row, (prompt, words) in enumerate(zip(prompts, subjects, strict=True)):
-            for start, stop in _matches(prompt, words):
-                for token, (a, b) in enumerate(self._offsets(prompt)):
-                    if a < stop and b > start and token < self.window - 1:  # the last one is the end token
-                        hits[row, token] = True
+            found = spans(prompt, words)
+            for token, (a, b) in enumerate(self._offsets(prompt)[: self.window - 1] if found else ()):
+                hits[row, token] = any(a < stop and b > start for start, stop in found)  # the last one is the end token
         return hits.unflatten(1, (self.tokens, self.pool)).any(2)
 
     @cached_property
@@ -155,13 +159,3 @@ def _cached_ids(tokenizer: Any, window: int, prompt: str) -> tuple[tuple[int, ..
     if length > window:
         ids = [*ids[: window - 1], tokenizer.eos_token_id]
     return tuple(ids + [tokenizer.pad_token_id] * (window - len(ids))), length
-
-
-def _matches(prompt: str, words: tuple[str, ...]) -> list[tuple[int, int]]:
-    """Character spans of whole-word matches."""
-    return [
-        match.span()
-        for word in words
-        if word
-        for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE)
-    ]

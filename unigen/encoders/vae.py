@@ -11,6 +11,8 @@ from torch import Generator, Tensor, nn
 
 from unigen.weights import in_type, load_pretrained, stored_type
 
+KEY = "encoder.codec.pretrained"
+
 
 def sampled(parameters: Tensor, generator: Generator | None) -> Tensor:
     """A sample of the Gaussian whose mean and log-variance lie along dimension 1, its mean without a generator."""
@@ -29,6 +31,7 @@ class CogVideoXVAE(nn.Module):
     Raises ValueError for another `dtype`.
     """
 
+    folders = ("vae",)  # where a pipeline keeps what `pretrained` names
     stride = 8
     cacheable = False  # training samples the posterior
 
@@ -37,7 +40,9 @@ class CogVideoXVAE(nn.Module):
 
         super().__init__()
         stored = stored_type(dtype, "encoder.codec.dtype")
-        load = load_pretrained(AutoencoderKLCogVideoX, pretrained, "encoder.codec.pretrained", "vae", config, stored)
+        load = load_pretrained(
+            AutoencoderKLCogVideoX, pretrained, "encoder.codec.pretrained", self.folders[0], config, stored
+        )
         self.vae = (load or in_type(AutoencoderKLCogVideoX(**config), stored)).requires_grad_(False).eval()
         # One picture after the other: beyond 2^30 elements (ten pictures of 512²) diffusers splits a convolution along
         # time, of which a still does not have enough; and it takes a tenth of the memory.
@@ -82,6 +87,7 @@ class ImageVAE(nn.Module):
     Arguments are those of `CogVideoXVAE`.
     """
 
+    folders = ("vae",)  # where a pipeline keeps what `pretrained` names
     stride = 8
     cacheable = False  # training samples the posterior
 
@@ -90,7 +96,7 @@ class ImageVAE(nn.Module):
 
         super().__init__()
         stored = stored_type(dtype, "encoder.codec.dtype")
-        load = load_pretrained(AutoencoderKL, pretrained, "encoder.codec.pretrained", "vae", config, stored)
+        load = load_pretrained(AutoencoderKL, pretrained, KEY, self.folders[0], config, stored)
         self.vae = (load or in_type(AutoencoderKL(**config), stored)).requires_grad_(False).eval()
 
     @property

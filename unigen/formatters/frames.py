@@ -4,12 +4,14 @@ from collections.abc import Mapping
 
 from unigen.formatters.boxes import check_fill, token_grid
 from unigen.layout import VISUAL_STREAM, Geometry, Layout, Placement, Plan, Segment, text_segment
-from unigen.types import TEXT, Signature
+from unigen.types import EXAMPLE, TEXT, Signature
 
 
 class Frames:
     """Image i at (i, 0, 0), each filling a temporal patch of its own (RealGeneral section 3.2 and Eq. 3).
 
+    In-context rows (VisualCloze) follow each other as their slots do: the images of the first example, those of the
+    second, the query's. No position says where a row ends, which the order of its images shows.
     `caps` gives each role's noise ceiling. `temporal_fill` and `copy_noise` are explained at `Plan`.
     Raises ValueError for sides or frame counts that the patches cannot hold, and for unknown roles.
     """
@@ -34,8 +36,10 @@ class Frames:
             placements.append(Placement(slot.name, canvas=number, y=0, x=0))
             at += grid[0]
         if at > geometry.reach[0]:
+            rows = any(slot.role == EXAMPLE for slot in signature.slots)
+            fewer = "; take fewer example rows (data.rows), or tasks of fewer images (data.tasks)" if rows else ""
             raise ValueError(
                 f"formatter 'frames': {len(signature.slots)} images take {at} temporal positions; "
-                f"the backbone holds {geometry.reach[0]}"
+                f"the backbone holds {geometry.reach[0]}{fewer}"
             )
         return Plan(Layout(tuple(segments)), tuple(placements), self.temporal_fill, self.copy_noise)

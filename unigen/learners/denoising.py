@@ -10,11 +10,12 @@ from torch import Tensor
 from unigen import export, noise
 from unigen.build import build, build_pipeline
 from unigen.cache import open_cache
-from unigen.evaluation import evaluate, protocol
+from unigen.evaluation import all_targets, evaluate, protocol
 from unigen.header import print_header
 from unigen.latency import sampling
 from unigen.learner import Learner
 from unigen.pipeline import Pipeline
+from unigen.subject_words import uce_line
 from unigen.types import Batch, ImageSlot
 from unigen.validation import FastMetrics
 
@@ -39,6 +40,10 @@ class Denoising(Learner):
         """Who sees whom, what may be cached, what is trained, how long a sample is."""
         print_header(self.pipeline, slots, config)
 
+    def notes(self, data: Any) -> str:
+        """How often UCE finds the subject's word in the prompts of training."""
+        return uce_line(self.pipeline, data.train_dataloader())
+
     def prepare(self, data: Any) -> None:
         """Fit a codec that has no weights of its own."""
         self.pipeline.codec.fit(lambda: data.fit_pictures(FIT_PICTURES))
@@ -46,13 +51,14 @@ class Denoising(Learner):
     def measure(self, data: Any, config: Mapping[str, Any]) -> dict[str, Any]:
         """The configured metrics over samples of the test split."""
         metrics = {name: build(node) for name, node in config["metric"].items()}
-        scores, draws = evaluate(self.pipeline, data.test_dataloader(), metrics, config["evaluation"]["seed"])
+        found = evaluate(self.pipeline, data.test_dataloader(), metrics, config["evaluation"]["seed"])
         self.keep()
-        items = max((s["items"] for s in scores.values()), default=0)  # a split may hold fewer than asked for
-        said = protocol(self.pipeline, metrics, config) | {"items": items}
+        items = max((s["items"] for s in found.metrics.values()), default=0)  # a split may hold fewer than asked for
+        said = protocol(self.pipeline, metrics, config) | {"items": items} | all_targets(found.targets)
         if "test" in getattr(data, "on_training_images", ()):
             said["split"] = "train, as nothing was held out"
-        return {"metrics": scores, "bounds": BOUNDS, "protocol": said, "sampling": sampling(draws)}
+        measured = {"metrics": found.metrics, "bounds": BOUNDS, "protocol": said, "sampling": sampling(found.draws)}
+        return {**measured, "of_items": found.of_items}
 
     def export(self, folder: Path, config: Mapping[str, Any]) -> list[Path]:
         """LoRA in diffusers' format and a sidecar; no model of its own."""

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from unigen.places import taken
+
 CHUNK = 16
 SUBJECT = "subject"  # a metric's `against`: truths, and where to look in them and in the outputs
 SLOT = "slot "  # and the same before the name of a condition slot: what is shown there
@@ -25,7 +27,7 @@ class Subjects:
     """Truths with the words for their subjects, and those for the subjects of the outputs.
 
     A slice gives (uint8 (N, 3, H, W), words of the truths, words of the outputs), words a sequence for each picture.
-    `rolled` moves the truths to the next item, and not what the outputs show.
+    `moved` gives outputs the truths of others, and not what the outputs show.
     """
 
     def __init__(
@@ -39,10 +41,10 @@ class Subjects:
     def __getitem__(self, part: slice) -> tuple[Tensor, list[Sequence[str]], list[Sequence[str]]]:
         return self.truth[part], self.words[part], self.own[part]
 
-    def rolled(self) -> "Subjects":
-        """Every truth at the next place."""
-        truth = self.truth.roll(1, dims=0) if isinstance(self.truth, Tensor) else self.truth.rolled()
-        return Subjects(truth, [*self.words[-1:], *self.words[:-1]], self.own)
+    def moved(self, here: Sequence[int], there: Sequence[int]) -> "Subjects":
+        """For the outputs at the positions `here`, the truths at `there`."""
+        truth, own = taken(self.truth, there), [self.own[i] for i in here]
+        return Subjects(truth, [self.words[i] for i in there], own)
 
 
 def chunks(pictures: Pictures) -> Iterator[slice]:

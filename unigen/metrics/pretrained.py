@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unigen.metrics.pictures import require_pictures
-from unigen.weights import Unavailable, check_finite, hub_silent, weights_hash, without_bars
+from unigen.repositories import hub_silent
+from unigen.weights import Unavailable, check_finite, weights_hash, without_bars
 
 FILES = ("*.json", "*.txt", "*.safetensors", "*.bin")  # of a repository: configuration, tokenizer, weights
 
@@ -137,7 +138,7 @@ def model_folder(source: str, key: str, download: bool, source_key: str = "model
         tried = f" and cannot be downloaded ({silent or str(error).splitlines()[0]})" if download else ""
         raise Unavailable(
             f"'{source}' is no folder and not in the Hugging Face cache{tried}; "
-            f"download it with {key}.download=true, or set {key}.{source_key}=<folder>"
+            f"download it with {key}.download=true or `hf download {source}`, or set {key}.{source_key}=<folder>"
         ) from error
 
 

@@ -53,6 +53,10 @@ class RectifiedFlow:
         require_precise(t)
         return (1 - t.double()).float(), t.float()
 
+    def on_grid(self, t: Tensor) -> Tensor:
+        """The times themselves: a flow is continuous."""
+        return t
+
     def sample_times(
         self, batch: int, generator: torch.Generator | None, device: torch.device | str = "cpu", tokens: int = 0
     ) -> Tensor:

@@ -72,6 +72,14 @@ class VariancePreserving:
         abar = torch.lerp(table_J[below], table_J[below + 1], position - below)
         return abar.sqrt().float(), (1 - abar).sqrt().float()
 
+    def on_grid(self, t: Tensor) -> Tensor:
+        """The nearest grid points, fp32, where noise level and the network's integer timestep are one; halves to even.
+
+        Those of trailing steps are the timesteps of diffusers' schedulers, which round so too.
+        """
+        position = (t.double() * self.steps).round(decimals=3)  # what is a half but for fp32 is a half
+        return (position.round() / self.steps).float()
+
     def sample_times(
         self, batch: int, generator: torch.Generator | None, device: torch.device | str = "cpu", tokens: int = 0
     ) -> Tensor:

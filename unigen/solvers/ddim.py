@@ -11,6 +11,9 @@ from unigen.protocols import Process
 class DDIM:
     """Equal to diffusers' CogVideoXDDIMScheduler (eta 0, trailing); on rectified flow it is the Euler step.
 
+    At counts that do not divide 1000 both call the network at the same timesteps (`VariancePreserving.on_grid`), but
+    diffusers ends every step 1000 // steps below its timestep, which is not where the next one begins, and the last one
+    often short of data. Here a step ends where the next begins, and the last at data.
     `guidance` is the classifier-free guidance scale and `drop` the roles that its second pass leaves out;
     both are read by the pipeline.
     """
@@ -25,7 +28,8 @@ class DDIM:
     def times(self, tokens: int = 0) -> Tensor:
         """t_T from 1 to 0 in equal steps, T = steps + 1, fp32, however many `tokens` there are.
 
-        The trailing spacing: on a grid of 1000, 50 steps are timesteps k = 999, 979, ..., 19 and then data.
+        The trailing spacing: on a grid of 1000, 50 steps are timesteps k = 999, 979, ..., 19 and then data. Sampling
+        moves them to the process's grid.
         """
         return torch.linspace(1, 0, self.steps + 1, dtype=torch.float64, device="cpu").float()
 

@@ -21,6 +21,7 @@ class Last(NamedTuple):
 class DPM:
     """Equal to diffusers' CogVideoXDPMScheduler (trailing) given the same noise; finite at zero terminal SNR.
 
+    At counts that do not divide 1000 it differs as `DDIM` does from its scheduler.
     `guidance` is the classifier-free guidance scale and `drop` the roles that its second pass leaves out;
     both are read by the pipeline.
     """
@@ -35,7 +36,8 @@ class DPM:
     def times(self, tokens: int = 0) -> Tensor:
         """t_T from 1 to 0 in equal steps, T = steps + 1, fp32, however many `tokens` there are.
 
-        The trailing spacing: on a grid of 1000, 50 steps are timesteps k = 999, 979, ..., 19 and then data.
+        The trailing spacing: on a grid of 1000, 50 steps are timesteps k = 999, 979, ..., 19 and then data. Sampling
+        moves them to the process's grid.
         """
         return torch.linspace(1, 0, self.steps + 1, dtype=torch.float64, device="cpu").float()
 

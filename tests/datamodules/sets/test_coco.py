@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from miniature import encoded, pixels, png, written
 
+from datamodules.annotators import ANNOTATORS, Annotator
 from datamodules.reading import BadPicture
 from datamodules.sets.coco import Coco
 
@@ -36,6 +37,31 @@ def test_pictures_come_by_id_with_their_captions_by_id(tmp_path):
     assert found.record(0).captions == {"target": ("first of 3", "second of 3")}
     assert found.record(1).captions == {} and found.record(2).caption() == "of 7"
     assert found.record(0).size() == (24, 16) and found.record(0).read("target").shape == (3, 16, 24)
+
+
+class Halves(Annotator):
+    """An annotation without a model: the target at half its brightness."""
+
+    def load(self) -> None:
+        """There is nothing to load."""
+
+    def __call__(self, picture):
+        return picture // 2
+
+    _weights = "none"
+
+
+def test_depth_that_a_model_computes_is_a_picture_of_the_record(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"data\.test\.computed: 'canny' cannot be computed by a model"):
+        made(tmp_path, computed={"canny": "m"})
+    assert made(tmp_path, computed={"depth": None}).names == ("target",)
+    monkeypatch.setitem(ANNOTATORS, "depth", Halves)
+    found = made(tmp_path, computed={"depth": "m"}, cache=tmp_path / "kept")
+    record = found.record(0)
+    assert found.names == ("target", "depth") and (record.read("depth") == record.read("target") // 2).all()
+    assert record.size("depth") == (24, 16) and len(list((tmp_path / "kept").iterdir())) == 1
+    assert found.looked_for("depth") == "data.test.computed.depth names a model that computes it"
+    assert found.looked_for("mlsd") == ""
 
 
 def test_a_limit_and_the_middle(tmp_path):

@@ -44,6 +44,16 @@ def test_every_subject_has_the_prompts_of_its_sort(tmp_path):
     assert said[7] == ("cat2/1", "a cat wearing a red hat", ("cat",)) and said[11][1] == "a wet dog"
 
 
+def test_records_are_clustered_by_subject_and_by_prompt(tmp_path):
+    found = [record.clusters for record in map(made(tmp_path).record, range(12))]
+    assert found[0] == {"subject": "backpack", "prompt": OBJECTS[0]} and found[7] == {
+        "subject": "cat2",
+        "prompt": ALIVE[1],
+    }
+    assert len({each["subject"] for each in found}) == 4
+    assert {each["prompt"] for each in found} == {*OBJECTS, *ALIVE}, "a prompt of both lists is one"
+
+
 def test_a_token_stands_before_the_class(tmp_path):
     assert made(tmp_path, token="sks").record(0).caption() == "a sks backpack in the jungle"
 

@@ -71,6 +71,27 @@ def told(batch, name: str) -> list[tuple[int, int]]:
     return [tuple(picture[0, :2, 0, 0].tolist()) for picture in batch.images[name]]
 
 
+class Clustered(Coloured):
+    def record(self, index: int, seed: int = 0) -> SetRecord:
+        return super().record(index, seed)._replace(clusters={"subject": str(index % 2), "prompt": str(index // 2)})
+
+
+class Alone(Coloured):
+    def record(self, index: int, seed: int = 0) -> SetRecord:
+        return super().record(index, seed)._replace(origin="")
+
+
+def test_samples_have_the_clusters_of_the_query_or_else_its_origin():
+    for source, expected in (
+        (Coloured(), lambda i: {"origin": str(i // 2)}),
+        (Clustered(), lambda i: {"subject": str(i % 2), "prompt": str(i // 2)}),
+    ):
+        for batch in data(source).test_dataloader():
+            assert batch.clusters == [expected(int(key.partition("/")[0])) for key in batch.keys]
+    for batch in data(Alone()).test_dataloader():
+        assert batch.clusters == [{"key": key} for key in batch.keys], "each by itself"
+
+
 def test_only_tasks_that_records_can_serve_are_trained_on():
     made = data()
     assert made.tasks == (
@@ -243,3 +264,33 @@ def test_with_a_window_the_rows_of_a_sample_are_neighbours():
         return wide
 
     assert spread(window=10) < 10 < spread()
+
+
+def test_another_example_seed_changes_the_examples_alone():
+    """Also where the record of an item lacks a picture, and another one is the query."""
+    made = {seed: data(tasks=["depth>target"], test_rows=[2, 2], test_example_seed=seed) for seed in range(3)}
+    shown = {}
+    for seed, module in made.items():
+        found = list(module.test_dataloader())
+        shown[seed] = [x for batch in found for x in told(batch, "example0_target")]
+        queries = [x for batch in found for x in told(batch, "target")]
+        said = [(key, prompt) for batch in found for key, prompt in zip(batch.keys, batch.prompts, strict=True)]
+        if seed == 0:
+            first = queries, said
+        assert (queries, said) == first
+    assert len(first[0]) == 6 and all(shown[a] != shown[b] for a, b in ((0, 1), (0, 2), (1, 2)))
+    assert made[1].dataset("val", {}).example_seed == 0, "of the test alone"
+
+
+def test_what_is_said_of_a_sample_is_what_the_sample_says_and_nothing_is_decoded(monkeypatch):
+    source = Coloured(bad=frozenset({3}))
+    made = data(source, bad_share=1.0)
+    made.start_batch = 0
+    loader = made.train_dataloader()
+    items = [item for batch in islice(loader.batch_sampler, 6) for item in batch if item[1] != 3]
+    samples = [loader.dataset[item] for item in items]
+    read = Counter()
+    monkeypatch.setattr(Coloured, "read", lambda *_: read.update(["decoded"]))
+    said = [loader.dataset.said(item) for item in items]
+    same = [of == (sample.prompt, sample.subjects) for of, sample in zip(said, samples, strict=True)]
+    assert sum(same) >= len(same) - 4 and not read, "but where a bad record stood among the examples"

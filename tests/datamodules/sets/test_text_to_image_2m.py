@@ -127,3 +127,11 @@ def test_a_truncated_picture_is_refused_when_it_is_read(root):
     assert record.caption() == "picture 0"
     with pytest.raises(BadPicture, match="sample 0, jpg"):
         record.read("target")
+
+
+def test_depth_is_a_models_that_is_named(root):
+    assert made(root, computed={"depth": None}).names == ("target",)
+    asked = made(root, computed={"depth": "/nowhere"})
+    assert asked.names == ("target", "depth") and asked.record(0).captions
+    with pytest.raises(ValueError, match=r"'/nowhere'.*data\.train\.computed\.depth"):
+        len(asked)

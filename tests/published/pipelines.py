@@ -1,0 +1,149 @@
+"""CogVideoX1.5-5B, FLUX.1-dev and FLUX.1-Fill-dev in miniature, file by file as published."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from published import tokenizers
+from published.sizes import CLIP_TEXT, COGVIDEOX, FLUX, T5, T5_WORDS, VAE, WIDTH
+from published.tokenizers import write
+
+SHARD = "60KB"
+DOWN, UP = ["CogVideoXDownBlock3D"] * 4, ["CogVideoXUpBlock3D"] * 4
+# As a published copy of the repository has them; the conversion script and conf/backbone say 300 for both.
+SAMPLE = {"sample_height": 96, "sample_width": 170, "sample_frames": 81}
+
+
+def save(model: nn.Module, folder: Path, dtype: torch.dtype = torch.bfloat16, shard: str = SHARD) -> None:
+    """Nothing stays zero by initialisation: what is not read would show."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    nn.Module.to(model, dtype).save_pretrained(folder, max_shard_size=shard)
+
+
+def t5_encoder(folder: Path) -> None:
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(
+        **T5,
+        d_model=WIDTH,
+        vocab_size=T5_WORDS,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.1,
+        pad_token_id=0,
+        eos_token_id=1,
+        tie_word_embeddings=False,
+    )
+    save(T5EncoderModel(config), folder)
+
+
+def index(folder: Path, pipeline: str, parts: dict[str, tuple[str, str]]) -> None:
+    write(folder / "model_index.json", {"_class_name": pipeline, "_diffusers_version": "0.32.0.dev0", **parts})
+    (folder / "README.md").write_text("A miniature with random weights.\n")
+
+
+def cogvideox(folder: Path) -> None:
+    from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
+
+    transformer = CogVideoXTransformer3DModel(
+        **COGVIDEOX,
+        **SAMPLE,
+        in_channels=16,
+        out_channels=16,
+        attention_bias=True,
+        patch_size=2,
+        patch_size_t=2,
+        patch_bias=False,
+        temporal_compression_ratio=4,
+        max_text_seq_length=226,
+        use_rotary_positional_embeddings=True,
+        spatial_interpolation_scale=1.875,
+    )
+    save(transformer, folder / "transformer")
+    vae = AutoencoderKLCogVideoX(
+        **VAE,
+        down_block_types=DOWN,
+        up_block_types=UP,
+        latent_channels=16,
+        temporal_compression_ratio=4,
+        scaling_factor=0.7,
+        invert_scale_latents=True,
+    )
+    save(vae, folder / "vae", shard="10GB")
+    t5_encoder(folder / "text_encoder")
+    tokenizers.t5(folder / "tokenizer", 226, whole=False)
+    CogVideoXDDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        clip_sample=False,
+        set_alpha_to_one=True,
+        snr_shift_scale=1.0,
+        timestep_spacing="trailing",
+    ).save_pretrained(folder / "scheduler")
+    parts = {
+        "scheduler": ("diffusers", "CogVideoXDDIMScheduler"),
+        "text_encoder": ("transformers", "T5EncoderModel"),
+        "tokenizer": ("transformers", "T5Tokenizer"),
+        "transformer": ("diffusers", "CogVideoXTransformer3DModel"),
+        "vae": ("diffusers", "AutoencoderKLCogVideoX"),
+    }
+    index(folder, "CogVideoXPipeline", parts)
+
+
+def flux_dev(folder: Path) -> None:
+    _flux(folder, "FluxPipeline", in_channels=64)
+
+
+def flux_fill(folder: Path) -> None:
+    _flux(folder, "FluxFillPipeline", in_channels=384, out_channels=64)
+
+
+def _flux(folder: Path, pipeline: str, **channels: Any) -> None:
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    save(FluxTransformer2DModel(**FLUX, **channels, patch_size=1, guidance_embeds=True), folder / "transformer")
+    vae = AutoencoderKL(
+        **VAE,
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        latent_channels=16,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+        sample_size=1024,
+    )
+    save(vae, folder / "vae", shard="10GB")
+    # as published: ids of the ends that the tokenizer does not use; transformers reads at the greatest id instead
+    text = CLIPTextConfig(
+        **CLIP_TEXT, max_position_embeddings=77, hidden_act="quick_gelu", bos_token_id=0, eos_token_id=2, pad_token_id=1
+    )
+    save(CLIPTextModel(text), folder / "text_encoder", shard="10GB")
+    tokenizers.clip(folder / "tokenizer")
+    t5_encoder(folder / "text_encoder_2")
+    tokenizers.t5(folder / "tokenizer_2", 512, whole=True)
+    FlowMatchEulerDiscreteScheduler(
+        shift=3.0,
+        use_dynamic_shifting=True,
+        base_shift=0.5,
+        max_shift=1.15,
+        base_image_seq_len=256,
+        max_image_seq_len=4096,
+    ).save_pretrained(folder / "scheduler")
+    parts = {
+        "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
+        "text_encoder": ("transformers", "CLIPTextModel"),
+        "text_encoder_2": ("transformers", "T5EncoderModel"),
+        "tokenizer": ("transformers", "CLIPTokenizer"),
+        "tokenizer_2": ("transformers", "T5TokenizerFast"),
+        "transformer": ("diffusers", "FluxTransformer2DModel"),
+        "vae": ("diffusers", "AutoencoderKL"),
+    }
+    index(folder, pipeline, parts)

@@ -1,0 +1,48 @@
+"""The sizes of the miniatures, and the words of a command line at `scale=paper` that name them and nothing else."""
+
+from published.tokenizers import EXTRA, PIECES, clip_words
+
+WIDTH = 32
+HEADS = {"num_attention_heads": 2, "attention_head_dim": 16}
+COGVIDEOX = {**HEADS, "num_layers": 2, "text_embed_dim": WIDTH, "time_embed_dim": 32}
+FLUX = {
+    **HEADS,
+    "num_layers": 1,
+    "num_single_layers": 2,
+    "joint_attention_dim": WIDTH,
+    "pooled_projection_dim": 24,
+    "axes_dims_rope": [4, 6, 6],
+}
+VAE = {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
+T5 = {"d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+T5_WORDS = PIECES + EXTRA + 28  # T5's table is longer than its vocabulary too
+CLIP_TEXT = {
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "vocab_size": len(clip_words()),
+}
+
+
+def sizes(family: str, size: int = 64) -> list[str]:
+    """The words for the `family` "cogvideox" or "flux" (dev and Fill), with images of `size`²; four items at most."""
+    flux = family == "flux"
+    nodes = {
+        "backbone.config": FLUX if flux else COGVIDEOX,
+        "encoder.codec.config": VAE,
+        "encoder.text.config": T5,
+        "encoder.text": {"vocabulary": T5_WORDS},
+        "conditioning.adapter": {"rank": 4, "alpha": 4},
+        "data": {"size": size, "batch_size": 2, "val_items": 2},
+        "optimizer": {"batch": 2},
+        "trainer": {"max_steps": 2, "accumulate_grad_batches": 1},
+        "validation": {"every": 2},
+        "solver": {"steps": 2},
+        "evaluation": {"items": 2},
+        "callback.sample_grid": {"items": 2},
+    }
+    if flux:
+        nodes["encoder.text.clip.config"] = CLIP_TEXT
+    found = [f"{node}.{key}={value}" for node, values in nodes.items() for key, value in values.items()]
+    return [word.replace(" ", "") for word in found]
