@@ -8,11 +8,14 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from unigen.light_metrics import postpone_metrics
 from unigen.preflight import preflight, sentence
 from unigen.quoting import readable
 
@@ -32,6 +35,8 @@ def launch(task: Callable[[DictConfig], None], config_dir: Path, config_name: st
     from hydra.errors import HydraException
 
     failed: list[Exception] = []
+    postpone_metrics()
+    list_folders_once()
     sys.argv[1:] = readable(sys.argv[1:])
     main = hydra.main(version_base="1.3", config_path=str(config_dir.resolve()), config_name=config_name)
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -51,6 +56,26 @@ def launch(task: Callable[[DictConfig], None], config_dir: Path, config_name: st
         del os.environ["HYDRA_FULL_ERROR"]
     if failed:
         sys.exit(1)
+
+
+def list_folders_once() -> None:
+    """`--help` asks Hydra's loader some 230 times what is in a group, and each time it copies all of its own config
+    first; without overrides, as `--help` asks, that changes nothing, so the folders are asked at once."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    slow = ConfigLoaderImpl.get_group_options
+    if hasattr(slow, "__wrapped__"):
+        return
+
+    @functools.wraps(slow)
+    def options(
+        self: Any, group_name: str, results_filter: Any = ObjectType.CONFIG, *rest: Any, **more: Any
+    ) -> list[str]:
+        if rest or more:
+            return slow(self, group_name, results_filter, *rest, **more)
+        return self.repository.get_group_options(group_name, results_filter)
+
+    ConfigLoaderImpl.get_group_options = options
 
 
 def _guarded(task: Callable[[DictConfig], None], failed: list[Exception]) -> Callable[[DictConfig], None]:

@@ -1,7 +1,9 @@
 """What a run will need, before anything is allocated: parameters, memory, FLOPs, time, and what makes it fit."""
 
+import json
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -92,7 +94,8 @@ def plan(config: Mapping[str, Any], profile: Profile, slots: tuple[ImageSlot, ..
     and UCE.
     Raises ValueError for a learner without a pipeline, or a strategy, precision or number of devices not known here.
     """
-    pipeline, learner = _on_meta(config)
+    model = _on_meta(config)
+    pipeline, learner = model.pipeline, model.learner
     world, accumulate, batch = _sizes(config)
     trainer, slots = config["trainer"], slots or build(config["data"]).slots
     stored, low = precision(trainer["precision"])
@@ -102,7 +105,7 @@ def plan(config: Mapping[str, Any], profile: Profile, slots: tuple[ImageSlot, ..
     if config["backbone"]["quantize"] is not None:  # not divided: no strategy knows them
         numbers, few = bytes_beside(pipeline.backbone.blocks, config["backbone"]["quantize"])
         kept = kept._replace(weights=kept.weights - numbers * stored.itemsize / max(1, division.weights) + few)
-    step = trace_step(_stored(pipeline, stored), slots, batch, low or (stored if stored != torch.float32 else None))
+    step = model.step(slots, batch, stored, low or (stored if stored != torch.float32 else None))
     tokens, model_flops = learner.cost(Batch(slots, {}, [], [], []))
     made = Plan(
         name=config["name"],
@@ -118,7 +121,7 @@ def plan(config: Mapping[str, Any], profile: Profile, slots: tuple[ImageSlot, ..
         steps=trainer["max_steps"],
         held=kept,
         step=step,
-        encoding=_encoding(pipeline, slots, batch)._replace(**({"flops": 0} if config["cache"] else {})),
+        encoding=_encoding(model, slots, batch)._replace(**({"flops": 0} if config["cache"] else {})),
         update=kept.optimizer / 2,
         computing=0.0,
         traffic=traffic(count["trained"], count["total"], stored.itemsize, world, accumulate, division),
@@ -219,14 +222,51 @@ def _with_batch(config: Mapping[str, Any], size: int, accumulate: int) -> dict[s
     return made
 
 
-def _on_meta(config: Mapping[str, Any]) -> tuple[Pipeline, Denoising]:
+@dataclass
+class Model:
+    """A learner on the meta device with what has been traced of it. Most of what makes a run fit leaves it as it is."""
+
+    key: str
+    learner: Denoising
+    traces: dict[tuple[Any, ...], Trace] = field(default_factory=dict)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return self.learner.pipeline
+
+    def step(self, slots: tuple[ImageSlot, ...], size: int, stored: torch.dtype, low: torch.dtype | None) -> Trace:
+        key = ("step", slots, size, stored, low)
+        if key not in self.traces:
+            self.pipeline.backbone.to(stored)
+            self.traces[key] = trace_step(self.pipeline, slots, size, low)
+        return self.traces[key]
+
+    def encoding(self, slots: tuple[ImageSlot, ...], size: int) -> Trace:
+        key = ("encoding", slots, size)
+        if key not in self.traces:
+            self.traces[key] = trace_encoding(self.pipeline, slots, size)
+        return self.traces[key]
+
+
+_LAST: list[Model] = []  # at most one
+
+
+def _on_meta(config: Mapping[str, Any]) -> Model:
+    """The last one again where nothing but data, trainer and strategy have changed."""
+    key = json.dumps({name: node for name, node in config.items() if name not in ("data", "trainer", "strategy")})
+    if [key] != [model.key for model in _LAST]:
+        _LAST[:] = [Model(key, _built(config))]
+    return _LAST[0]
+
+
+def _built(config: Mapping[str, Any]) -> Denoising:
     """Without what meta tensors cannot do: compiling, and kernels of their own."""
     backbone = {**config["backbone"], "compile": None, "kernel": None, "quantize": None}
     with torch.device("meta"):
         learner = build_learner({**config, "cache": None, "backbone": backbone})
     if not isinstance(learner, Denoising):
         raise ValueError(f"learner {type(learner).__name__} cannot be planned: it has no layout, mask or backbone")
-    return learner.pipeline, learner
+    return learner
 
 
 def _sizes(config: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -259,14 +299,9 @@ def _frozen_bytes(learner: Denoising) -> int:
     return sum(x.nbytes for module in learner.frozen for x in (*module.parameters(), *module.buffers()))
 
 
-def _stored(pipeline: Pipeline, dtype: torch.dtype) -> Pipeline:
-    pipeline.backbone.to(dtype)
-    return pipeline
-
-
-def _encoding(pipeline: Pipeline, slots: tuple[ImageSlot, ...], batch: int) -> Trace:
+def _encoding(model: Model, slots: tuple[ImageSlot, ...], batch: int) -> Trace:
     """Of `batch` samples, from one and two: diffusers' video codec splits what is large, wrongly, for single frames."""
-    one, two = (trace_encoding(pipeline, slots, size) for size in (1, 2))
+    one, two = (model.encoding(slots, size) for size in (1, 2))
     return Trace(0, one.peak + (batch - 1) * (two.peak - one.peak), batch * one.flops)
 
 

@@ -6,7 +6,7 @@ Shapes: B batch, H heads, L tokens, D head width.
 """
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from torch.utils.flop_counter import flop_registry
 from unigen import canvas
 from unigen.layout import TEXT_STREAM
 from unigen.pipeline import Pipeline
+from unigen.plan_repeats import Counter, Run, Unsteady, shortened
 from unigen.tokens import Tokens
 from unigen.types import TARGET, ImageSlot
 
@@ -44,13 +45,30 @@ class Trace(NamedTuple):
     flops: int
 
 
+class Storage:
+    """Memory that is alive: its bytes, when it was made (the how-manyeth), and how many more like it there are."""
+
+    __slots__ = ("made", "more", "ref", "size")
+
+    def __init__(self, ref: Any, size: int, made: int) -> None:
+        self.ref, self.size, self.made, self.more = ref, size, made, 0
+
+    @property
+    def bytes(self) -> int:
+        return self.size * (1 + self.more)
+
+
 class Recorder(TorchDispatchMode):
-    """Bytes alive now and at most, of what is made under it, and the FLOPs of every product. `given` is not counted."""
+    """Bytes alive now and at most, of what is made under it, and the FLOPs of every product. `given` is not counted.
+
+    `made` counts storages; `high` is the most bytes since `restart_high`. Blocks that are left out are
+    counted by what one like them has made (`multiply`, see `unigen.plan_repeats`).
+    """
 
     def __init__(self, given: Iterable[Tensor]) -> None:
         super().__init__()
-        self.now = self.peak = self.flops = 0
-        self._known: dict[int, Any] = {}
+        self.now = self.peak = self.high = self.flops = self.made = 0
+        self._known: dict[int, Storage] = {}
         for tensor in given:
             self._meet(tensor, 0)
 
@@ -64,17 +82,44 @@ class Recorder(TorchDispatchMode):
                 self._meet(tensor, tensor.untyped_storage().nbytes())
         return out
 
+    def alive(self, since: int, until: int) -> int:
+        """Bytes of what is there of the storages made between these counts."""
+        return sum(s.bytes for s in self._made(since, until))
+
+    def multiply(self, since: int, until: int, more: int) -> None:
+        """From here on each of these storages stands for `more` others that live as long."""
+        for storage in self._made(since, until):
+            storage.more = more
+            self._add(storage.size * more)
+
+    def divide(self, since: int, until: int) -> int:
+        """The others are gone: undoes `multiply` for what is still there; returns their bytes."""
+        gone = sum(s.size * s.more for s in self._made(since, until))
+        for storage in self._made(since, until):
+            storage.more = 0
+        self.now -= gone
+        return gone
+
+    def restart_high(self) -> None:
+        self.high = self.now
+
+    def _made(self, since: int, until: int) -> list[Storage]:
+        return [s for s in self._known.values() if since <= s.made < until]
+
     def _meet(self, tensor: Tensor, size: int) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key not in self._known:
-            self._known[key] = weakref.ref(storage, partial(self._drop, key, size))
-            self.now += size
-            self.peak = max(self.peak, self.now)
+            self._known[key] = Storage(weakref.ref(storage, partial(self._drop, key)), size, self.made)
+            self.made += 1
+            self._add(size)
 
-    def _drop(self, key: int, size: int, _: Any) -> None:
-        del self._known[key]
-        self.now -= size
+    def _add(self, size: int) -> None:
+        self.now += size
+        self.peak, self.high = max(self.peak, self.now), max(self.high, self.now)
+
+    def _drop(self, key: int, _: Any) -> None:
+        self.now -= self._known.pop(key).bytes
 
 
 class Fused(torch.autograd.Function):
@@ -133,7 +178,29 @@ class Kernels(TorchFunctionMode):
 def trace_step(pipeline: Pipeline, slots: tuple[ImageSlot, ...], size: int, low: torch.dtype | None) -> Trace:
     """Forward and backward of a meta pipeline's backbone on `size` samples; `low` is autocast's precision or None.
 
+    Of long runs of alike blocks a few are traced (`unigen.plan_repeats`), with the same figures as of all.
+    """
+    backbone = pipeline.backbone
+    every = backbone.checkpoint_every if backbone.model.gradient_checkpointing else 1
+    blocks, runs = shortened(backbone.train().blocks, every)
+    try:
+        return trace_blocks(pipeline, slots, size, low, blocks, runs)
+    except Unsteady:
+        return trace_blocks(pipeline, slots, size, low, backbone.blocks, [])
+
+
+def trace_blocks(
+    pipeline: Pipeline,
+    slots: tuple[ImageSlot, ...],
+    size: int,
+    low: torch.dtype | None,
+    blocks: Sequence[nn.Module],
+    runs: Sequence[Run],
+) -> Trace:
+    """`trace_step` through these blocks of the backbone, of which `runs` stand for more than they are.
+
     Gradients of weights are dropped as they are made: they are counted elsewhere, with what they are kept in.
+    Raises Unsteady if a block does not do what one like it does.
     """
     tokens = inputs(pipeline, slots, size)
     backbone = pipeline.backbone.train()
@@ -145,16 +212,19 @@ def trace_step(pipeline: Pipeline, slots: tuple[ImageSlot, ...], size: int, low:
         again = partial(checkpoint, use_reentrant=False, context_fn=lambda: (nullcontext(), Kernels(low, recorder)))
         backbone.model.enable_gradient_checkpointing(again)
     times = pipeline.times(tokens.layout, torch.empty(size, device="meta"))
+    watched = [handle for run in runs for handle in Counter(run, recorder).watch()]
     try:
-        with Kernels(low, recorder) as kernels, recorder:
+        with Kernels(low, recorder) as kernels, recorder, patch.object(type(backbone), "blocks", list(blocks)):
             outputs = backbone(tokens, times, pipeline.mask)
             loss = sum(x.float().square().mean() for x in outputs.values())
             kept, kernels.cached = recorder.now, {}
+        for handle in watched:
+            handle.remove()
         with recorder:
             loss.backward()
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in (*hooks, *watched):
+            handle.remove()
         if checkpointed:
             backbone.model.enable_gradient_checkpointing()
     return Trace(kept, recorder.peak, recorder.flops)

@@ -1,0 +1,108 @@
+"""Tracing four of a run of alike blocks gives the figures of tracing all of them, and unlike blocks are noticed."""
+
+import pytest
+import torch
+from tiny import tiny
+from torch import nn
+
+from unigen import plan_repeats
+from unigen.build import build, build_on_meta
+from unigen.plan_repeats import likeness, shortened
+from unigen.plan_trace import trace_blocks, trace_step
+
+NARROW = torch.bfloat16
+LORA, FULL = "conditioning/adapter=lora", "conditioning/adapter=full"
+ON, OFF = "backbone.gradient_checkpointing=true", "backbone.gradient_checkpointing=false"
+LONG = {"num_layers": 7, "num_single_layers": 6}
+
+
+def made(exp, *words):
+    config = tiny(f"+exp={exp}", *words, **LONG)
+    pipeline = build_on_meta(config)
+    slots = build(config["data"]).slots
+    trace_blocks(pipeline, slots, 2, NARROW, pipeline.backbone.blocks, [])  # what is kept by layout is made now
+    return pipeline, slots
+
+
+def figures(pipeline, slots, low=NARROW):
+    """(of all blocks, quickly, how many blocks were traced)"""
+    backbone = pipeline.backbone.train()
+    every = backbone.checkpoint_every if backbone.model.gradient_checkpointing else 1
+    whole = trace_blocks(pipeline, slots, 2, low, backbone.blocks, [])
+    blocks, runs = shortened(backbone.blocks, every)
+    return whole, trace_blocks(pipeline, slots, 2, low, blocks, runs), len(blocks)
+
+
+@pytest.mark.parametrize("words", [(LORA, ON), (LORA, OFF), (FULL, ON), (FULL, OFF)], ids=" ".join)
+@pytest.mark.parametrize(("exp", "traced"), [("fcd_mask_a", 4), ("visualcloze_fill", 8)])
+def test_four_of_a_run_give_the_figures_of_all(exp, traced, words):
+    pipeline, slots = made(exp, *words)
+    for low in (NARROW, None):
+        whole, quick, blocks = figures(pipeline, slots, low)
+        assert quick == whole and blocks == traced < len(pipeline.backbone.blocks)
+    few, _ = shortened(pipeline.backbone.blocks, 1)  # negative control: those left out are counted
+    short = trace_blocks(pipeline, slots, 2, None, few, [])
+    assert short.flops < whole.flops and short.kept < whole.kept and short.peak < whole.peak
+
+
+def test_units_of_blocks_that_are_recomputed_by_turns_are_left_out_whole():
+    config = tiny("+exp=fcd_mask_a", LORA, ON, "backbone.checkpoint_every=2", num_layers=13)
+    pipeline, slots = build_on_meta(config), build(config["data"]).slots
+    trace_blocks(pipeline, slots, 2, NARROW, pipeline.backbone.blocks, [])
+    whole, quick, blocks = figures(pipeline, slots)
+    assert quick == whole and blocks == 9
+    one_by_one, runs = shortened(pipeline.backbone.blocks, 1)  # negative control: single blocks by turns are not alike
+    with pytest.raises(plan_repeats.Unsteady):
+        trace_blocks(pipeline, slots, 2, NARROW, one_by_one, runs)
+
+
+def test_a_block_that_differs_is_traced_by_itself():
+    pipeline, slots = made("fcd_mask_a", FULL, OFF)
+    block = pipeline.backbone.blocks[3]
+    with torch.device("meta"):
+        wide = nn.Linear(block.ff.net[2].in_features, block.ff.net[0].proj.in_features)
+        block.ff.net[0].proj = nn.Linear(wide.out_features, 3 * wide.in_features)
+        block.ff.net[2] = nn.Linear(3 * wide.in_features, wide.out_features)
+    whole, quick, blocks = figures(pipeline, slots)
+    assert quick == whole and blocks == 7, "3, 1 and 3 alike: no run is long enough"
+    for p in pipeline.backbone.blocks[6].parameters():
+        p.requires_grad_(False)
+    assert likeness(pipeline.backbone.blocks[5]) != likeness(pipeline.backbone.blocks[6])
+
+
+@pytest.mark.parametrize("what", ["eps", "shared", "hook"])
+def test_what_makes_blocks_differ(what):
+    blocks = [nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)) for _ in range(7)]
+    assert len(shortened(blocks, 1)[0]) == 4
+    if what == "eps":
+        blocks[3][1].eps = 0.5
+    elif what == "shared":
+        blocks[3][0].weight = blocks[4][0].weight
+    else:
+        blocks[3].register_forward_pre_hook(lambda *_: None)
+    assert shortened(blocks, 1) == (blocks, [])
+
+
+@pytest.mark.parametrize("phase", ["forward", "backward"])
+def test_blocks_that_look_alike_but_are_not_are_all_traced(phase, monkeypatch):
+    """A block that asks, behind its own back, how often its class was called."""
+    pipeline, slots = made("fcd_mask_a", FULL, OFF)
+    kind, calls = type(pipeline.backbone.blocks[0]), []
+    stock = kind.forward
+
+    def forward(self, *args, **kwargs):
+        calls.append(self)
+        x, *rest = stock(self, *args, **kwargs)
+        times = calls.index(self) if phase == "forward" else 4 * (self is calls[2])
+        return (x + sum(x @ x.transpose(1, 2) @ x for _ in range(times)), *rest)
+
+    monkeypatch.setattr(kind, "forward", forward)
+    backbone = pipeline.backbone.train()
+    whole = trace_blocks(pipeline, slots, 2, None, backbone.blocks, [])
+    calls.clear()
+    blocks, runs = shortened(backbone.blocks, 1)
+    with pytest.raises(plan_repeats.Unsteady):
+        trace_blocks(pipeline, slots, 2, None, blocks, runs)
+    calls.clear()
+    monkeypatch.setattr(plan_repeats.Counter, "watch", lambda self: (_ for _ in ()).throw(plan_repeats.Unsteady()))
+    assert trace_step(pipeline, slots, 2, None) == whole
