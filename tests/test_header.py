@@ -4,7 +4,7 @@ import pytest
 from tiny import composed, slots, tiny
 
 from unigen.build import build, build_pipeline
-from unigen.header import cacheable, influence, mask_table, print_header, sizes, unmasked
+from unigen.header import bundled, cacheable, influence, mask_table, print_header, sizes, unmasked
 from unigen.layout import Layout, Segment
 from unigen.learner import parameters
 
@@ -103,3 +103,10 @@ def test_sizes_count_what_is_trained_and_what_is_attended(capsys):
     said = capsys.readouterr().out
     assert said.startswith("fcd_mask_a (RealGeneral, Table 4), task canny, seed 0\n")
     assert all(text in said for text in lines)
+
+
+def test_paper_scale_says_that_its_images_are_still_the_bundled_ones():
+    (said,) = bundled(composed("+exp=fcd_mask_a", "scale=paper"))
+    assert "bundled emoji" in said and "docs/paper_scale.md" in said
+    assert bundled(composed("+exp=fcd_mask_a")) == []
+    assert bundled(composed("+exp=fcd_mask_a", "scale=paper", "data=subjects200k", "data.train.root=x")) == []

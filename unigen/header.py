@@ -22,8 +22,16 @@ def print_header(pipeline: Pipeline, slots: tuple[ImageSlot, ...], config: dict[
     task = config["task"]["name"] or ", ".join(config["data"]["tasks"] or ["all"])
     console.print(f"[bold]{config['name']}[/bold]{where}, task {task}, seed {config['seed']}")
     console.print(mask_table(layout, mask))
-    for line in [*influence(layout, mask), *unmasked(pipeline), cacheable(pipeline, layout), *sizes(pipeline, layout)]:
+    facts = [*influence(layout, mask), *unmasked(pipeline), cacheable(pipeline, layout), *sizes(pipeline, layout)]
+    for line in [*facts, *bundled(config)]:
         console.print(line, soft_wrap=True)
+
+
+def bundled(config: dict[str, Any]) -> list[str]:
+    """At paper scale, that the images are still the bundled ones: a scale chooses models and training, and no data."""
+    if config["scale"]["name"] != "paper" or not config["data"]["_target_"].endswith(".EmojiGraphData"):
+        return []
+    return ["data: the bundled emoji and not the paper's, for which docs/paper_scale.md has the words (data=...)"]
 
 
 def groups(layout: Layout) -> dict[str, list[Segment]]:
