@@ -5,6 +5,7 @@ whose arms are the same runs share a sweep, and not every arm of a table is trai
 its library is an extra; MAN-IQA and MUSIQ, whose library is another one, are the only columns that stay empty.
 """
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 import torch
 from published import offline, sizes
 from published.sets import SETS
-from small_runs import command
+from small_runs import command, kept_pictures
 from tiny import CONF, choices
 from torch import nn
 
@@ -25,7 +26,8 @@ from unigen.report_evaluations import benches_of
 from unigen.report_runs import read_table
 
 EMPTY = ("man_iqa", "musiq")  # pyiqa's, for non-commercial use alone
-FEW = ("data.num_workers=0", "data.held_out=3", "logger=[jsonl]")
+FEW = ("data.num_workers=0", "logger=[jsonl]")
+HELD = "data.held_out=3"
 DRAWN = ("evaluation.items=2", "solver.steps=1", "data.num_workers=0")
 
 
@@ -36,15 +38,15 @@ class Sweep(NamedTuple):
     arms: tuple[str, ...]
     tables: tuple[str, ...]
     family: str = "cogvideox"
-    few: tuple[str, ...] = ()
+    few: tuple[str, ...] = (HELD,)
     drawn: tuple[str, ...] = ()
 
 
 SWEEPS = [
-    Sweep("realgeneral_masks", ("fcd_mask_a", "fcd_mask_d"), ("realgeneral_masks",), few=("data.train.pairs=12",),
+    Sweep("realgeneral_masks", ("fcd_mask_a", "fcd_mask_d"), ("realgeneral_masks",), few=(HELD, "data.train.pairs=12"),
           drawn=("evaluation.images=1",)),
     Sweep("realgeneral_modules", ("realgeneral_full",), ("realgeneral_modules", "realgeneral_customization"),
-          few=("data.train.pairs=12",), drawn=("evaluation.images=1",)),
+          few=(HELD, "data.train.pairs=12"), drawn=("evaluation.images=1",)),
     Sweep("realgeneral_canny", ("realgeneral_full",), ("realgeneral_canny",)),
     Sweep("realgeneral_depth", ("realgeneral_full",), ("realgeneral_depth",)),
     Sweep("visualcloze_examples", ("visualcloze_fill",), ("visualcloze_examples", "visualcloze_style"), "flux"),
@@ -107,7 +109,7 @@ def run(sweep: Sweep, roots: dict[str, Path], folder: Path) -> None:
     """The header's commands: train, and measure for every table."""
     known = folders(roots, folder)
     words = [word for word in header(sweep.table, "run.py", known) if not word.startswith("seed=")]
-    said = [f"+exp={','.join(sweep.arms)}", f"hydra.sweep.dir={folder}", *FEW, *sweep.few, *sizes(sweep.family)]
+    said = [f"+exp={','.join(sweep.arms)}", f"hydra.sweep.dir={folder}", *FEW, *sizes(sweep.family), *sweep.few]
     assert command("run.py", *words, *said) == 0
     for table in sweep.tables:
         assert command("evaluate.py", *header(table, "evaluate.py", known), *DRAWN, *sweep.drawn) == 0
@@ -156,6 +158,20 @@ def test_realgenerals_table_4(roots, here):
 @pytest.mark.parametrize("sweep", [sweep for sweep in SWEEPS if sweep.table != QUICK], ids=lambda sweep: sweep.table)
 def test_rehearsal_of(sweep, roots, here):
     rehearse(sweep, roots, here)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["cogvideox", "flux"])
+def test_what_a_base_draws_from_text(family, roots, here):
+    """Figure 7 has no numbers, so its table is not among those above; no step of training."""
+    arm, folder = f"text_to_image_{family}", here / family
+    few = ("trainer.max_steps=0", "data.limit=200", kept_pictures())
+    run(Sweep("realgeneral_bases", (arm,), ("realgeneral_bases",), family, few=few), roots, folder)
+    (result,) = folder.glob(f"*_{arm}_*/evaluation/coco_text/evaluation.json")
+    metrics = json.loads(result.read_text())["metrics"]
+    assert set(metrics) == {"clip_t", "clip_score", "fid"}
+    assert all(score["value"] is not None for score in metrics.values()), metrics
+    assert len(list(result.parent.glob("pictures/*_output.png"))) == 2
 
 
 def test_every_published_table_is_rehearsed():
