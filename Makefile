@@ -5,7 +5,7 @@ PYTHON ?= python3
 EXTRAS ?= test
 PY := $(VENV)/bin/python
 
-.PHONY: demo test fuzz lint audit clean
+.PHONY: demo test fuzz rehearse lint audit clean
 
 demo: $(VENV)/.installed
 	$(PY) experiments/run.py +exp=fcd_mask_a trainer.max_steps=1300 validation.every=325
@@ -18,6 +18,10 @@ test: $(VENV)/.installed-$(EXTRAS)
 # Thousands of mutated keys and files (docs/robustness.md); minutes.
 fuzz: $(VENV)/.installed-$(EXTRAS)
 	$(PY) -m pytest -n 2 --dist loadfile -m slow -k fuzz
+
+# Every published table at paper scale, on miniatures of models and data sets; five minutes of one core.
+rehearse: $(VENV)/.installed-$(EXTRAS)
+	$(PY) -m pytest -m slow tests/test_rehearsed_tables.py
 
 lint: $(VENV)/.installed-$(EXTRAS)
 	$(PY) -m ruff check --fix .

@@ -54,8 +54,7 @@ RANDOM = ("scale=paper", "backbone.pretrained=null", "encoder.codec.pretrained=n
 BYTES = ("encoder.text.tokenizer=byt5",)  # needs no files
 CLIP = tuple(f"encoder.text.clip.{word}" for word in ("pretrained=null", "tokenizer=byt5"))
 CLIP += tuple(f"+encoder.text.clip.config.{word}" for word in ("bos_token_id=0", "pad_token_id=0", "eos_token_id=1"))
-# A quarter of the published width, 6 blocks, 512 image tokens or more, and small encoders, so that their share of the
-# work is about that of the published ones.
+# A quarter of the published width, 6 blocks, 512 image tokens or more, and small encoders.
 NARROW = ("adapter.rank=64", "adapter.alpha=64")
 TEXT = ("window=64", "config.num_layers=4", "config.num_heads=8", "config.d_ff=1024")
 MEDIUM = (
@@ -78,7 +77,8 @@ SIZES = {
             "backbone.config.num_attention_heads=12",
             "backbone.config.num_layers=6",
             "backbone.config.text_embed_dim=512",
-            "encoder.codec.config.block_out_channels=[16,32,32,64]",
+            "encoder.codec.config.block_out_channels=[8,16,16,32]",
+            "encoder.codec.config.layers_per_block=1",
             "data.size=256",
             "data.batch_size=2",
             "solver.guidance=6.0",

@@ -4,7 +4,8 @@ merge    one LoRA that adds the weighted sum of what several add
            loras=[...]    the files, each as below, of one base model
            weights=[...]  a number for each
            out=           the .safetensors to write
-convert  any LoRA in diffusers' format, for load_lora_weights of its pipelines
+convert  any LoRA in diffusers' format, for load_lora_weights of its pipelines; of a CogVideoX with
+         conditioning/modulation=shared the modulation of text and of images is joined, as the stock model has it
            lora=          a .safetensors or .pth file, or a folder with one: a run's export, or a LoRA for Flux or
                           CogVideoX by diffusers, peft, BFL, ComfyUI, kohya, x-flux or VisualCloze (docs/visualcloze.md)
            out=           the .safetensors to write, which must not be there

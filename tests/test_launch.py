@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import CONF
+
+from unigen.preflight import preflight
 
 CONFIG = """
 seed: 0
@@ -115,3 +118,10 @@ def test_debug_shows_where_a_user_error_arose(tmp_path):
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert done.stderr.endswith("error: the image cannot be read: truncated\n")
+
+
+def test_a_key_of_swept_choices_alone_is_told_so_that_hydra_takes_it():
+    """Hydra composes a sweep without what is swept first, and takes an error there for a single run."""
+    words = ["+table=visualcloze_fill_dev", "seed=0,1", "scale=paper", "encoder.text.clip.config.hidden_size=24"]
+    assert preflight(CONF, [*words, "trainer.max_steps=2"]) == words[3:]
+    assert preflight(CONF, ["+exp=visualcloze_dev", *words[2:]]) == [], "of a single run Hydra knows it"

@@ -153,6 +153,20 @@ def ours_and_theirs(pipeline, stock) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat([outputs[name] for name in frames], dim=1), found
 
 
+@torch.no_grad()
+def assert_same_text(text, stock) -> None:
+    """Prompts are read as the stock pipeline reads them: window, padding, and which vector is the pooled one."""
+    prompts, window = ["a red heart", "two cats on the sofa, and the dog."], {"max_sequence_length": text.window}
+    if type(stock).__name__.startswith("CogVideoX"):
+        found = stock.encode_prompt(prompts, do_classifier_free_guidance=False, **window)[0]
+    else:
+        found, pooled = stock.encode_prompt(prompts, None, **window)[:2]
+        torch.testing.assert_close(text.pooled(prompts), pooled, rtol=1e-4, atol=1e-5)
+        assert (pooled[0] - pooled[1]).abs().max() > 1e-3
+    torch.testing.assert_close(text.encode(prompts), found, rtol=1e-4, atol=1e-5)
+    assert (found[0] - found[1]).abs().max() > 1e-3
+
+
 ATTENTION = "conditioning.adapter.parts=[attention]"  # CogVideoX's modulation is split in text and video always
 STOCK = {
     "CogVideoXPipeline": (COGVIDEOX, "wo_sc_adaln", ATTENTION),
@@ -167,6 +181,7 @@ def test_diffusers_own_pipeline_of_the_repository_takes_the_export(pipeline, hub
     trained = stirred(tmp_path, *experiment)
     assert said_of(tmp_path).startswith("a stock ") and "load_lora_weights" in said_of(tmp_path)
     stock = getattr(diffusers, pipeline).from_pretrained(source, dtype=torch.float32)
+    assert_same_text(trained.text, stock)
     bare = ours_and_theirs(trained, stock.transformer)[1]
     stock.load_lora_weights(tmp_path / "export")
     ours, theirs = ours_and_theirs(trained, stock.transformer)

@@ -144,7 +144,7 @@ def test_a_scale_has_its_own_metrics_on_a_benchmark_and_a_column_may_have_two(tm
         "ssim (blur) (ours)",
         "fid (published)",
     ]
-    assert [row[2:4] for row in rows(there)] == [["0.6", "30.00 (n=1)"]]
+    assert [row[2:4] for row in rows(there)] == [["0.6", "30.000 (n=1)"]]
     [here] = [each for each in report.tables if each.title.startswith("Paper") and "scale mini" in each.title]
     assert "rmse (blur) (ours) ↓" not in here.header
 

@@ -13,7 +13,7 @@ from test_report_published import KEY, VALUES, make, texts, views
 from test_report_published import notes as said
 
 from unigen.report import build_report
-from unigen.report_bootstrap import reference_arm
+from unigen.report_bootstrap import p_cell, reference_arm
 from unigen.report_costs import hours
 from unigen.report_html import to_html
 from unigen.report_latex import to_latex
@@ -87,6 +87,14 @@ def test_one_seed_prints_no_verdict_in_any_form(tmp_path):
     whole = build_report(str(measured_sweep(tmp_path / "whole", {"a": 0.0, "b": 0.2})))
     for form in (to_markdown(whole, tmp_path), to_html(whole), to_latex(whole)):
         assert re.search(r"better( \||\*\*|<|\})", form), "negative control"
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(None, "–"), (0.0, "< 0.0001"), (0.00412, "0.0041"), (0.0496, "0.050"), (0.04949, "0.049"), (0.314, "0.31")],
+)
+def test_p_values_are_shown_as_closely_as_a_verdict_needs(p, text):
+    assert p_cell(p) == (text, p, False)
 
 
 def test_scores_that_do_not_say_which_items_are_alike_are_named_once(tmp_path):

@@ -43,7 +43,8 @@ def launch(task: Callable[[DictConfig], None], config_dir: Path, config_name: st
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
     try:
-        preflight(config_dir, sys.argv[1:], config_name)
+        of_jobs = preflight(config_dir, sys.argv[1:], config_name)
+        sys.argv[1:] = [f"++{word}" if word in of_jobs else word for word in sys.argv[1:]]
         main(_guarded(task, failed))()
     except (*USER_ERRORS, HydraException) as exc:
         _raise_if_interrupted(exc)

@@ -68,8 +68,11 @@ ELSEWHERE = {"cluster": "slurm/sweep.py", "profile": "experiments/plan.py"}  # g
 
 def preflight(
     config_dir: Path, argv: Sequence[str], config_name: str = "config", open_tables: Sequence[str] = OPEN_TABLES
-) -> None:
+) -> list[str]:
     """Refuses what Hydra would accept and later code would trip over; leaves Hydra's global state clean.
+
+    Returns the words of a multirun whose keys are those of its jobs alone. Hydra composes a configuration without the
+    swept choices first, in which such a key is unknown.
 
     Args:
         argv: the command line without the program's name; Hydra's own flags are understood.
@@ -83,7 +86,7 @@ def preflight(
 
     args = _flags(argv)
     if args.help or args.hydra_help or args.info or args.shell_completion or args.experimental_rerun:
-        return
+        return []
     if args.config_path:
         raise ConfigError("--config-path is not supported; add a folder of your own files with --config-dir <folder>")
     folders = [Path(folder).resolve() for folder in (config_dir, args.config_dir) if folder]
@@ -96,7 +99,7 @@ def preflight(
         warnings.simplefilter("ignore")  # Hydra says the same again when it runs
         loader = GlobalHydra.instance().config_loader()
         tree = Tree(folders, args.config_name or config_name, loader, tuple(open_tables))
-        _check_line(tree, args.overrides, multirun=args.multirun)
+        return _check_line(tree, args.overrides, multirun=args.multirun)
 
 
 def _flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -123,7 +126,7 @@ def _flags(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _check_line(tree: Tree, line: Sequence[str], multirun: bool) -> None:
+def _check_line(tree: Tree, line: Sequence[str], multirun: bool) -> list[str]:
     words = parse(tree, line, {})
     if strange := next((w for w in words if w.key_or_group.split(".")[0] in ELSEWHERE), None):
         group = strange.key_or_group.split(".")[0]
@@ -157,6 +160,12 @@ def _check_line(tree: Tree, line: Sequence[str], multirun: bool) -> None:
     for job in jobs:
         own = [line for line in job if any(line not in other for other in jobs)]
         _Job(tree, job, values, places, shared, f" (in the job {' '.join(own)})" if own else "").check()
+    common: dict = {}
+    for default in files:
+        merge(common, tree.content(default))
+    given = {word.input_line for word in values} & set(line)
+    own_keys = {word.input_line for word in values if lookup(common, word.key_or_group.split(".")) is UNKNOWN}
+    return [said for said in line if multirun and said in given & own_keys and said[0] not in "+~"]
 
 
 def _check_hydra_key(word: Override) -> None:

@@ -94,7 +94,11 @@ def counted(clusters: Clusters) -> Cell:
 
 
 def p_cell(p: float | None) -> Cell:
-    return Cell("–") if p is None else Cell("< 0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}", p)
+    return (
+        Cell("–")
+        if p is None
+        else Cell("< 0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}", p)
+    )
 
 
 def verdict_cell(verdict: Verdict | None, better: str) -> Cell:

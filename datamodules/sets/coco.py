@@ -94,8 +94,9 @@ class Coco:
 
     @cached_property
     def _images(self) -> list[dict[str, Any]]:
+        found = sorted(self._table["images"], key=lambda image: image["id"])[: self.limit]
         loaded(self.computed)
-        return sorted(self._table["images"], key=lambda image: image["id"])[: self.limit]
+        return found
 
     @cached_property
     def _captions(self) -> dict[int, list[tuple[int, str]]]:

@@ -52,8 +52,9 @@ class TextToImage2M:
 
     @cached_property
     def _count(self) -> int:
+        count = len(self.tars)
         loaded(self.computed)
-        return len(self.tars)
+        return count
 
     @property
     def account(self) -> Account:

@@ -83,8 +83,7 @@ def _letters(text: str) -> Iterator[tuple[str, Span]]:
         return
     starts = [i for i, character in enumerate(text) if i == 0 or unicodedata.category(character)[0] != "M"]
     for start, stop in pairwise([*starts, len(text)]):
-        plain = unicodedata.normalize("NFKD", text[start:stop]).casefold()
-        yield unicodedata.normalize("NFKD", plain), (start, stop)
+        yield unicodedata.normalize("NFKD", text[start:stop]).casefold(), (start, stop)
 
 
 @lru_cache(maxsize=4096)
