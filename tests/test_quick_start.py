@@ -6,6 +6,7 @@ import sys
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
+from hydra.core.global_hydra import GlobalHydra
 from tiny import CONF, ROOT
 
 from unigen.launch import list_folders_once
@@ -19,6 +20,7 @@ def test_groups_and_choices_are_those_that_hydra_lists(tmp_path, monkeypatch):
     path = create_config_search_path(str(CONF))
     path.append("command-line", f"file://{tmp_path}")
     listed = Hydra.create_main_hydra2("help", path)
+    GlobalHydra.instance().clear()  # which it has filled
     quick = ConfigLoaderImpl.get_group_options
     monkeypatch.setattr(ConfigLoaderImpl, "get_group_options", getattr(quick, "__wrapped__", quick))
     stock = listed.format_config_groups(lambda name: True)
