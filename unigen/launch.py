@@ -15,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from unigen.light_metrics import postpone_metrics
 from unigen.preflight import preflight, sentence
 from unigen.quoting import readable
 
@@ -35,7 +34,6 @@ def launch(task: Callable[[DictConfig], None], config_dir: Path, config_name: st
     from hydra.errors import HydraException
 
     failed: list[Exception] = []
-    postpone_metrics()
     list_folders_once()
     sys.argv[1:] = readable(sys.argv[1:])
     main = hydra.main(version_base="1.3", config_path=str(config_dir.resolve()), config_name=config_name)

@@ -14,7 +14,7 @@ FACTS |= {"finite", "places", "repositories"}
 SHARED = {"protocols", "judge", "interchange", "lora_files", "lora_names", "lora_stock"}
 CONFIG = {  # the config folder as data
     *("config", "configtree", "jobs", "preflight", "files", "arguments", "terminal", "claims", "preemption"),
-    *("ranges", "quoting", "user_configs", "machine", "light_metrics"),
+    *("ranges", "quoting", "user_configs", "machine"),
 }
 PACKAGES = {p.parent.name for p in (ROOT / "unigen").glob("*/__init__.py")} - {"nn", "learners"}  # the plug-ins
 LEAVES = {"callbacks", "datamodules"}
