@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from unigen.preflight import preflight, sentence
+from unigen.own_process import JobFailed, needed, run_job
+from unigen.preflight import config_dir_flag, preflight, sentence
 from unigen.quoting import readable
 
 # What a user can cause and one sentence can say.  Anything else is a defect and keeps its traceback.
@@ -45,7 +46,7 @@ def launch(task: Callable[[DictConfig], None], config_dir: Path, config_name: st
     try:
         of_jobs = preflight(config_dir, sys.argv[1:], config_name)
         sys.argv[1:] = [f"++{word}" if word in of_jobs else word for word in sys.argv[1:]]
-        main(_guarded(task, failed))()
+        main(_guarded(_apart(task), failed))()
     except (*USER_ERRORS, HydraException) as exc:
         _raise_if_interrupted(exc)
         folder = isinstance(exc, OSError) and exc.errno is not None  # Hydra could not make the run's
@@ -76,6 +77,22 @@ def list_folders_once() -> None:
     ConfigLoaderImpl.get_group_options = options
 
 
+def _apart(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """`task`, but a sweep's job on several devices in a process of its own."""
+
+    @functools.wraps(task)
+    def run(cfg: DictConfig) -> None:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        if HydraConfig.get().mode == RunMode.MULTIRUN and needed(cfg):
+            run_job(config_dir_flag(sys.argv[1:]))
+        else:
+            task(cfg)
+
+    return run
+
+
 def _guarded(task: Callable[[DictConfig], None], failed: list[Exception]) -> Callable[[DictConfig], None]:
     """`task` with its errors reported here: Hydra would add lines of its own, and drop all but a sweep's first."""
 
@@ -87,6 +104,9 @@ def _guarded(task: Callable[[DictConfig], None], failed: list[Exception]) -> Cal
         job = HydraConfig.get().job.num if HydraConfig.get().mode == RunMode.MULTIRUN else None
         try:
             task(cfg)
+        except JobFailed as exc:
+            failed.append(exc)
+            print(f"job {job} failed: {' '.join(HydraConfig.get().overrides.task)}", file=sys.stderr, flush=True)
         except Exception as exc:
             _raise_if_interrupted(exc)
             failed.append(exc)

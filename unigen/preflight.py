@@ -102,6 +102,12 @@ def preflight(
         return _check_line(tree, args.overrides, multirun=args.multirun)
 
 
+def config_dir_flag(argv: Sequence[str]) -> list[str]:
+    """The flag of a command line that its jobs have to be given too: where the user's own files lie."""
+    folder = _flags(argv).config_dir
+    return [] if folder is None else [f"--config-dir={Path(folder).resolve()}"]
+
+
 def _flags(argv: Sequence[str]) -> argparse.Namespace:
     """The command line as Hydra's own parser takes it apart, which would end a bad one with its usage."""
     from hydra._internal.utils import get_args_parser
