@@ -21,7 +21,7 @@ fuzz: $(VENV)/.installed-$(EXTRAS)
 
 # Every published table at paper scale, on miniatures of models and data sets; five minutes of one core.
 rehearse: $(VENV)/.installed-$(EXTRAS)
-	$(PY) -m pytest -m slow tests/test_rehearsed_tables.py
+	$(PY) -m pytest -m 'slow or not slow' tests/test_rehearsed_tables.py
 
 lint: $(VENV)/.installed-$(EXTRAS)
 	$(PY) -m ruff check --fix .

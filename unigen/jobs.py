@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unigen.config import ConfigError
-from unigen.configtree import Tree, spelt
+from unigen.configtree import Tree, nearest, spelt
 from unigen.quoting import advice, as_text
 
 if TYPE_CHECKING:
@@ -112,6 +113,38 @@ def one_table(tree: Tree, files: Sequence[ResultDefault], words: Sequence[Overri
             f"{tables[0]}.yaml holds published numbers and names no experiment to run; see them with "
             f"experiments/report.py table={names[0]}, or choose experiments with +exp=..."
         )
+    if isinstance(own, dict):
+        _check_scales_and_benches(tree, f"{tables[0]}.yaml", own)
+
+
+def _check_scales_and_benches(tree: Tree, file: str, table: Mapping[str, Any]) -> None:
+    """Passes if the scales and benchmarks that a table names exist: the report would silently lack their columns.
+
+    A benchmark is named in brackets behind a metric, `clip_t (dreambench)`, or in `benches`, whose parts may stand in
+    brackets too.
+    """
+    at, rows = (node if isinstance(node, dict) else {} for node in (table.get("metrics_at"), table.get("benches")))
+    by_scale = [(row, said) for row, said in rows.items() if isinstance(said, dict)]
+    scales = [("metrics_at", scale) for scale in at]
+    scales += [(f"benches.{row}", scale) for row, said in by_scale for scale in said if scale != "exp"]
+    for key, scale in scales:
+        _check_name(f"table.{key} in {file}", "scale", scale, tree.options("scale"))
+    parts = [part for _, said in by_scale for node in said.values() if isinstance(node, dict) for part in node.items()]
+    benches = [("benches", bench) for _, bench in parts]
+    own = {part for part, _ in parts}
+    for key, columns in [("metrics", table.get("metrics")), *((f"metrics_at.{scale}", at[scale]) for scale in at)]:
+        for said in columns.values() if isinstance(columns, dict) else ():
+            found = re.findall(r" \((.+)\)$", "\n".join(map(str, said if isinstance(said, list) else [said])), re.M)
+            benches += [(key, bench) for bench in found if bench not in own]
+    for key, bench in benches:
+        _check_name(f"table.{key} in {file}", "benchmark", bench, tree.options("bench"))
+
+
+def _check_name(where: str, kind: str, name: object, legal: Sequence[str]) -> None:
+    if name not in legal:
+        close = nearest(str(name), legal)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(legal)}"
+        raise ConfigError(f"{where} names the {kind} {str(name)!r}, which does not exist; {hint}")
 
 
 def combinations(tree: Tree, choices: Sequence[Override], places: Places) -> list[list[str]]:

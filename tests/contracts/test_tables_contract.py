@@ -297,3 +297,26 @@ def test_realgenerals_ablations_are_on_customization_unless_the_command_line_say
     for task, guidance in ((None, 6.0), ("canny", 2.0)):
         job = composed(f"+table={name}", *([f"task={task}"] if task else []))
         assert (job["task"]["name"], job["solver"]["guidance"]) == (task or "subject", guidance)
+
+
+@pytest.mark.parametrize(
+    ("table", "right", "wrong", "said"),
+    [
+        ("realgeneral_masks", "    paper:", "    papr:", "names the scale 'papr', which does not exist; did you"),
+        ("realgeneral_masks", "clip_t (dreambench)", "clip_t (dreambnch)", "did you mean 'dreambench'?"),
+        ("realgeneral_canny", "fid (coco_canny)", "fid (cocoa)", "table.metrics_at.paper in table/mine.yaml"),
+        ("visualcloze_examples", "paper:\n        canny:", "papier:\n        canny:", "names the scale 'papier'"),
+        ("visualcloze_examples", "canny: graph200k_canny\n", "canny: graph200_canny\n", "benchmark 'graph200_canny'"),
+    ],
+)  # fmt: skip
+def test_scales_and_benchmarks_of_a_table_exist_before_anything_is_trained(tmp_path, table, right, wrong, said):
+    mine = tmp_path / "table" / "mine.yaml"
+    mine.parent.mkdir()
+    text = (CONF / "table" / f"{table}.yaml").read_text()
+    line = [f"--config-dir={tmp_path}", "+table=mine"]
+    mine.write_text(text)
+    preflight(CONF, line)
+    assert right in text
+    mine.write_text(text.replace(right, wrong, 1))
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        preflight(CONF, line)
