@@ -67,7 +67,7 @@ def test_one_seed_has_no_interval_and_tells_no_order(tmp_path):
     assert "one seed has no interval" in notes(found[""]) and "In brackets" not in notes(found[""])
     order = found["order of the arms"]
     said = "0 as published, 0 opposite, 2 not resolved"
-    assert texts(order) == [["ours_i", "clip_i", "a > c = b", "not told from a: c, b", said]]
+    assert texts(order) == [["ours_i", "clip_i", "a > c = b", "not distinguishable from a: c, b", said]]
     assert "smallest resolvable difference" not in found
     assert {row[-1] for row in texts(found["differences"])} == {"not resolved: one seed"}
     assert not any(cell.bold for each in found.values() for row in each.rows for cell in row)
@@ -99,7 +99,7 @@ def test_shared_seeds_resolve_what_other_seeds_do_not(tmp_path):
     ]
     assert texts(own["order of the arms"])[0][2:] == [
         "a > c = b",
-        "not told from a: c, b",
+        "not distinguishable from a: c, b",
         "0 as published, 0 opposite, 2 not resolved",
     ]
     rows = texts(shared["differences"])
@@ -129,7 +129,7 @@ def test_a_difference_against_the_published_one_is_called_so(tmp_path):
 def test_equal_arms_are_never_resolved(tmp_path):
     same = {"a": VALUES["a"], "b": VALUES["a"]}
     found = views(make(tmp_path, same, key=KEY | {"order": ["a", "b"]}))
-    assert texts(found["order of the arms"])[0][3] == "not told from b: a"
+    assert texts(found["order of the arms"])[0][3] == "not distinguishable from b: a"
     assert texts(found["differences"])[0][3:] == ["+0.000", "3", *["1.00"] * 3, "0.000", "not resolved"]
     moved = {"a": VALUES["a"], "b": tuple(x + 0.001 for x in VALUES["a"])}
     found = views(make(tmp_path / "moved", moved, key=KEY | {"order": ["a", "b"]}))
@@ -193,7 +193,7 @@ def test_arms_under_another_protocol_are_marked_and_left_out_of_comparisons(tmp_
     assert [row[0] for row in texts(found[""])] == ["c", "b", "a [1]"] and "left out of the comparisons" in notes(
         found[""]
     )
-    assert texts(found["order of the arms"])[0][2:4] == ["c = b", "not told from b: c"]
+    assert texts(found["order of the arms"])[0][2:4] == ["c = b", "not distinguishable from b: c"]
     assert "left out" not in notes(views(make(tmp_path / "whole"))[""])
 
 

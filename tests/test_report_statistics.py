@@ -11,6 +11,7 @@ from made_runs import bold, column, make_run, notes, table
 from small_runs import command
 from test_report_published import KEY, VALUES, make, texts, views
 from test_report_published import notes as said
+from tiny import CONF
 
 from unigen.report import build_report
 from unigen.report_bootstrap import p_cell, reference_arm
@@ -297,3 +298,12 @@ def test_a_table_file_that_is_none_is_refused(tmp_path):
         read_table(tmp_path, "t")
     (tmp_path / "t.yaml").write_text("table: {name: t, order: [a], metrics: {f: null}}")
     assert read_table(tmp_path, "t").metrics == {"f": ()}
+
+
+def test_a_table_of_ones_own_is_named_by_its_path(tmp_path):
+    (tmp_path / "mine.yaml").write_text("table: {name: mine, title: Mine, order: [a], metrics: {f: ssim}}")
+    assert read_table(CONF / "table", str(tmp_path / "mine.yaml")).title == "Mine"
+    with pytest.raises(ValueError, match=r"nobody.yaml: there is no such file"):
+        read_table(CONF / "table", str(tmp_path / "nobody.yaml"))
+    with pytest.raises(ValueError, match=r"unknown table 'mine' .*; a table of your own is named by its path"):
+        read_table(CONF / "table", "mine")

@@ -60,7 +60,7 @@ def output_folder(given: Mapping[str, str]) -> Path:
         return Path(given["out"])
     if "runs" in given:
         return Path(given["runs"]) if Path(given["runs"]).is_dir() else Path()
-    return RUNS / "reports" / given["table"]
+    return RUNS / "reports" / Path(given["table"]).stem
 
 
 def w_and_b(report: Report, out: Path, publish: bool) -> str:

@@ -88,15 +88,20 @@ def order_table(title: str, arms: list[Arm], columns: list[Column]) -> Table:
 
 
 def own_order(arms: list[Arm], column: Column) -> str:
-    """The arms that are better than the reference, not told from it, worse."""
+    """The arms that are better than the reference, not distinguishable from it, worse."""
     sign = -1 if column.better == "lower" else 1
-    groups: dict[str, list[str]] = {"better than": [], "not told from": [], "worse than": []}
+    groups: dict[str, list[str]] = {"better than": [], "not distinguishable from": [], "worse than": []}
     for i, found in column.verdicts.items():
         ahead = sign * found.difference > 0
-        kind = "not told from" if not found.resolved else "better than" if ahead else "worse than"
-        groups[kind].append(arms[i].label)
-    against = arms[column.reference].label
+        kind = "not distinguishable from" if not found.resolved else "better than" if ahead else "worse than"
+        groups[kind].append(_named(arms[i].label))
+    against = _named(arms[column.reference].label)
     return "; ".join(f"{kind} {against}: {', '.join(labels)}" for kind, labels in groups.items() if labels)
+
+
+def _named(label: str) -> str:
+    """A label in a list; in quotes where it has a comma itself."""
+    return f"'{label}'" if "," in label else label
 
 
 def agreement(column: Column) -> str:

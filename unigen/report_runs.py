@@ -267,12 +267,21 @@ def metrics_of(said: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def read_table(folder: Path, name: str) -> PaperTable:
-    """The published table in `folder`/NAME.yaml. Raises ValueError if there is none or it is unusable."""
+    """The published table in `folder`/NAME.yaml, or in the file that `name` is the path of, if it ends in .yaml.
+
+    Raises ValueError if there is none or it is unusable.
+    """
     path, legal = folder / f"{name}.yaml", sorted(path.stem for path in folder.glob("*.yaml"))
-    if name not in legal:
+    if name.endswith(".yaml"):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise ValueError(f"table={name}: there is no such file")
+    elif name not in legal:
         near = difflib.get_close_matches(name, legal, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(legal)}"
-        raise ValueError(f"unknown table '{name}' ({hint})")
+        raise ValueError(
+            f"unknown table '{name}' ({hint}); a table of your own is named by its path, table=<path>.yaml"
+        )
     table = paper_table(read_tree(path, lambda text: yaml.load(text, Loader=YAML)).get("table"))
     if table is None:
         raise ValueError(f"{path}: 'table' has no usable name, order or metrics")
