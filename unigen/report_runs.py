@@ -280,7 +280,7 @@ def read_table(folder: Path, name: str) -> PaperTable:
         near = difflib.get_close_matches(name, legal, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(legal)}"
         raise ValueError(
-            f"unknown table '{name}' ({hint}); a table of your own is named by its path, table=<path>.yaml"
+            f"unknown table '{name}' ({hint}); a table of your own is named by its path, <path>.yaml"
         )
     table = paper_table(read_tree(path, lambda text: yaml.load(text, Loader=YAML)).get("table"))
     if table is None:
