@@ -267,7 +267,7 @@ def test_an_unfinished_run_says_so(run_dir, tmp_path, capfd):
 
 def test_help_lists_the_benchmarks(capfd):
     assert command("evaluate.py", "--help") == 0
-    assert "bench: coco_canny, coco_depth, dreambench, emoji_canny" in capfd.readouterr().out
+    assert "bench: coco_canny, coco_depth, coco_text, dreambench, emoji_canny" in capfd.readouterr().out
 
 
 def test_pictures_in_files_are_the_pictures(tmp_path):

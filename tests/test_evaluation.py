@@ -180,7 +180,7 @@ def test_the_protocol_says_what_the_data_were():
     assert folder["test_set"] == "OwnFolder(limit=30, annotations=[], computed={}, held_out=5)"
     assert folder == said("data=own_folder", "task=graph", "data.train.root=/b", "data.train.limit=30")
     coco = said("data=coco", "task=graph", "data.train.root=/a", "data.test.root=/b")
-    assert coco["test_set"] == "Coco(limit=None)" and coco["graph"] == folder["graph"] != emoji["graph"]
+    assert coco["test_set"] == "Coco(limit=None, computed={})" and coco["graph"] == folder["graph"] != emoji["graph"]
 
 
 # --- several targets -----------------------------------------------------------------------------------------------

@@ -91,6 +91,12 @@ def plan_for(formatter: Any, backbone: Any, conditions: int = 1, text_tokens: in
     return formatter(Signature(slots(conditions, formatter.roles, frames), text_tokens), geometry)
 
 
+def query_plan(formatter: Any, backbone: Any, conditions: int = 1, text_tokens: int = 3) -> Plan:
+    """As `plan_for`, without the row of examples that the formatter could place too."""
+    geometry = Geometry(8, backbone.patch, backbone.axes, backbone.reach)
+    return formatter(Signature(slots(conditions), text_tokens), geometry)
+
+
 def tokens_for(layout: Layout, backbone: Any, size: int = 1, seed: int = 2) -> Tokens:
     """Random features, pooled text and context in the widths that the backbone takes."""
     g = torch.Generator().manual_seed(seed)

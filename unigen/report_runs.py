@@ -279,9 +279,7 @@ def read_table(folder: Path, name: str) -> PaperTable:
     elif name not in legal:
         near = difflib.get_close_matches(name, legal, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(legal)}"
-        raise ValueError(
-            f"unknown table '{name}' ({hint}); a table of your own is named by its path, <path>.yaml"
-        )
+        raise ValueError(f"unknown table '{name}' ({hint}); a table of your own is named by its path, <path>.yaml")
     table = paper_table(read_tree(path, lambda text: yaml.load(text, Loader=YAML)).get("table"))
     if table is None:
         raise ValueError(f"{path}: 'table' has no usable name, order or metrics")

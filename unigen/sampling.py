@@ -43,6 +43,8 @@ def sample_user_picture(given: dict[str, str]) -> dict[str, Path]:
     if said := unsampled(data):
         raise ConfigError(f"run={given['run']} takes no image of your own as condition=: {said}")
     with blamed(about, export.AGAIN, ValueError):  # which is the user's
+        if not files and not any(task.startswith(">") for task in data.tasks):
+            raise ConfigError("say either condition=<...> or rows=<...>; all tasks of this run show a condition")
         task = task_of(given, data.tasks)
         if not files and not task.startswith(">"):  # only a task from text alone has no condition
             raise ConfigError(f"task={task} shows a condition: say either condition=<...> or rows=<...>")

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel
-from tiny import plan_for, randomise, tiny, tokens_for
+from tiny import query_plan, randomise, tiny, tokens_for
 
 from unigen.backbones.flux import Flux
 from unigen.build import build
@@ -52,7 +52,7 @@ def pair(name: str = "flux_mini", *overrides: str, **kwargs: Any) -> tuple[FluxT
 
 def case(backbone: Flux, conditions: int = 1) -> Tokens:
     """Tokens of two samples on consecutive frames, as the frames formatter places them."""
-    tokens = tokens_for(plan_for(build(tiny()["formatter"]), backbone, conditions, text_tokens=4).layout, backbone, 2)
+    tokens = tokens_for(query_plan(build(tiny()["formatter"]), backbone, conditions, text_tokens=4).layout, backbone, 2)
     return cast(tokens, next(backbone.parameters()).dtype)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
-from tiny import backbone_for, choices, mask, plan_for, randomise, tiny, tokens_for
+from tiny import backbone_for, choices, mask, query_plan, randomise, tiny, tokens_for
 
 from unigen import canvas, masks
 from unigen.backbones.cogvideox import CogVideoX
@@ -44,7 +44,7 @@ def ours(stock, *overrides: str, tied: bool | None = None) -> CogVideoX:
 
 def case(backbone, conditions: int = 1) -> Tokens:
     """Tokens on consecutive frames, as the frames formatter places them."""
-    layout = plan_for(build(tiny()["formatter"]), backbone, conditions, text_tokens=4).layout
+    layout = query_plan(build(tiny()["formatter"]), backbone, conditions, text_tokens=4).layout
     return tokens_for(layout, backbone, 2)
 
 
@@ -118,7 +118,7 @@ def test_time_and_position_are_the_stock_ones(stock):
     with torch.no_grad():
         later = backbone(tokens, dict.fromkeys(layout.names, TIMES - 0.001), mask("fcd_d"))
     assert not torch.allclose(canvas.from_tokens(later["target"], (1, 2, 3), (2, 2, 2)), expected[:, 2:], atol=1e-5)
-    apart = plan_for(build(tiny()["formatter"]), backbone, 3, text_tokens=4).layout.only(
+    apart = query_plan(build(tiny()["formatter"]), backbone, 3, text_tokens=4).layout.only(
         ["text", "condition0", "target"]
     )
     moved = Tokens(apart, tokens.features)
@@ -182,7 +182,7 @@ def test_text_alone_can_be_remembered():
     """A mask under which text sees only text makes it static, so a memory may hold no picture at all."""
     backbone = backbone_for(tiny())
     table = TEXT_FIRST
-    layout = plan_for(build(tiny()["formatter"]), backbone, 0).layout
+    layout = query_plan(build(tiny()["formatter"]), backbone, 0).layout
     tokens, timing = tokens_for(layout, backbone, 2), {"text": "own", "target": "own"}
     assert masks.static_segments(layout, table, timing) == ("text",)
     times = {"text": torch.zeros(2), "target": TIMES}
@@ -200,7 +200,7 @@ def test_padding_is_kept_apart_with_and_without_a_memory():
     """Padded text changes nothing, also where text or what it stands beside is remembered."""
     backbone = backbone_for(tiny())
     table, times = TEXT_FIRST, {"text": torch.zeros(2), "target": TIMES}
-    layout = plan_for(build(tiny()["formatter"]), backbone, 0, text_tokens=5).layout
+    layout = query_plan(build(tiny()["formatter"]), backbone, 0, text_tokens=5).layout
     long = tokens_for(layout, backbone, 2)
     valid = torch.tensor([[True] * 3 + [False] * 2] * 2)
     short_layout = Layout((text_segment(3), *layout.visual))
@@ -239,7 +239,7 @@ def test_checkpointing_changes_no_gradient(adapter):
 def test_training_may_follow_a_validation_in_inference_mode(lowering):
     """Lightning validates in inference mode; tables kept from there must not reach autograd as inference tensors."""
     backbone = backbone_for(tiny(f"backbone.lowering._target_=unigen.attention.{lowering}"))
-    pair = plan_for(build(tiny()["formatter"]), backbone).layout
+    pair = query_plan(build(tiny()["formatter"]), backbone).layout
     new = Layout(tuple(replace(s, name=f"{s.name} first seen with {lowering}") for s in pair.segments))
     tokens, times = tokens_for(new, backbone, 2), dict.fromkeys(new.names, TIMES)
     with torch.inference_mode():

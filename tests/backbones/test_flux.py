@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from flux_case import ALONE, GUIDANCE, ONE_BRANCH, TIMES, case, config, forward, ours, pair, stock_forward, stock_model
-from tiny import backbone_for, blocks, choices, mask, plan_for, randomise, tokens_for
+from tiny import backbone_for, blocks, choices, mask, query_plan, randomise, tokens_for
 
 from unigen import masks
 from unigen.build import build
@@ -148,7 +148,7 @@ def test_remembered_text_and_padding_are_the_whole_forward():
     backbone = backbone_for(config())
     times, layout = (
         {"text": torch.zeros(2), "target": TIMES},
-        plan_for(build(config()["formatter"]), backbone, 0).layout,
+        query_plan(build(config()["formatter"]), backbone, 0).layout,
     )
     layout = Layout((text_segment(5), *layout.visual))
     long = tokens_for(layout, backbone, 2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from flux_case import GUIDANCE, ONE_BRANCH, TIMES, case, config, forward, ours, pair, stock_forward, stock_model
-from tiny import backbone_for, composed, mask, plan_for
+from tiny import backbone_for, composed, mask, query_plan
 
 from unigen import canvas
 from unigen.backbones.flux import Flux
@@ -45,7 +45,7 @@ def test_a_tokens_features_are_diffusers_packed_latents():
 
 def test_a_pictures_positions_are_diffusers_ids():
     backbone = build(config()["backbone"])
-    layout = plan_for(build(config()["formatter"]), backbone, 1).layout
+    layout = query_plan(build(config()["formatter"]), backbone, 1).layout
     ids = FluxPipeline._prepare_latent_image_ids(1, 2, 3, "cpu", torch.float32)
     found = positions(layout).float()
     assert torch.equal(found[3:9], ids) and not found[:3].any(), "the first picture; text has no place"

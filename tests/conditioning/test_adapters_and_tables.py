@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import mask, plan_for, randomise, tiny, tokens_for
+from tiny import mask, query_plan, randomise, tiny, tokens_for
 
 from unigen.build import build
 from unigen.conditioning.lora import Full, LoRA
@@ -53,7 +53,7 @@ def test_a_bias_on_b_and_a_rank_within_each_linear():
 
 def test_the_bias_is_zero_at_first_and_counts():
     made = backbone(LoRA(rank=4, alpha=8, bias=True, parts=("embedders",)))
-    layout = plan_for(build(tiny()["formatter"]), made).layout
+    layout = query_plan(build(tiny()["formatter"]), made).layout
     tokens, times = tokens_for(layout, made), dict.fromkeys(layout.names, torch.tensor([0.5]))
     with torch.no_grad():
         bare, adapted = (made(tokens, times, mask("fcd_a"))["target"] for _ in adapters_off_and_on(made.model))
@@ -79,7 +79,7 @@ def test_full_trains_everything_and_branches_are_apart():
 def test_tied_branches_of_lora_part_by_their_adapters():
     """They share the frozen base, and a trained adapter of one moves that role and, through attention, the others."""
     made = backbone(LoRA(rank=4, alpha=4))
-    layout = plan_for(build(tiny()["formatter"]), made).layout
+    layout = query_plan(build(tiny()["formatter"]), made).layout
     tokens, times = tokens_for(layout, made), dict.fromkeys(layout.names, torch.tensor([0.5]))
     norm = made.model.transformer_blocks[-1].norm2
     base = norm.branches["condition"].base_layer
@@ -98,7 +98,7 @@ def test_alpha_scales_the_adapter():
     for alpha in (4, 8):
         torch.manual_seed(0)
         made = randomise(backbone(LoRA(rank=4, alpha=alpha)))
-        layout = plan_for(build(tiny()["formatter"]), made).layout
+        layout = query_plan(build(tiny()["formatter"]), made).layout
         with torch.no_grad():
             times = dict.fromkeys(layout.names, torch.tensor([0.5]))
             outputs.append(made(tokens_for(layout, made), times, mask("fcd_a"))["target"])

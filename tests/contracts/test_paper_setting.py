@@ -155,7 +155,7 @@ def test_tokens_are_226_and_1024_for_each_picture():
     assert [(s.role, s.tokens) for s in layout.segments] == [("text", 226), ("condition", 1024), ("target", 1024)]
 
 
-@pytest.mark.parametrize("exp", [exp for exp in choices("exp") if not exp.startswith("cross_")])
+@pytest.mark.parametrize("exp", [exp for exp in choices("exp") if not exp.startswith(("cross_", "text_to_image_"))])
 def test_the_paper_setting_is_checked_without_weights(exp, tmp_path, capfd):
     """891.9 M: LoRA of rank 256 on three SC-AdaLN branches and attention (891.81), and UCE (0.07). 1,390.4 M: on every
     linear of FLUX.1-Fill, with a bias; dev has 64 inputs instead of 384, which bounds that rank too."""

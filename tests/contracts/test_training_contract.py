@@ -63,7 +63,8 @@ def test_every_loss_on_every_process_is_finite_and_learns(loss, process, fill, w
         f"formatter.temporal_fill={fill}",
     ]
     config = tiny(*overrides)
-    config["conditioning"]["modulation"]["timing"] = dict.fromkeys(("text", "condition", "target"), word)
+    timing = config["conditioning"]["modulation"]["timing"]
+    config["conditioning"]["modulation"]["timing"] = dict.fromkeys(timing, word)
     pipeline = build_pipeline(config)
     optimizer = torch.optim.Adam(parts(pipeline).values(), lr=3e-3)
     losses = []

@@ -198,7 +198,7 @@ def test_a_model_that_is_not_there_is_missed_before_training_if_it_is_needed(roo
     with pytest.raises(ValueError) as caught:
         len(found)
     said = str(caught.value)
-    assert f"'{tmp_path / 'nowhere'}', config key data.train.computed.depth" in said and "\n" not in said
+    assert f"'{tmp_path / 'nowhere'}' is not there (config key data.train.computed.depth)" in said and "\n" not in said
     assert len(OwnFolder(root, [], computed={"depth": str(tmp_path / "nowhere")}, limit=1)) == 1, "it has a file"
 
 

@@ -196,7 +196,6 @@ def test_a_task_is_named_as_it_is_written(name):
         ("zzz>target", "legal are "),
         ("line", "write conditions>targets"),
         ("line>grey>target", "write conditions>targets"),
-        (">target", "unknown annotation ''"),
         ("line+>target", "unknown annotation ''"),
         ("target>target", "no picture may be in two places"),
         ("line+line>target", "no picture may be in two places"),

@@ -62,7 +62,7 @@ def checked_average(average: str) -> str:
 
 def _mean_of_samples(parts: list[Share], size: int) -> Tensor:
     """The formula of each of `size` samples, averaged."""
-    total_B = count_B = torch.zeros(size, device=parts[0].errors.device)
+    total_B = count_B = parts[0].errors.new_zeros(size)
     for weight, errors, samples_N in parts:
         where_N = torch.arange(size) if samples_N is None else samples_N
         where_N = where_N.to(total_B.device)
