@@ -43,3 +43,12 @@ def test_one_draw_a_set_metric_and_scores_that_are_not_finite_have_none():
     assert spreads(records(), [1.0, 2.0], "higher") == {}
     assert spreads(records(examples=2), None, "lower") == {}
     assert spreads(records(examples=2), [1.0, math.inf, 1.0, 1.0], "lower") == {}
+
+
+def test_an_item_that_lacks_a_draw_is_left_out():
+    records = [{"item": item, "seed": seed} for item in range(2) for seed in range(2)]
+    scores = [0.1, 0.3, 0.5, 0.9]
+    whole = spreads(records, scores, "higher")["over_noise"]
+    assert whole["values"] == pytest.approx([0.3, 0.6])
+    assert spreads(records[:3], scores[:3], "higher")["over_noise"]["values"] == pytest.approx([0.1, 0.3])
+    assert spreads([records[0], records[3]], [0.1, 0.9], "higher") == {}

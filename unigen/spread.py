@@ -20,8 +20,8 @@ def spreads(records: Sequence[Mapping[str, Any]], scores: Sequence[float] | None
 
     records: of a gallery, in the order of `scores`: {item, seed, examples (0 where it is not said)}. Of each:
     `draws`, how many; `deviation`, the standard deviation over them of an item's score, averaged over items;
-    `values`, the mean over items in each draw, in order; `best` and `worst` of these. {} for a metric without scores
-    of single images, or with one that is not finite.
+    `values`, the mean over items in each draw, in order; `best` and `worst` of these. Items that lack a draw, as those of
+    a killed evaluation do, are left out. {} for a metric without scores of single images, or with one that is not finite.
     """
     if not scores or not all(map(math.isfinite, scores)):
         return {}
@@ -32,8 +32,9 @@ def spreads(records: Sequence[Mapping[str, Any]], scores: Sequence[float] | None
         for record, score in zip(records, scores, strict=True):
             cells.setdefault((record["item"], record.get(other, 0)), {})[record.get(key, 0)] = score
         draws = sorted({draw for cell in cells.values() for draw in cell})
-        if len(draws) > 1:
-            found[name] = _spread(list(cells.values()), draws, better)
+        whole = [cell for cell in cells.values() if len(cell) == len(draws)]
+        if len(draws) > 1 and whole:
+            found[name] = _spread(whole, draws, better)
     return found
 
 
