@@ -46,9 +46,9 @@ def test_one_draw_a_set_metric_and_scores_that_are_not_finite_have_none():
 
 
 def test_an_item_that_lacks_a_draw_is_left_out():
-    records = [{"item": item, "seed": seed} for item in range(2) for seed in range(2)]
+    drawn = [{"item": item, "seed": seed} for item in range(2) for seed in range(2)]
     scores = [0.1, 0.3, 0.5, 0.9]
-    whole = spreads(records, scores, "higher")["over_noise"]
+    whole = spreads(drawn, scores, "higher")["over_noise"]
     assert whole["values"] == pytest.approx([0.3, 0.6])
-    assert spreads(records[:3], scores[:3], "higher")["over_noise"]["values"] == pytest.approx([0.1, 0.3])
-    assert spreads([records[0], records[3]], [0.1, 0.9], "higher") == {}
+    assert spreads(drawn[:3], scores[:3], "higher")["over_noise"]["values"] == pytest.approx([0.1, 0.3])
+    assert spreads([drawn[0], drawn[3]], [0.1, 0.9], "higher") == {}

@@ -20,8 +20,9 @@ def spreads(records: Sequence[Mapping[str, Any]], scores: Sequence[float] | None
 
     records: of a gallery, in the order of `scores`: {item, seed, examples (0 where it is not said)}. Of each:
     `draws`, how many; `deviation`, the standard deviation over them of an item's score, averaged over items;
-    `values`, the mean over items in each draw, in order; `best` and `worst` of these. Items that lack a draw, as those of
-    a killed evaluation do, are left out. {} for a metric without scores of single images, or with one that is not finite.
+    `values`, the mean over items in each draw, in order; `best` and `worst` of these. Items that lack a draw, as those
+    of a killed evaluation do, are left out. {} for a metric without scores of single images, or with one that is not
+    finite.
     """
     if not scores or not all(map(math.isfinite, scores)):
         return {}
