@@ -124,7 +124,7 @@ class GraphDataset(Dataset):
         return Sample(slots, images, prompt, subjects, task.name, *said)
 
     def said(self, item: tuple[str, int, int]) -> tuple[str, tuple[str, ...]]:
-        """The prompt of a sample and the words for its subject; no picture is made."""
+        """The prompt of a sample and the words for its subject; no image is made."""
         return self._words(*self.plan(item), item[2])[:2]
 
     def _words(self, task: Task, rows: Sequence[Row], seed: int) -> tuple[str, tuple[str, ...], str]:

@@ -138,11 +138,11 @@ class Peer:
         return torch.cat([self.text.encode([prompt]).float() for prompt in prompts])
 
     def _encode(self, image_3HW: Tensor, chance: Generator | None) -> Tensor:
-        """(C, h, w) of one picture in [-1, 1]."""
+        """(C, h, w) of one image in [-1, 1]."""
         return self.codec.encode(image_3HW[None].to(self.device), chance)[0]
 
     def _decode(self, z_BChw: Tensor) -> Tensor:
-        """uint8 pixels (B, 3, H, W) on the CPU, each picture by itself."""
+        """uint8 pixels (B, 3, H, W) on the CPU, each image by itself."""
         pixels = torch.cat([self.codec.decode(z[None]) for z in z_BChw])
         return ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 
@@ -284,7 +284,7 @@ class FramesPeer(Peer):
 
 
 class GridPeer(Peer):
-    """VisualCloze on `FluxTransformer2DModel` (Fill): rows of images, each encoded as one wide picture, twice."""
+    """VisualCloze on `FluxTransformer2DModel` (Fill): rows of images, each encoded as one wide image, twice."""
 
     def __init__(self, pipeline: Pipeline, config: Mapping[str, Any], dense: bool = False) -> None:
         super().__init__(pipeline, config)
@@ -332,7 +332,7 @@ class GridPeer(Peer):
         return x
 
     def _twin(self, ours: nn.Module) -> nn.Module:
-        def renamed(name: str) -> str:  # one branch for all pictures is the stock linear
+        def renamed(name: str) -> str:  # one branch for all images is the stock linear
             return re.sub(r"\.branches\.\w+", ".linear", name.replace(r"branches\.\w+", "linear"))
 
         return twin(ours, lambda model: None, renamed)
@@ -343,7 +343,7 @@ class GridPeer(Peer):
         return [[s.name for s in batch.slots if s.row == number] for number in numbers]
 
     def _pages(self, batch: Batch, i: int) -> list[Tensor]:
-        """A sample's rows as pictures (3, H, W) in [-1, 1]."""
+        """A sample's rows as images (3, H, W) in [-1, 1]."""
         return [
             torch.cat([batch.images[n][i, 0].float() / 127.5 - 1 for n in row], dim=-1) for row in self._grid(batch)
         ]

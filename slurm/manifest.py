@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unigen.config import ConfigError, sentence
 from unigen.preflight import preflight
-from unigen.quoting import readable
+from unigen.quoting import as_value, readable
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -83,7 +83,7 @@ def _sweep(loader: ConfigLoader, words: Sequence[str], own: list[str], search: l
         run_dir = folder / cfg.hydra.sweep.subdir
         shapes.setdefault(_shape(cfg), number)
         folders.add(run_dir)
-        lines.append([*own, *kept, *job, "hydra.mode=RUN", f"run_dir={_quoted(str(run_dir))}"])
+        lines.append([*own, *kept, *job, "hydra.mode=RUN", f"run_dir={as_value(str(run_dir))}"])
     if len(folders) < len(lines):
         raise ConfigError("hydra.sweep.subdir gives several tasks one folder; it needs ${hydra.job.num}")
     if len(shapes) > 1:
@@ -128,14 +128,6 @@ def _shape(cfg: DictConfig) -> Shape:
     if nodes < 1:
         raise ConfigError(f"trainer.num_nodes is {nodes}; it is at least 1")
     return Shape(nodes, devices, str(cfg.trainer.accelerator))
-
-
-def _quoted(value: str) -> str:
-    """A value as Hydra's grammar takes it."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    plain = re.fullmatch(r"[\w./-]+", value, re.ASCII)
-    return value if plain else QuotedString(text=value, quote=Quote.single).with_quotes()
 
 
 def _one_line_each(lines: list[list[str]]) -> None:

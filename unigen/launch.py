@@ -39,13 +39,12 @@ def launch(task: Callable[[DictConfig], None], config_dir: Path, config_name: st
     sys.argv[1:] = readable(sys.argv[1:])
     main = hydra.main(version_base="1.3", config_path=str(config_dir.resolve()), config_name=config_name)
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        preflight(config_dir, sys.argv[1:], config_name)
-        main(task)()
+        _take_checked_words(config_dir, config_name)
+        main(_apart(task))()
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting
     try:
-        of_jobs = preflight(config_dir, sys.argv[1:], config_name)
-        sys.argv[1:] = [f"++{word}" if word in of_jobs else word for word in sys.argv[1:]]
+        _take_checked_words(config_dir, config_name)
         main(_guarded(_apart(task), failed))()
     except (*USER_ERRORS, HydraException) as exc:
         _raise_if_interrupted(exc)
@@ -55,6 +54,12 @@ def launch(task: Callable[[DictConfig], None], config_dir: Path, config_name: st
         del os.environ["HYDRA_FULL_ERROR"]
     if failed:
         sys.exit(1)
+
+
+def _take_checked_words(config_dir: Path, config_name: str) -> None:
+    """Check `sys.argv`, and mark in it the keys that only a sweep's jobs have, which Hydra would else refuse."""
+    of_jobs = preflight(config_dir, sys.argv[1:], config_name)
+    sys.argv[1:] = [f"++{word}" if word in of_jobs else word for word in sys.argv[1:]]
 
 
 def list_folders_once() -> None:

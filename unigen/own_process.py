@@ -17,6 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from unigen.claims import RANKS
 from unigen.preemption import CODE, INTERRUPTED, NOTICE
+from unigen.quoting import as_value
 
 POLL = 0.5  # seconds between two looks at whether this process was asked to stop
 
@@ -41,8 +42,7 @@ def run_job(flags: Sequence[str]) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
-    folder = str(hydra.runtime.output_dir).replace("\\", "\\\\").replace("'", "\\'")
-    words = [*flags, *hydra.overrides.task, "hydra.mode=RUN", f"run_dir='{folder}'"]
+    words = [*flags, *hydra.overrides.task, "hydra.mode=RUN", f"run_dir={as_value(hydra.runtime.output_dir)}"]
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}  # set by `launch`
     code = _waited_for(subprocess.Popen([sys.executable, sys.argv[0], *words], env=environment))
     if code in (CODE, INTERRUPTED):

@@ -50,6 +50,14 @@ def advice(word: str) -> str:
     return "write key=value, group=choice or +exp=name"
 
 
+def as_value(text: str) -> str:
+    """A text as the value of a word, in quotes where Hydra's grammar asks for them."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    plain = re.fullmatch(r"[\w./-]+", text, re.ASCII)
+    return text if plain else QuotedString(text=text, quote=Quote.single).with_quotes()
+
+
 def as_text(word: str) -> str:
     """The word with its value as a text, quoted for Hydra and for the shell."""
     key, _, value = word.partition("=")

@@ -10,8 +10,8 @@ from unigen.metrics.pictures import require_pictures
 class SSIM:
     """SSIM of Wang et al. 2004 (IEEE TIP 13(4)), averaged over channels and over the pixels whose window lies inside.
 
-    Wang's code is `filter2(window, image, 'valid')`: a picture of H x W has (H - 10) x (W - 10) values. It is of grey
-    pictures; here each channel of RGB has its map, as with `channel_axis` of skimage, and none is downsampled first.
+    Wang's code is `filter2(window, image, 'valid')`: an image of H x W has (H - 10) x (W - 10) values. It is of grey
+    images; here each channel of RGB has its map, as with `channel_axis` of skimage, and none is downsampled first.
     """
 
     name = "ssim"
@@ -37,7 +37,7 @@ class SSIM:
     def __call__(self, output: Tensor, truth: Tensor) -> Tensor:
         """Scores (N,). In float64: fp32 variances of flat regions are mostly rounding (equal pictures get 0.9999).
 
-        Raises ValueError for pictures smaller than the window, which no window fits into.
+        Raises ValueError for images smaller than the window, which no window fits into.
         """
         from torchmetrics.functional.image import structural_similarity_index_measure
 
