@@ -5,7 +5,7 @@ PYTHON ?= python3
 EXTRAS ?= test
 PY := $(VENV)/bin/python
 
-.PHONY: demo test fuzz rehearse lint audit clean
+.PHONY: demo test slow fuzz rehearse lint audit clean
 
 demo: $(VENV)/.installed
 	$(PY) experiments/run.py +exp=fcd_mask_a trainer.max_steps=1300 validation.every=325
@@ -15,13 +15,18 @@ test: $(VENV)/.installed-$(EXTRAS)
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest -n 2 --dist loadfile
 
+# What takes minutes: runs that are killed and go on, a real SLURM, every strategy, thousands of mutated keys and files,
+# every published table in miniature.
+slow: $(VENV)/.installed-$(EXTRAS)
+	$(PY) -m pytest -n 2 --dist loadfile -m slow
+
 # Thousands of mutated keys and files (docs/robustness.md); minutes.
 fuzz: $(VENV)/.installed-$(EXTRAS)
 	$(PY) -m pytest -n 2 --dist loadfile -m slow -k fuzz
 
-# Every published table at paper scale, on miniatures of models and data sets; five minutes of one core.
+# Both papers and every published table at paper scale, on miniatures of models and data sets.
 rehearse: $(VENV)/.installed-$(EXTRAS)
-	$(PY) -m pytest -m 'slow or not slow' tests/test_rehearsed_tables.py
+	$(PY) -m pytest -n 2 --dist loadfile -m 'slow or not slow' tests/rehearsal
 
 lint: $(VENV)/.installed-$(EXTRAS)
 	$(PY) -m ruff check --fix .

@@ -1,0 +1,1 @@
+"""Thin adapters to Lightning: checkpoints, strategies, loggers, and output during training."""

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: a full disk or a killed process never costs the one before."""
+"""Writes checkpoints atomically: a full disk or a killed process never damages the previous one."""
 
 import os
 import shutil
@@ -11,16 +11,19 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import Strategy
 
-from unigen.config import ConfigError
-from unigen.consolidation import archive
-from unigen.files import whole_file
+from unigen.config.files import whole_file
+from unigen.config.values import ConfigError
+from unigen.training.consolidation import archive
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the final path, flushes to the disk, then renames (Lightning's own copies between file systems)."""
+    """Writes a checkpoint beside its final path, flushes it to the disk, then renames it.
+
+    Lightning's own copies between file systems instead.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any | None = None) -> None:
-        """Raises OSError naming the file if the disk is full; what was there before stays."""
+        """Write a checkpoint. Raises OSError naming the file if the disk is full; the previous file stays."""
         try:
             with whole_file(Path(path)) as part, open(part, "wb") as file:
                 torch.save(checkpoint, file)  # to a path, torch would not say why it fails
@@ -28,7 +31,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise _unharmed(Path(path), error) from error
 
     def load_checkpoint(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Raises ConfigError for a damaged file, and for shards, which only the strategy that wrote them takes up."""
+        """Read a checkpoint file. Raises ConfigError for a damaged file, and for a folder of shards, which only the
+        strategy that wrote it can load.
+        """
         if Path(path).is_dir():
             raise ConfigError(
                 f"{path} is a folder of shards; go on with the strategy=deepspeed_* or fsdp2 that wrote it"
@@ -38,7 +43,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 @contextmanager
 def whole_folder(path: Path, strategy: Strategy) -> Iterator[Path]:
-    """A folder for all ranks to write into; when the last has left the block, `path` leads to it, at once.
+    """Yield a folder for all ranks to write into; when the last rank leaves the block, `path` leads to it, at once.
 
     `path` is a symbolic link to one of two neighbours, which take turns: a link can be replaced in one step, a folder
     cannot. Raises OSError naming the path if this rank could not write; what was there before stays. `path` must be on
@@ -69,7 +74,7 @@ def whole_folder(path: Path, strategy: Strategy) -> Iterator[Path]:
 
 
 def _adopt(path: Path, slot: Path) -> None:
-    """A real folder, as a copy that followed links leaves it, takes the place of a slot."""
+    """Make a real folder, which a copy that follows links leaves behind, take the place of a slot."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(slot, ignore_errors=True)
         path.rename(slot)
@@ -77,7 +82,7 @@ def _adopt(path: Path, slot: Path) -> None:
 
 
 def _flush(folder: Path) -> None:
-    """To the disk, so that a power cut does not leave empty files behind a good name."""
+    """Flush all files to the disk, so that a power cut does not leave empty files under a good name."""
     for file in folder.rglob("*"):
         if file.is_file():
             with open(file, "rb+") as opened:
@@ -93,7 +98,7 @@ def _unharmed(path: Path, error: Exception) -> OSError:
 
 
 def _reason(error: Exception) -> str:
-    """The first cause in one line: torch and `whole_file` wrap the system's words in their own."""
+    """The first cause in one line: torch and `whole_file` wrap the system's message in their own."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return getattr(error, "strerror", None) or " ".join(str(error).split())

@@ -1,4 +1,6 @@
-"""last.ckpt: the state to go on from, at a fixed rhythm and at the end; best.ckpt: that of the best validation."""
+"""Saves last.ckpt, from which a run continues, at a fixed interval and at the end, and best.ckpt of the best
+validation.
+"""
 
 import math
 from pathlib import Path
@@ -12,10 +14,10 @@ from callbacks.resuming import go_on, record, rewind, validate_if_missed
 class LastCheckpoint(L.Callback):
     """Saves `folder`/last.ckpt every `every` optimiser steps, and after the last one.
 
-    With `monitor`, the name of anything that is logged by the end of a validation (val/loss, val/loss_target), also
-    `folder`/best.ckpt whenever it is better than ever before; `mode` says whether "min" or "max" is better.
-    Lightning's ModelCheckpoint leaves nothing behind for a run that is shorter than its rhythm.
-    A run that goes on from last.ckpt gives, bit for bit, what it would have given without the stop.
+    `monitor` names a value that is logged by the end of a validation (val/loss, val/loss_target): `folder`/best.ckpt is
+    saved whenever it is better than ever before, and `mode` says whether "min" or "max" is better. Lightning's
+    ModelCheckpoint would save nothing in a run that is shorter than its interval. A run that continues from last.ckpt
+    gives, bit for bit, what it would have given without the stop.
     """
 
     def __init__(self, folder: str, every: int, monitor: str | None = None, mode: str = "min") -> None:
@@ -56,7 +58,7 @@ class LastCheckpoint(L.Callback):
         self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        """last.ckpt of this optimiser step, not twice. For all ranks; the gradients of the next must not have begun.
+        """Save last.ckpt of this optimiser step, once. All ranks must call it, before any gradient of the next step.
 
         Raises NotFinite, and keeps the file that is there, if the training has left the finite numbers.
         """

@@ -1,11 +1,11 @@
-"""Exponential moving average of the trained weights only (Lightning's own averages a copy of the whole module)."""
+"""Keeps an exponential moving average of the trained weights. Lightning's own averages a copy of the whole module."""
 
 from typing import Any
 
 import lightning as L
 import torch
 
-from unigen import shards
+from unigen.nn import shards
 
 
 class EMA(L.Callback):
@@ -30,12 +30,14 @@ class EMA(L.Callback):
         self._weights = shards.trained(pl_module) if self.decay else []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Weights, averages and the step are restored by now (at on_fit_start not, or not with every strategy)."""
+        """Start the averages here: weights, averages and step are restored by now (at on_fit_start not with every
+        strategy).
+        """
         self._step = trainer.global_step
         self._adopt()
 
     def _adopt(self) -> None:
-        """Averages begin as the weights; of those from a checkpoint, which are whole, this rank keeps its part."""
+        """Start averages as the weights. Averages from a checkpoint are whole; of those this rank keeps its part."""
         for name, p in self._weights:
             mine, known = shards.local(p), self.average.get(name)
             if known is not None and known.shape != mine.shape:
@@ -68,7 +70,7 @@ class EMA(L.Callback):
             self._put(self.average)
 
     def state_dict(self) -> dict[str, Any]:
-        """Every rank must call it."""
+        """Gather the whole averages. Every rank must call it."""
         return {"average": {name: shards.whole(self.average[name], p) for name, p in self._weights if self.average}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

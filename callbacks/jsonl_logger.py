@@ -1,4 +1,4 @@
-"""metrics.jsonl: the source of truth for a run's numbers. One JSON object a line, flushed at once."""
+"""Writes metrics.jsonl, the source of truth for a run's numbers: one JSON object a line, flushed at once."""
 
 import json
 import os
@@ -11,14 +11,15 @@ from typing import Any, BinaryIO
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from unigen.files import write_text
+from unigen.config.files import write_text
 
 
 class JsonlLogger(Logger):
-    """Appends {"step", "time" (unix seconds), metric: value, ...}; a resumed run goes on in the same file.
+    """Appends {"step", "time" (unix seconds), metric: value, ...}; a resumed run continues the same file.
 
-    What a killed run logged after its checkpoint is taken back (`rewind`). A step may have several lines, of training
-    and validation; where they repeat a metric (files from before there was `rewind`), readers let the last one win.
+    Lines that a killed run logged after its checkpoint are removed (`rewind`). A step may have several lines, of
+    training and of validation. Where two lines repeat a metric (files from before there was `rewind`), readers use the
+    last one.
     """
 
     def __init__(self, path: str) -> None:
@@ -50,9 +51,10 @@ class JsonlLogger(Logger):
 
     @rank_zero_only
     def rewind(self, step: int, line: Mapping[str, float]) -> None:
-        """The file as it was when a checkpoint had been made in the middle of `step`, and that step's training `line`.
+        """Restore the file to the moment at which a checkpoint was made in the middle of `step`, with that step's
+        training `line`.
 
-        Torn lines go too. Raises OSError if the file cannot be written; then it is what it was.
+        Incomplete lines are removed too. Raises OSError if the file cannot be written; then it is unchanged.
         """
         if not self.path.exists():
             return
@@ -75,7 +77,7 @@ class JsonlLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The configuration has a file of its own (config.yaml)."""
+        """Do nothing: the configuration has a file of its own (config.yaml)."""
 
 
 def _spelt(step: int | None, values: Mapping[str, float]) -> str:

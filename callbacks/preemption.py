@@ -1,21 +1,21 @@
-"""Stops a run that is asked to (signal, Ctrl-C, time limit) at an optimiser step, on all ranks, with all saved."""
+"""Stops a run on request (signal, Ctrl-C, time limit) at an optimiser step, on all ranks, after saving."""
 
 from typing import Any
 
 import lightning as L
 
 from callbacks.checkpoint import LastCheckpoint
-from unigen.preemption import NOTICE, Preempted, seconds
+from unigen.launch.preemption import NOTICE, Preempted, seconds
 
 
 class Preemption(L.Callback):
-    """Every `every` optimiser steps the ranks agree whether any of them was asked to stop (one scalar all-reduce).
+    """Every `every` optimiser steps, the ranks agree whether any of them was asked to stop (one scalar all-reduce).
 
-    If so they save last.ckpt, all of them, and raise Preempted: exit code 143, and the folder stays unfinished. A
+    If so, all of them save last.ckpt and raise Preempted: the exit code is 143, and the folder stays unfinished. A
     request during a validation waits for its end; before the first step there is nothing to save. `time_limit`
-    ("3h50m", counted from the start of the process) asks by itself. With `requeue`, SLURM is told to start the job
-    again. Stands behind the checkpoint among the callbacks.
-    Lightning's own handlers are kept out: they save and broadcast inside the handler, which deadlocks ranks.
+    ("3h50m", counted from the start of the process) makes such a request. With `requeue`, SLURM is told to start the
+    job again. This callback must stand behind the checkpoint. Lightning's own handlers are disabled: they save and
+    broadcast inside the handler, which deadlocks ranks.
     """
 
     def __init__(self, every: int = 1, time_limit: str | int | float | None = None, requeue: bool = True) -> None:
@@ -58,7 +58,7 @@ class Preemption(L.Callback):
 
     @staticmethod
     def _checkpoint(trainer: L.Trainer) -> LastCheckpoint:
-        """The one writer of last.ckpt. Raises ValueError if there is none."""
+        """The one callback that writes last.ckpt. Raises ValueError if there is none."""
         found = [c for c in trainer.callbacks if isinstance(c, LastCheckpoint)]
         if not found:
             raise ValueError("callback=[preemption] needs checkpoint beside it, which saves the state to go on from")

@@ -1,6 +1,6 @@
-"""What makes going on from a checkpoint exact: logs as they were, the missed validation, as many samples a step.
+"""Makes a resumed run exact: restores logs, makes up for a missed validation, and keeps the samples of a step.
 
-A checkpoint is of the middle of its step: after the update, before the step's line in the log and its validation.
+A checkpoint is made in the middle of its step: after the update, before the step's line in the log and its validation.
 """
 
 from math import prod
@@ -14,27 +14,29 @@ PROGRESS = "epoch_loop.batch_progress"
 
 
 def record(trainer: L.Trainer) -> dict[str, Any]:
-    """What a checkpoint of this step says beside the state: how a step's samples are made up, and its line."""
+    """The record that a checkpoint stores beside the state: the factors of its step's number of samples, and its
+    line of the log.
+    """
     return {"samples": samples_of(trainer), "line": _line(trainer)}
 
 
 def samples_of(trainer: L.Trainer) -> dict[str, int]:
-    """How the samples of one step come together: ranks × batch × accumulated batches."""
+    """The factors of the number of samples of one step: ranks × batch × accumulated batches."""
     batch = trainer.datamodule.batch_size
     return {"ranks": trainer.world_size, "batch": batch, "accumulated": trainer.accumulate_grad_batches}
 
 
 def _line(trainer: L.Trainer) -> dict[str, float]:
-    """What the loggers are about to write of this step; nothing if they skip it."""
+    """The values that the loggers will write for this step; empty if they skip it."""
     if trainer.global_step % trainer.log_every_n_steps:
         return {}
     return {k: float(v) for k, v in trainer.logged_metrics.items() if k.startswith(("train/", "speed/"))}
 
 
 def go_on(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
-    """Before the state is restored: logs put back to the checkpoint's moment, batches counted in today's size.
+    """Restore logs to the checkpoint's moment and count batches in today's size, before the state itself is restored.
 
-    Raises ValueError if a step would be of another number of samples than before.
+    Raises ValueError if a step would have another number of samples than before.
     """
     made = checkpoint.get("resuming", {"samples": samples_of(trainer), "line": {}})  # from before there was a record
     before, now = made["samples"], samples_of(trainer)
@@ -67,14 +69,14 @@ def _spelt(samples: dict[str, int]) -> str:
 
 @rank_zero_only
 def rewind(trainer: L.Trainer, step: int, line: dict[str, float]) -> None:
-    """Take back what a killed run logged after its checkpoint, in the loggers that can (W&B cannot)."""
+    """Remove what a killed run logged after its checkpoint, in the loggers that can do so (W&B cannot)."""
     for logger in trainer.loggers:
         if hasattr(logger, "rewind"):
             logger.rewind(step, line)
 
 
 def validate_if_missed(trainer: L.Trainer) -> None:
-    """At the start of training: the validation of the checkpoint's own step, if one was due."""
+    """At the start of training, run the validation of the checkpoint's own step if it was due."""
     if (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0:
         loop = trainer.fit_loop.epoch_loop.val_loop
         loop.restarting = False  # it was not begun

@@ -1,7 +1,8 @@
-"""How the devices of a run share its work: thin Lightning strategies beside Lightning's own DDP.
+"""Divides a run among devices: thin Lightning strategies beside Lightning's own DDP.
 
-Checkpoints of both are folders, written whole (see `callbacks.atomic_checkpoint`): the strategy's own files with
-trained weights and optimizer states in shards, and `unigen.consolidation.STATE`, everything else, once.
+Checkpoints of both are folders, written atomically (`callbacks.atomic_checkpoint`): the strategy's own files with
+trained weights and optimizer states in shards, and one file with everything else
+(`unigen.training.consolidation.STATE`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,15 +16,15 @@ from lightning.pytorch.plugins.precision import DeepSpeedPrecision, Precision
 from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy
 
 from callbacks.atomic_checkpoint import whole_folder
-from unigen import shards
-from unigen.config import ConfigError
-from unigen.consolidation import STATE, TAG, read_state
+from unigen.config.values import ConfigError
+from unigen.nn import shards
+from unigen.training.consolidation import STATE, TAG, read_state
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")  # that ZeRO takes here
 
 
 def single() -> str:
-    """Lightning's "auto": one device needs no strategy; several without another choice are DDP's."""
+    """Lightning's "auto": one device needs no strategy, and several devices use DDP."""
     return "auto"
 
 
@@ -52,7 +53,9 @@ class ZeROPrecision(DeepSpeedPrecision):
     def backward(
         self, tensor: torch.Tensor, model: L.LightningModule, optimizer: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Lightning has divided the loss by the micro-batches; DeepSpeed would again, and clip too late by that."""
+        """Run DeepSpeed's backward pass without its division by the number of micro-batches: Lightning has divided the
+        loss already, and gradients would be clipped too late.
+        """
         super().backward(tensor, model, optimizer, *args, scale_wrt_gas=False, **kwargs)
 
 
@@ -98,7 +101,7 @@ class ZeRO(DeepSpeedStrategy):
 
     @precision_plugin.setter
     def precision_plugin(self, plugin: Precision | None) -> None:
-        """The Trainer brings Lightning's own."""
+        """Replace Lightning's own DeepSpeed plugin, which the Trainer sets, by ZeROPrecision."""
         self._precision_plugin = plugin
         if isinstance(plugin, DeepSpeedPrecision):
             self._precision_plugin = ZeROPrecision(plugin.precision)
@@ -110,7 +113,7 @@ class ZeRO(DeepSpeedStrategy):
         self._trained = self.model
 
     def _initialize_deepspeed_inference(self, model: torch.nn.Module) -> None:
-        """With the engine that trained, instead of a second one around weights that the first has divided."""
+        """Use the engine that trained. A second engine would wrap weights that the first has divided."""
         if self._trained is None:
             super()._initialize_deepspeed_inference(model)
         else:
@@ -120,14 +123,14 @@ class ZeRO(DeepSpeedStrategy):
     def save_checkpoint(
         self, checkpoint: Mapping[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Every rank its shard; the Trainer's state once (DeepSpeed would repeat it for every rank)."""
+        """Save each rank's shard, and the Trainer's state once (DeepSpeed would repeat it for every rank)."""
         with whole_folder(Path(filepath), self) as part, _trained_alone(self.lightning_module):
             self.deepspeed_engine.save_checkpoint(str(part), tag=TAG, exclude_frozen_parameters=True)
             if self.is_global_zero:
                 torch.save(_without_weights(checkpoint), part / STATE)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Raises ConfigError for a checkpoint of another strategy, or of another number of devices."""
+        """Load a checkpoint. Raises ConfigError if another strategy or another number of devices wrote it."""
         path = Path(checkpoint_path)
         state = read_state(path, "DeepSpeed")
         if state["world_size"] != self.world_size:
@@ -147,7 +150,7 @@ class ZeRO(DeepSpeedStrategy):
 
 
 class FSDP2(ModelParallelStrategy):
-    """torch's fully_shard over all devices: weights, gradients and optimizer states are divided (`unigen.shards`).
+    """torch's fully_shard over all devices: weights, gradients and optimizer states are divided (`unigen.nn.shards`).
 
     A checkpoint may be taken up by another number of devices.
     """
@@ -162,7 +165,7 @@ class FSDP2(ModelParallelStrategy):
         super().setup_environment()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """The shards of what is trained, sharing memory with it."""
+        """The shards of the trained weights, sharing memory with them."""
         return {name: p.detach() for name, p in shards.trained(self.model)}
 
     def save_checkpoint(
@@ -177,7 +180,7 @@ class FSDP2(ModelParallelStrategy):
                 torch.save(_without_weights(checkpoint), part / STATE)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Raises ConfigError for a checkpoint of another strategy."""
+        """Load a checkpoint. Raises ConfigError if another strategy wrote it."""
         from torch.distributed import checkpoint as dcp
         from torch.distributed.checkpoint import state_dict as states
 
@@ -193,7 +196,9 @@ class FSDP2(ModelParallelStrategy):
 
 @contextmanager
 def _trained_alone(module: torch.nn.Module) -> Iterator[None]:
-    """DeepSpeed excludes a frozen weight under its first name only; the branches of SC-AdaLN share theirs."""
+    """Drop frozen weights under all their names: DeepSpeed excludes only the first, and SC-AdaLN's branches share
+    theirs.
+    """
     names = {name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
 
     def drop(module: torch.nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:

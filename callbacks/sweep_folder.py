@@ -1,4 +1,4 @@
-"""Hydra callback: a multirun has a folder of its own, and ends by saying where it wrote."""
+"""A Hydra callback that gives a multirun a folder of its own, and prints it at the end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
-from unigen.claims import claimed, claimed_new
-from unigen.config import ConfigError
+from unigen.config.values import ConfigError
+from unigen.launch.claims import claimed, claimed_new
 
 
 class SweepFolder(Callback):
@@ -35,7 +35,7 @@ class SweepFolder(Callback):
             raise SystemExit(f"error: {error}") from error
         with read_write(config.hydra):
             config.hydra.sweep.dir = str(own)
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{own}'")  # what the jobs are composed from
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{own}'")  # jobs are composed from these overrides
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         self._claim.close()

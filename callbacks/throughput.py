@@ -1,4 +1,4 @@
-"""Samples, tokens and model TFLOP a second, counting only the pairs that attention computes, and MFU where known."""
+"""Measures samples, tokens and model TFLOP a second, counting only the pairs that attention computes, and MFU."""
 
 import time
 from pathlib import Path
@@ -14,12 +14,11 @@ PROFILES = Path(__file__).resolve().parents[1] / "experiments" / "conf" / "profi
 class Throughput(L.Callback):
     """Logs speed/samples_per_s, speed/tokens_per_s and speed/model_tflops over the steps since the last log.
 
-    Tokens and FLOPs are what the learner says of a sample (`Denoising.cost` says what is counted): those of the model,
-    so that recomputation, encoders and waiting for data lower speed/mfu, their share of all devices' peak.
-    peak_tflops: of one device; null: that of conf/profile for a CUDA device of that name and the trainer's precision.
-    Where neither is known there is no speed/mfu. Time spent in validation is left out. Averages over the run are in
-    `totals`.
-    Raises ValueError for a peak that is not above 0.
+    Tokens and FLOPs of a sample come from the learner (`Denoising.cost` says what is counted). They are those of the
+    model alone, so recomputation, encoders and waiting for data lower speed/mfu, the share of all devices' peak that is
+    used. `peak_tflops` is that of one device; null takes it from conf/profile, for a CUDA device of that name and the
+    trainer's precision. Where no peak is known there is no speed/mfu. Time spent in validation is left out. Totals over
+    the run are in `totals`. Raises ValueError for a peak that is not above 0.
     """
 
     def __init__(self, peak_tflops: float | None = None) -> None:

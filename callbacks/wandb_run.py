@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,37 +17,39 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from unigen.files import require_folder, write_text
-from unigen.preemption import NOTICE
+from unigen.config.files import require_folder, write_text
+from unigen.launch.preemption import NOTICE
 
 # Seconds for which a training waits for W&B at its start and at its end; W&B's own are 90 and forever. The environment
 # says otherwise: WANDB_INIT_TIMEOUT, WANDB_FINISH_TIMEOUT.
 PATIENCE = {"init_timeout": 15, "finish_timeout": 30}
+OWN_DATA: list[str] = []  # what WANDB_DATA_DIR was set to here
 LEFT_OUT = "W&B is left out of this run"
 
 
 class OptionalWandb(WandbLogger):
     """W&B's logger, whose failures end no training.
 
-    W&B that does not answer at the start, refuses the key, or whose service (a process of its own) dies is replaced by
-    W&B offline, with one warning. What fails after that is left out, with one more. `close` ends the run at W&B and
-    prints the line that uploads what is only here. When SLURM asks all of a job to stop, the service ends at once:
-    what is logged until the run itself ends stands in metrics.jsonl alone.
+    If W&B does not answer at the start, refuses the key, or loses its service (a process of its own), the run uses W&B
+    offline instead, with one warning. If that fails too, W&B is left out, with one more warning. `close` ends the run
+    at W&B and prints the command that uploads what is only here. When SLURM asks all of a job to stop, the service ends
+    at once: what is logged between that and the end of the run is in metrics.jsonl alone.
     """
 
     latest: ClassVar["OptionalWandb | None"] = None  # W&B has one run in a process
 
     def __init__(self, *args: Any, wanted: bool = True, **kwargs: Any) -> None:
-        """`wanted` is false where W&B was not asked for: then nobody needs to be told how to upload."""
+        """`wanted` is false where the user did not ask for W&B: then nobody needs to be told how to upload."""
         super().__init__(*args, **kwargs)
         self._wandb_init.pop("anonymous", None)  # W&B warns that this word of Lightning's has no effect
-        self._wanted, self._out = wanted, False
+        self._wanted, self._out, self._failed = wanted, False, False
+        self._reached = 0  # W&B's step of the next row; to ask W&B takes a round trip to its service
         self._warned: set[str] = set()  # kinds of warnings that were said
         self._kept: list[str] = []  # folders that are to be uploaded by hand
 
     @property
     def experiment(self) -> Any:
-        """W&B's run, started when first asked for; a dummy without effect where there is none."""
+        """The W&B run, which starts when it is first needed; a dummy without effect where there is none."""
         if self._experiment is None and not self._out and rank_zero_only.rank == 0:
             self._start()
         return DummyLogger().experiment if self._out else super().experiment
@@ -57,8 +59,32 @@ class OptionalWandb(WandbLogger):
         self._try(super().log_hyperparams, *args, **kwargs)
 
     @rank_zero_only
-    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
-        self._try(super().log_metrics, *args, **kwargs)
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        self._try(self._log, metrics, step)
+
+    def _log(self, metrics: Mapping[str, Any], step: int | None) -> None:
+        """Log under the training step as W&B's own step, so that the offline parts of a resumed run are disjoint in it.
+
+        Where W&B is further already (a run that is measured again), W&B counts on by itself and drops nothing.
+        """
+        run, own = self.experiment, {} if step is None else {"trainer/global_step": step}
+        at = step if step is not None and step >= self._reached else None
+        run.log({**metrics, **own}, step=at)
+        self._reached = self._reached + 1 if at is None else at
+
+    @rank_zero_only
+    def log_samples(self, key: str, rows: list[dict[str, Any]], step: int | None = None) -> None:
+        """Log samples as a table, a column for each key of the first row; images may be Pillow's."""
+        self._try(self._log_samples, key, rows, step)
+
+    def _log_samples(self, key: str, rows: list[dict[str, Any]], step: int | None) -> None:
+        from PIL.Image import Image
+        from wandb import Image as Shown
+        from wandb import Table
+
+        columns = list(rows[0])
+        cells = [[Shown(x) if isinstance(x, Image) else x for x in map(row.get, columns)] for row in rows]
+        self._log({f"{key}/table": Table(columns=columns, data=cells)}, step)
 
     @rank_zero_only
     def log_image(self, *args: Any, **kwargs: Any) -> None:
@@ -66,15 +92,21 @@ class OptionalWandb(WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
+        """End a training; after a failure send an alert, and let the run count as failed at W&B."""
+        error = sys.exc_info()[1]
+        if status == "failed" and not isinstance(error, (SystemExit, KeyboardInterrupt)) and not NOTICE.given:
+            self._failed = True
+            said = _why(error) if isinstance(error, Exception) else "the training ended early"
+            self._try(lambda: self.experiment.alert(title=f"{self._wandb_init.get('name')} failed", text=said))
         self._try(super().finalize, status)
 
     @rank_zero_only
     def close(self) -> None:
-        """Ends the run at W&B; says how to upload what is only here. Happens at the end of the process by itself."""
+        """End the run at W&B and say how to upload what is only here. Called by itself at the end of the process."""
         run = self._experiment
         if run is not None and not run.disabled:
             try:
-                run.finish()
+                run.finish(exit_code=int(self._failed))
                 self._keep(sent=True)
             except Exception as error:  # as in `_try`
                 self._keep(sent=False)
@@ -89,7 +121,7 @@ class OptionalWandb(WandbLogger):
         atexit.unregister(self.close)
 
     def _keep(self, sent: bool) -> None:
-        """Notes the folders of the run as it is, if they are to be uploaded by hand."""
+        """Note the folders of the run that must be uploaded by hand."""
         folder = Path(self._experiment.settings.sync_dir)
         if not self._experiment.offline:
             self._kept += [] if sent else [str(folder)]
@@ -97,7 +129,7 @@ class OptionalWandb(WandbLogger):
             self._kept += [there for there in _offline_runs(folder) if there not in self._kept]
 
     def _try(self, act: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        """The one place where what W&B raises is caught, of whatever type: the run is worth more than its copy."""
+        """Call W&B and catch whatever it raises, here alone: the run is worth more than its copy at W&B."""
         if self._experiment is None and not self._out:
             self._start()
         if self._out:
@@ -115,7 +147,7 @@ class OptionalWandb(WandbLogger):
 
     def _start(self) -> None:
         try:
-            super().experiment  # noqa: B018 (asking starts it)
+            self._reached = getattr(super().experiment, "starting_step", 0)  # asking starts it
             OptionalWandb.latest = self
             atexit.register(self.close)  # after W&B's own, so that it runs before
         except Exception as error:  # W&B's errors, pydantic's for a bad variable, OSError for a folder
@@ -128,7 +160,7 @@ class OptionalWandb(WandbLogger):
         return self._wandb_init["mode"] == "offline"
 
     def _go_offline(self, error: Exception) -> None:
-        """Starts again without a server, under the same id, so that `wandb sync` puts the parts together."""
+        """Start again without a server, under the same id, so that `wandb sync` joins the parts."""
         if self._experiment is not None:
             self._keep(sent=False)
         self._experiment, self._wanted, self._wandb_init["mode"] = None, True, "offline"
@@ -152,27 +184,39 @@ class OptionalWandb(WandbLogger):
             _say(text)
 
 
-def wandb_run(project: str, name: str, group: str, save_dir: str) -> Logger:
-    """W&B as WANDB_MODE says; without that online if a key is known (WANDB_API_KEY or netrc), else offline.
+def wandb_run(
+    project: str,
+    name: str,
+    group: str,
+    save_dir: str,
+    job_type: str = "train",
+    tags: Sequence[str] = (),
+    table: str | None = None,
+) -> Logger:
+    """Make a W&B logger in the mode of WANDB_MODE; without it online if a key is known (WANDB_API_KEY or netrc), else
+    offline.
 
-    Offline files go to `save_dir`/wandb. Arms of an ablation share `group`; seeds differ by name. `wandb sync` uploads
-    an offline run later, and merges the parts of one that was resumed: `save_dir` keeps its id. W&B keeps what a
-    killed run logged after its checkpoint. Where W&B cannot be had at all, the logger does nothing, and a warning says
-    why.
+    Offline files go to `save_dir`/wandb. Seeds of an arm share `group` and differ by name. Beside `tags` a run gets its
+    `table` as a tag, if it has one, and the runs of a sweep `sweep <its folder's name>`. `wandb sync` uploads an
+    offline run later, and joins the parts of one that was resumed: `save_dir` keeps its id, and the parts are disjoint
+    in their steps. W&B keeps what a killed run logged after its checkpoint. Where W&B cannot be had at all, the logger
+    does nothing, and a warning says why.
     """
     try:
         from wandb import Settings
 
-        if OptionalWandb.latest is not None:  # of the job before in this multirun
+        if OptionalWandb.latest is not None:  # the run of the previous job in this multirun
             OptionalWandb.latest.close()
         _end_what_runs()
         mode = _mode()
         limits = {key: value for key, value in PATIENCE.items() if f"WANDB_{key.upper()}" not in os.environ}
         about = {"project": project, "name": name, "group": group, "save_dir": save_dir, "mode": mode}
+        about |= {"job_type": job_type, "tags": [tag[:64] for tag in [*tags, table, sweep_tag(Path(save_dir))] if tag]}
         if mode != "disabled":
             Path(save_dir).mkdir(parents=True, exist_ok=True)
             about["id"] = _run_id(Path(save_dir) / "wandb" / "run_id")
             _keep_off_the_home(Path(save_dir) / "wandb" / "cache")
+            _keep_with_the_run(Path(save_dir) / "wandb" / "data")
         settings = Settings(silent=True, finish_timeout_raises=True, **limits)
         return OptionalWandb(**about, wanted=mode is None, settings=settings)
     except Exception as error:  # not installed, of another age, a folder that cannot be written
@@ -180,8 +224,16 @@ def wandb_run(project: str, name: str, group: str, save_dir: str) -> Logger:
         return DummyLogger()
 
 
+def sweep_tag(run_dir: Path) -> str | None:
+    """Return the tag that all runs of a sweep share, from the folder that holds a run's; None for a single run."""
+    sweep = run_dir.resolve().parent
+    return f"sweep {sweep.name}" if any((sweep / file).is_file() for file in ("multirun.yaml", "array.sh")) else None
+
+
 def _end_what_runs(service: bool = False) -> None:
-    """No run of this process is left at W&B, into which Lightning would go on writing; nor W&B's service if asked."""
+    """End the W&B run of this process, into which Lightning would otherwise go on writing, and on request W&B's
+    service.
+    """
     wandb = sys.modules.get("wandb")
     if getattr(wandb, "run", None) is not None:
         with suppress(Exception):
@@ -193,7 +245,7 @@ def _end_what_runs(service: bool = False) -> None:
 
 
 def _keep_off_the_home(instead: Path) -> None:
-    """Where the user's cache folder cannot be written, W&B's service would write its log to the terminal."""
+    """Give W&B another cache folder if the user's cannot be written: its service would log to the terminal."""
     home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     try:
         if home.startswith("~"):
@@ -203,8 +255,15 @@ def _keep_off_the_home(instead: Path) -> None:
         os.environ.setdefault("WANDB_CACHE_DIR", str(instead))
 
 
+def _keep_with_the_run(folder: Path) -> None:
+    """Let the images of tables wait for the upload in the run's folder, unless the user says where, not in the home."""
+    if os.environ.get("WANDB_DATA_DIR") in (None, *OWN_DATA):  # else it is the user's, not that of the job before
+        OWN_DATA.append(str(folder.resolve()))
+        os.environ["WANDB_DATA_DIR"] = OWN_DATA[-1]
+
+
 def _mode() -> str | None:
-    """None leaves it to W&B: WANDB_MODE, or online."""
+    """The mode for W&B; None leaves it to W&B (WANDB_MODE, or online)."""
     if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on"):  # W&B itself forgot this one
         return "disabled"
     if os.environ.get("WANDB_MODE"):
@@ -224,7 +283,7 @@ def _logged_in() -> bool:
 
 
 def _run_id(kept: Path) -> str | None:
-    """The id at W&B that a file keeps, or a new one; None on ranks that do not log."""
+    """The id at W&B that the file `kept` holds, or a new one; None on ranks that do not log."""
     if rank_zero_only.rank != 0:
         return None
     known = kept.read_text(errors="replace").strip() if kept.is_file() else ""
@@ -235,7 +294,7 @@ def _run_id(kept: Path) -> str | None:
 
 
 def _offline_runs(folder: Path) -> list[str]:
-    """The offline parts of a run, of its earlier starts too, that `wandb sync` has not yet marked as sent."""
+    """The offline parts of a run, also of its earlier starts, that `wandb sync` has not yet marked as sent."""
     there = sorted({folder, *folder.parent.glob("offline-run-*")})
     return [str(path) for path in there if not any(path.glob("*.wandb.synced"))]
 

@@ -1,18 +1,18 @@
-"""Measure ours against plain PyTorch and stock diffusers: `python experiments/bench.py [section ...] [key=value ...]`.
+"""Time ours against plain PyTorch and stock diffusers: `python experiments/bench.py [section ...] [key=value ...]`.
 
 sections (by default all but block, peers and gpu: some minutes on 2 idle CPU cores)
   attention  grouped and flex against dense-mask SDPA, at the mini and the paper shape
   step       one training step of the mini model against the same step on the stock diffusers model
   block      the same for one layer at the paper's width and sequence (slow on a CPU: some minutes, 5 GB)
-  profile    where the time of one mini training step goes
-  cache      a sampling run that keeps the keys and values of clean conditions against one that never does
-  codec      encoding and decoding a batch of pictures
+  profile    the time of each stage of one mini training step
+  cache      sampling that keeps the keys and values of clean conditions, against sampling that never does
+  codec      encoding and decoding a batch of images
   degradations  each of the 32 restoration tasks' corruptions at 512 × 512, one thread
   loader     how long a training step of the mini model waits for its batch
-  peers      only if it is named: training and sampling beside the way in which released codes do them, time and memory
-  calibration  peak memory and FLOPs of mini steps, as plan.py says and as PyTorch's profiler and counter find
-  gpu        only if it is named: a step of both published settings at full size under every switch of speed, beside
-             what plan.py says; some minutes on a GPU of 80 GB, and a second start goes on where the first was stopped
+  peers      only if named: time and memory of training and sampling, beside the way of released codes
+  calibration  peak memory and FLOPs of mini steps: plan.py's estimate and PyTorch's measurement
+  gpu        only if named: a step of both published settings at full size under every switch of speed, beside
+             plan.py's estimate; some minutes on a GPU of 80 GB; a second start continues where the first stopped
 keys
   exp=NAME      the experiment that step, block, profile, codec and loader are composed from (default fcd_mask_a)
   scale=NAME    of the gpu section: paper, or mini, which a CPU can do (default paper)
@@ -39,11 +39,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unigen.arguments import parse
-from unigen.terminal import program
+from unigen.config.arguments import parse
+from unigen.launch.terminal import program
 
 if TYPE_CHECKING:
-    from unigen.bench import Effort, Table
+    from unigen.tools.bench.turns import Effort, Table
 
 SECTIONS = (
     "attention",
@@ -82,7 +82,7 @@ ONE_LAYER = (
     "backbone.gradient_checkpointing=false",
     "encoder.text.config.num_layers=1",
 )
-GRAPH = ("task=graph", "data.rows=[0,0]", "conditioning/embedding=none")  # which the frames formatter can hold
+GRAPH = ("task=graph", "data.rows=[0,0]", "conditioning/embedding=none")  # a task that the frames formatter can hold
 PROTOCOL = (
     "Protocol: every comparison is one run in which the candidates take turns (A B C A B C ...) after a round that "
     "does not count; ms are medians over rounds, ratios the median over rounds of the ratio within a round. Ratios "
@@ -124,7 +124,7 @@ def composed(exp: str, *overrides: str) -> dict[str, Any]:
     """An experiment's whole config, as plain data."""
     from hydra import compose, initialize_config_dir
 
-    from unigen.config import plain
+    from unigen.config.values import plain
 
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         return plain(compose("config", overrides=[f"+exp={exp}", "run_dir=bench", *overrides]))
@@ -161,9 +161,8 @@ def tables(sections: list[str], given: dict[str, str], effort: Effort) -> Iterat
 
 
 def _attention(mini: dict[str, Any], given: dict[str, str], effort: Effort) -> Iterator[Table]:
-    from bench_attention import Shape, attention_tables
-
-    from unigen.build import build
+    from unigen.pipeline.build import build
+    from unigen.tools.bench.attention import Shape, attention_tables
 
     shapes = []
     for name in given["shapes"].split(","):
@@ -175,31 +174,29 @@ def _attention(mini: dict[str, Any], given: dict[str, str], effort: Effort) -> I
 
 
 def _layout(config: dict[str, Any]) -> Any:
-    """Where the formatter puts a condition and a target of the config's size."""
-    from bench_profile import picture_slots
+    """The layout of a condition and a target of the config's size under its formatter."""
+    from unigen.pipeline.build import build_on_meta
+    from unigen.tools.bench.profile import image_slots
 
-    from unigen.build import build_on_meta
-
-    return build_on_meta(config).plan(picture_slots(config["data"]["size"])).layout
+    return build_on_meta(config).plan(image_slots(config["data"]["size"])).layout
 
 
 def _step(mini: dict[str, Any], effort: Effort) -> Table:
-    from bench_profile import random_batch
-    from bench_step import Rivals, step_table, whole_pipeline
-
-    from unigen.build import build_pipeline
-    from unigen.training import precision
+    from unigen.pipeline.build import build_pipeline
+    from unigen.tools.bench.profile import random_batch
+    from unigen.tools.bench.step import Rivals, step_table, whole_pipeline
+    from unigen.training.experiment import precision
 
     size, batch = mini["data"]["size"], mini["data"]["batch_size"]
     rivals = Rivals(mini, _layout(mini), batch, effort.device)
-    pictures = random_batch(size, batch, mini["data"]["tasks"][0])
-    whole = whole_pipeline(build_pipeline(mini), pictures, precision(mini["trainer"]["precision"]), effort.device)
+    images = random_batch(size, batch, mini["data"]["tasks"][0])
+    whole = whole_pipeline(build_pipeline(mini), images, precision(mini["trainer"]["precision"]), effort.device)
     runs = rivals.runs() | rivals.short_runs() | whole
     return step_table("One training step, mini", rivals, runs, True, effort._replace(limit=4 * effort.limit))
 
 
 def _block(exp: str, effort: Effort) -> Table:
-    from bench_step import REFERENCE, Rivals, step_table
+    from unigen.tools.bench.step import REFERENCE, Rivals, step_table
 
     config = composed(exp, "scale=paper", "backbone.pretrained=null", *ONE_LAYER)
     rivals = Rivals(config, _layout(config), 1, effort.device)
@@ -208,54 +205,53 @@ def _block(exp: str, effort: Effort) -> Table:
 
 
 def _profile(mini: dict[str, Any], effort: Effort) -> Table:
-    from bench_profile import profile_table, random_batch
+    from unigen.tools.bench.profile import profile_table, random_batch
 
     batch = random_batch(mini["data"]["size"], mini["data"]["batch_size"], mini["data"]["tasks"][0])
     return profile_table(batch, mini, effort)
 
 
 def _cache(effort: Effort) -> Table:
-    from bench_cache import CASES, cache_table
+    from unigen.tools.bench.cache import CASES, cache_table
 
     return cache_table({case: composed(case.exp, *case.overrides) for case in CASES}, effort)
 
 
 def _codec(mini: dict[str, Any], effort: Effort) -> Table:
-    from bench_profile import codec_table
-
-    from unigen.build import build
+    from unigen.pipeline.build import build
+    from unigen.tools.bench.profile import codec_table
 
     codec = build(mini["encoder"]["codec"])
     return codec_table(codec, mini["data"]["size"], mini["data"]["batch_size"], effort)
 
 
 def _degradations(effort: Effort) -> Table:
-    from bench_degradations import degradations_table
+    from unigen.tools.bench.degradations import degradations_table
 
     return degradations_table(effort)
 
 
 def _calibration() -> Table:
-    from bench_calibration import calibration_table
+    from unigen.tools.bench.calibration import calibration_table
 
     return calibration_table(composed)
 
 
 def _peers(given: dict[str, str], effort: Effort) -> Iterator[Table]:
-    from bench_peers import peer_tables
+    from unigen.tools.bench.peers import peer_tables
 
     yield from peer_tables(composed, given["sizes"].split(","), effort)
 
 
 def _loader(exp: str, overrides: list[str], effort: Effort) -> Table:
-    from bench_loader import loader_table
+    from unigen.tools.bench.loader import loader_table
 
     rows = {exp: composed(exp, *overrides), "all tasks of a graph": composed(exp, *GRAPH, *overrides)}
     return loader_table(rows, effort)
 
 
 def _gpu(given: dict[str, str], effort: Effort) -> Table:
-    from bench_gpu import gpu_section
+    from unigen.tools.bench.gpu import gpu_section
 
     resume = Path(given["resume"] or f"runs/bench_gpu_{given['scale']}.jsonl")
     return gpu_section(composed, CONF / "profile", given["scale"], given["profile"], resume, effort)
@@ -280,8 +276,8 @@ def run(sections: list[str], given: dict[str, str]) -> None:
 
     import torch
 
-    from unigen.bench import Effort, chosen_device, machine
-    from unigen.files import write_text
+    from unigen.config.files import write_text
+    from unigen.tools.bench.turns import Effort, chosen_device, machine
 
     device, out = chosen_device(given["device"]), Path(given["out"]) if given["out"] else None
     if out is not None:  # refuse now what cannot be written, not after four minutes

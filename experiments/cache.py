@@ -1,13 +1,13 @@
-"""The folder that keeps what frozen encoders made: `python experiments/cache.py build cache=<folder> +exp=fcd_mask_a`.
+"""Keep outputs of frozen encoders in a folder: `python experiments/cache.py build cache=<folder> +exp=fcd_mask_a`.
 
-build   encode what is not there yet of the experiment's training, validation and test pictures and prompts
-          batches=N    only the first N training batches (default: all that the run shows)
-verify  read every shard; with +exp=, also encode kept entries of held-out pictures and prompts anew
-          sample=N     at most so many of either (default 16)
+build   encode those of the experiment's training, validation and test images and prompts that are missing
+          batches=N    only the first N training batches (default: all batches of the run)
+verify  read every shard; with +exp=, also encode kept entries of held-out images and prompts anew
+          sample=N     at most N of each (default 16)
 gc      remove temporary files older than an hour, merge small shards, list what cannot be read
           yes=true     also remove what cannot be read, and what others=drop names
           others=drop  list the shards of encoders that are not those of +exp=
-All three take cache=<folder> and what run.py takes: +exp=NAME [group=choice] [key=value]. docs/cache.md says more.
+All three need cache=<folder> and accept what run.py accepts: +exp=NAME [group=choice] [key=value] (docs/cache.md).
 """
 
 import sys
@@ -16,8 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from unigen.arguments import parse  # noqa: E402
-from unigen.terminal import program  # noqa: E402
+from unigen.config.arguments import parse  # noqa: E402
+from unigen.launch.terminal import program  # noqa: E402
 
 OPTIONS = {"build": ("batches",), "verify": ("sample",), "gc": ("yes", "others")}
 
@@ -31,11 +31,11 @@ def main(words: list[str]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    from unigen.launch import launch
+    from unigen.launch.start import launch
 
     def task(cfg) -> None:
-        from unigen.cache_commands import run_command
-        from unigen.config import own_packages, plain
+        from unigen.config.values import own_packages, plain
+        from unigen.tools.cache.commands import run_command
 
         own_packages(ROOT)
         run_command(command, plain(cfg), options, with_exp=any(word.startswith("+exp=") for word in rest))

@@ -1,4 +1,4 @@
-"""Runs and other methods side by side on one sheet: `python experiments/compare.py runs=<folder> bench=coco_canny`.
+"""Show runs beside other methods on one sheet: `python experiments/compare.py runs=<folder> bench=coco_canny`.
 
 runs=     a run folder, or a folder with runs at any depth, which evaluate.py has measured on the benchmark
 bench=    the benchmark (experiments/conf/bench) whose items are shown
@@ -18,8 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from unigen.arguments import parse  # noqa: E402
-from unigen.terminal import program  # noqa: E402
+from unigen.config.arguments import parse  # noqa: E402
+from unigen.launch.terminal import program  # noqa: E402
 
 
 def main(words: list[str]) -> int:
@@ -28,7 +28,7 @@ def main(words: list[str]) -> int:
         return 0
     try:
         given = parse(words, legal=("runs", "bench", "others", "items", "out"), required=("runs", "bench"))
-        from unigen.comparison import write_comparison
+        from unigen.evaluation.comparison import write_comparison
 
         out, missing = write_comparison(given)
     except (ValueError, OSError) as error:

@@ -1,8 +1,8 @@
-"""The weights of a checkpoint as files that others load: `python experiments/export.py run=<run folder>`.
+"""Export the weights of a checkpoint for other programs: `python experiments/export.py run=<run folder>`.
 
 run=         a run folder, finished or not
 checkpoint=  last, best or the path of one: a file, or a folder of shards as DeepSpeed and FSDP2 leave (default: last)
-out=         the folder to write (default: export/ of the run, where its end writes the same)
+out=         the folder to write (default: export/ of the run, to which a finished run writes too)
 """
 
 import sys
@@ -11,8 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from unigen.arguments import parse  # noqa: E402
-from unigen.terminal import program  # noqa: E402
+from unigen.config.arguments import parse  # noqa: E402
+from unigen.launch.terminal import program  # noqa: E402
 
 
 def main(words: list[str]) -> int:
@@ -21,8 +21,8 @@ def main(words: list[str]) -> int:
         return 0
     try:
         given = parse(words, legal=("run", "checkpoint", "out"), required=("run",))
-        from unigen.export_commands import export_checkpoint
-        from unigen.training import quiet
+        from unigen.tools.export import export_checkpoint
+        from unigen.training.experiment import quiet
 
         quiet()
         print(f"export: {export_checkpoint(given)}")

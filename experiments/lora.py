@@ -1,13 +1,14 @@
-"""LoRA files: `python experiments/lora.py merge loras=[a.safetensors,b.pth] weights=[0.7,0.3] out=c.safetensors`.
+"""Merge LoRA files: `python experiments/lora.py merge loras=[a.safetensors,b.pth] weights=[0.7,0.3] out=c.safetensors`.
 
-merge    one LoRA that adds the weighted sum of what several add
+merge    write one LoRA whose update is the weighted sum of several
            loras=[...]    the files, each as below, of one base model
            weights=[...]  a number for each
            out=           the .safetensors to write
-convert  any LoRA in diffusers' format, for load_lora_weights of its pipelines; of a CogVideoX with
+convert  write any LoRA in diffusers' format, for load_lora_weights of its pipelines; of a CogVideoX with
          conditioning/modulation=shared the modulation of text and of images is joined, as the stock model has it
-           lora=          a .safetensors or .pth file, or a folder with one: a run's export, or a LoRA for Flux or
-                          CogVideoX by diffusers, peft, BFL, ComfyUI, kohya, x-flux or VisualCloze (docs/visualcloze.md)
+           lora=          a .safetensors or .pth file, or a folder with one: a run's export, or a LoRA for Flux,
+                          CogVideoX or Wan by diffusers, peft, BFL, Wan's authors, ComfyUI, kohya, x-flux or
+                          VisualCloze (docs/visualcloze.md). Adapters by role are refused: a LoRA is for all tokens
            out=           the .safetensors to write, which must not be there
 """
 
@@ -17,8 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from unigen.arguments import parse  # noqa: E402
-from unigen.terminal import program  # noqa: E402
+from unigen.config.arguments import parse  # noqa: E402
+from unigen.launch.terminal import program  # noqa: E402
 
 KEYS = {"merge": ("loras", "weights", "out"), "convert": ("lora", "out")}
 
@@ -32,9 +33,9 @@ def main(words: list[str]) -> int:
         if command not in KEYS:
             raise ValueError(f"unknown command '{command}' (known: {', '.join(KEYS)})")
         given = parse(rest, legal=KEYS[command], required=KEYS[command])
-        from unigen import lora_commands
+        from unigen.tools import lora
 
-        said = lora_commands.merge(given) if command == "merge" else lora_commands.convert(given)
+        said = lora.merge(given) if command == "merge" else lora.convert(given)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,6 +1,6 @@
-"""What a run will need, before any allocation: `python experiments/plan.py +exp=NAME scale=paper trainer.devices=8`.
+"""Estimate a run's needs before any allocation: `python experiments/plan.py +exp=NAME scale=paper trainer.devices=8`.
 
-+exp=NAME [group=choice] [key=value]   what run.py takes, +table=NAME and -m too: then each arm, and the whole sweep
++exp=NAME [group=choice] [key=value]   as for run.py; with +table=NAME or -m, each arm and the whole sweep
 profile=NAME   the device: a file of experiments/conf/profile (default h100), or the path of a .yaml file like those
 Prints parameters, memory of one device by part, FLOPs, hours and GPU-hours, and what would make it fit if it does not.
 """
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "experiments" / "conf"
 sys.path.insert(0, str(ROOT))
 
-from unigen.terminal import program  # noqa: E402
+from unigen.launch.terminal import program  # noqa: E402
 
 
 def main(words: list[str]) -> int:
@@ -22,15 +22,15 @@ def main(words: list[str]) -> int:
         print(__doc__.strip())
         return 0
     own = [word for word in words if word.startswith("profile=")]
-    from unigen.launch import launch
+    from unigen.launch.start import launch
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # shapes need no weights
     plans, known = [], {}
 
     def task(cfg) -> None:
-        from unigen.config import own_packages, plain
-        from unigen.plan_print import decisive, show_plan
-        from unigen.plan_profile import read_profile
+        from unigen.config.values import own_packages, plain
+        from unigen.tools.plan.profile import read_profile
+        from unigen.tools.plan.terminal import decisive, show_plan
 
         own_packages(ROOT)
         profile = read_profile(CONF / "profile", own[-1].partition("=")[2] if own else "h100")
@@ -47,7 +47,7 @@ def main(words: list[str]) -> int:
     if len(plans) > 1:
         from rich.console import Console
 
-        from unigen.plan_print import sweep_table
+        from unigen.tools.plan.terminal import sweep_table
 
         Console(highlight=False).print(sweep_table(plans))
     return 0

@@ -1,11 +1,11 @@
-"""What a run will show its model, before it: `python experiments/preview.py +exp=fcd_mask_a`, one HTML page.
+"""Write one HTML page of what a run will show its model: `python experiments/preview.py +exp=fcd_mask_a`.
 
-+exp=NAME [group=choice] [key=value]   what run.py takes: the page shows the first training samples with the prompts as
-           the encoder reads them, who attends to whom, tokens and FLOPs, and buckets and tasks of 1,000 drawn samples
-graph=NAME [graph.key=value]   instead: an annotation graph of experiments/conf/graph by itself, in numbers
++exp=NAME [group=choice] [key=value]   as for run.py: the page shows the first training samples with the prompts as the
+           encoder reads them, who attends to whom, tokens and FLOPs, and buckets and tasks of 1,000 drawn samples
+graph=NAME [graph.key=value]   or only an annotation graph of experiments/conf/graph, in numbers
 out=       the page, a .html file, or a folder for preview.html (default: runs/preview_<name>.html)
 samples=N  how many training samples to show (default 4)
-docs/preview.md says more.
+docs/preview.md describes the page.
 """
 
 import os
@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from unigen.arguments import parse  # noqa: E402
-from unigen.terminal import program  # noqa: E402
+from unigen.config.arguments import parse  # noqa: E402
+from unigen.launch.terminal import program  # noqa: E402
 
 OPTIONS = ("out", "samples")
 
@@ -30,15 +30,15 @@ def main(words: list[str]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    from unigen.launch import launch
+    from unigen.launch.start import launch
 
     alone = any(word.startswith("graph=") for word in rest)
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # shapes need no weights; a tokenizer is taken if it is here already
 
     def task(cfg) -> None:
-        from unigen.config import own_packages, plain
-        from unigen.preview_commands import preview_experiment, preview_graph
+        from unigen.config.values import own_packages, plain
+        from unigen.tools.preview.commands import preview_experiment, preview_graph
 
         own_packages(ROOT)
         (preview_graph if alone else preview_experiment)(plain(cfg), options)

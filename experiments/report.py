@@ -6,16 +6,16 @@ table=      a published table (experiments/conf/table): its numbers beside ours;
 bench=      a benchmark, or several with commas between: the numbers are those of evaluate.py on them, not of the runs'
             own tests
 reference=  the arm that differences are taken to (default: the last row of the table that has runs, or the first arm)
-out=        where report.md, report.tex, report.html and wandb_report.json go (default: the folder of `runs` if it is
-            one, else the current one; without runs=: runs/reports/<table>)
-publish=    true: publish the W&B report as well, where you are logged in
+out=        where report.md, report.tex, report.html, wandb_report.json and the folder figures go (default: the folder
+            of `runs` if it is one, else the current one; without runs=: runs/reports/<table>)
+publish=    true: publish the W&B report as well, and a view of its runs, where you are logged in
 """
 
 import sys
 from pathlib import Path
 
-from unigen.arguments import parse
-from unigen.terminal import program
+from unigen.config.arguments import parse
+from unigen.launch.terminal import program
 
 TABLES = Path(__file__).resolve().parent / "conf" / "table"
 
@@ -26,15 +26,15 @@ def main(words: list[str]) -> int:
         return 0
     try:
         given = parse(words, legal=("runs", "table", "bench", "reference", "out", "publish"), required=())
-        from unigen.report_commands import make_report
+        from unigen.tools.report.commands import make_report
 
         report, lines = make_report(given, TABLES)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    from unigen.report_print import print_tables
+    from unigen.tools.report.markdown import print_report
 
-    print_tables(report)
+    print_report(report)
     print("\n".join(lines))
     return 0
 

@@ -1,31 +1,33 @@
-"""Images of your own through a trained run: conditions, or a visual prompt of rows.
+"""Sample from a trained run with your own images: as conditions, or as a visual prompt of rows.
 
-python experiments/sample.py run=<run folder> condition=<picture>
+python experiments/sample.py run=<run folder> condition=<image>
 python experiments/sample.py run=<run folder> 'rows=[[a.png,b.png],[c.png,null]]'
 python experiments/sample.py run=<run of task=text> prompt="a red car"
 
 run=        a finished run folder, of any data
-condition=  a picture of any common format; the run's task takes its condition from it (edges, grey, ...). A task whose
-            conditions are several takes as many in its order, condition=[reference.png,photo.png], or the one picture
-            that all of them are made of
-rows=       instead of condition=, for runs with in-context rows: rows of pictures, as many in each. Rows before the
+condition=  an image of any common format, or a clip (.gif, .webp, .png) where the run takes one. The run's task takes
+            its condition from it (edges, grey, ...). A task whose conditions are several takes as many in its order,
+            condition=[reference.png,photo.png], or the one image that all of them are computed from
+rows=       instead of condition=, for runs with in-context rows: rows of images, as many in each. Rows before the
             last are examples; in the last, the query, null stands for what is wanted, in any place and in several. A
-            row has the shape of its first picture; others are cropped to it
-prompt=     what the result shows (default: nothing, which prompt= alone says too)
+            row takes the shape of its first image; the others are cropped to it
+prompt=     the content of the result (default: empty, as with prompt= alone)
 out=        the image to write, in the format that it ends in: .png, .jpg, .jpeg, .webp, .gif, .bmp, .tif or .tiff
             (default: sample.png, or the first of sample_2.png, ... that writes over nothing). Beside it go the
             conditions as the model sees them, or of rows= the whole grid; several targets go beside it too,
-            out_target0.png, ... A clip goes whole into .png, .webp or .gif
-subject=    the keyword of the prompt that names the subject, for runs with UCE (default: the whole prompt)
+            out_target0.png, ... A clip goes whole into .png, .webp or .gif, and its frames into the folder
+            out_frames beside it
+subject=    the keyword of the prompt that names the subject, for runs with UCE (default: the whole prompt); for
+            several conditions also one each, subject=[cat,dog]
 task=       such as task='canny>target', needed for runs of several tasks (default: the run's only one)
 seed=, steps=, guidance=   of the sampling (defaults: 0, and as the run was measured)
 with condition=
-prepared=   true if the pictures already are the conditions, e.g. an edge map (default: false)
+prepared=   true if the images already are the conditions, e.g. an edge map (default: false)
 with rows=
 columns=    what each column shows, such as [canny,target]: the model reads an instruction as in its training
 instruction=  or the whole text that it reads with the grid (default: the prompt)
 upsample=   draw every target again, at about N x N pixels, from the prompt and what was generated (SDEdit)
-strength=   of that, above 0 and at most 1: the noise level it starts at, the higher the freer (default: 0.6)
+strength=   with upsample=: the noise level at which it starts, above 0 and at most 1; higher is freer (default: 0.6)
 """
 
 import sys
@@ -34,29 +36,29 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from unigen.arguments import one_of, parse  # noqa: E402
-from unigen.terminal import program  # noqa: E402
+from unigen.config.arguments import one_of, parse  # noqa: E402
+from unigen.launch.terminal import program  # noqa: E402
 
 KEYS = ("run", "prompt", "out", "subject", "task", "seed", "steps", "guidance")
 OWN = {
     "condition": ("prepared",),
     "rows": ("columns", "instruction", "upsample", "strength"),
-}  # what goes with one of them alone
+}  # the keys that go with one of them alone
 EMPTY = ("prompt", "subject", "instruction")
 
 
 def sampled(words: list[str]) -> dict[str, Path]:
-    """What was written, by what it holds."""
+    """Generate and write the images; return each path by what its file holds."""
     given = parse(words, legal=(*KEYS, *OWN, *sum(OWN.values(), ())), required=("run",), empty=EMPTY)
     alone = any(key in given for key in (*OWN, *sum(OWN.values(), ())))
     if alone and one_of(given, OWN) == "rows":
-        from datamodules.visual_prompt import instructed, visual_prompt
-        from unigen.visual_prompt import sample_visual_prompt
+        from datamodules.graph.visual_prompt import instructed, visual_prompt
+        from unigen.inference.visual_prompt import sample_visual_prompt
 
         return sample_visual_prompt(given, visual_prompt, instructed)
-    from unigen.sampling import sample_user_picture
+    from unigen.inference.sampling import sample_user_image
 
-    return sample_user_picture(given)
+    return sample_user_image(given)
 
 
 def main(words: list[str]) -> int:

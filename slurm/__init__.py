@@ -1,1 +1,1 @@
-"""Sweeps as SLURM arrays: a manifest, a batch script, and what became of each task."""
+"""Runs sweeps as SLURM arrays: a manifest, a batch script, and the state of each task."""

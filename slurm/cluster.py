@@ -1,4 +1,4 @@
-"""A cluster as its file says it: slurm.yaml has every key; other files and the command line replace some of them."""
+"""Reads cluster settings: slurm.yaml has every key; other files and the command line replace some of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unigen.config import ConfigError, sentence
-from unigen.configtree import fits, kind, merge, nearest, spelt
+from unigen.config.tree import fits, kind, merge, nearest, spelt
+from unigen.config.values import ConfigError, sentence
 
 REFERENCE = "slurm"
 
@@ -34,7 +34,7 @@ def read_cluster(folders: Sequence[Path], name: str, words: Sequence[str] = ()) 
         close = nearest(name, legal)
         meant = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(
-            f"cluster={name} is unknown; {meant}there are {', '.join(legal)}, or say the path of a .yaml file"
+            f"cluster={name} is unknown; {meant}there are {', '.join(legal)}, or give the path of a .yaml file"
         )
     said = _load(path)
     _check(said, reference, f"in {path}")

@@ -1,4 +1,4 @@
-"""The batch script of an array: slurm/array.sh.tmpl with a cluster's settings and the shape of a task."""
+"""Writes the batch script of an array: slurm/array.sh.tmpl with a cluster's settings and the shape of a task."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slurm.manifest import MANIFEST, Shape, Sweep
-from unigen.config import ConfigError
+from unigen.config.manifest import MANIFEST, Shape, Sweep
+from unigen.config.values import ConfigError
 
-TEMPLATE = Path(__file__).with_name("array.sh.tmpl")
+TEMPLATE, SWEEP = (Path(__file__).resolve().with_name(name) for name in ("array.sh.tmpl", "sweep.py"))
 GPUS = ("gpu", "cuda", "auto")  # of trainer.accelerator
 FIRST_NODE = 'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
 
@@ -43,8 +43,25 @@ def render(sweep: Sweep, cluster: Mapping[str, Any], run: Path, work: Path, pyth
     )
 
 
+def render_look(folder: Path, cluster: Mapping[str, Any], work: Path, python: str) -> str:
+    """Return the script of the job that looks at a sweep in stages and submits its next stage.
+
+    It asks for one process without a GPU, and runs SLURM's sbatch on its node.
+    """
+    given = {key: cluster[key] for key in ("partition", "account", "qos", "constraint", "time", "mem")}
+    logs = str(folder / "logs").replace("%", "%%")
+    given = {"job-name": f"{job_name(folder)}_look", **given, "ntasks": 1, "chdir": work}
+    given |= {"output": f"{logs}/look.log", "open-mode": "append"}
+    lines = [f"#SBATCH --{name}={shlex.quote(str(value))}" for name, value in given.items() if value not in (None, "")]
+    words = [cluster["python"] or python, str(SWEEP), "look", str(folder)]
+    command = " ".join(word for word in (cluster["container"], shlex.join(words)) if word)
+    return "\n".join(["#!/bin/bash", *lines, "set -eo pipefail", *setup(cluster), command]) + "\n"
+
+
 def options(sweep: Sweep, cluster: Mapping[str, Any], work: Path) -> list[str]:
-    """Of sbatch, quoted. In a log's name SLURM replaces %a by the task; any other per cent sign is doubled."""
+    """The options of sbatch, quoted. In a log's name SLURM replaces %a by the task; any other per cent sign
+    is doubled.
+    """
     limit = f"%{cluster['array_limit']}" if cluster["array_limit"] else ""
     logs = str(sweep.folder / "logs").replace("%", "%%")
     values = {
@@ -66,7 +83,7 @@ def options(sweep: Sweep, cluster: Mapping[str, Any], work: Path) -> list[str]:
 
 
 def gpus(shape: Shape, cluster: Mapping[str, Any]) -> str | None:
-    """What --gpus-per-node says: as many as devices, of the cluster's type; None where the run wants none."""
+    """The value of --gpus-per-node: the number of devices, of the cluster's type; None where the run wants no GPU."""
     if cluster["gpus"] != "none":
         kind = "" if cluster["gpus"] == "any" else f"{cluster['gpus']}:"
         return f"{kind}{shape.devices}" if shape.accelerator in GPUS else None
@@ -76,7 +93,7 @@ def gpus(shape: Shape, cluster: Mapping[str, Any]) -> str | None:
 
 
 def setup(cluster: Mapping[str, Any]) -> list[str]:
-    """Lines of bash before the run. The first node is where the processes meet, unless the cluster says otherwise."""
+    """The lines of bash before the run. The processes meet on the first node, unless the cluster says otherwise."""
     for name in cluster["environment"]:
         if not re.fullmatch(r"[A-Za-z_]\w*", str(name), re.ASCII):
             raise ConfigError(f"cluster.environment: {str(name)!r} is no name of a variable")
@@ -91,5 +108,5 @@ def _spelt(value: object) -> str:
 
 
 def job_name(folder: Path) -> str:
-    """The sweep's name in SLURM; it also tells our jobs from others of the same number, on another cluster."""
+    """The sweep's name in SLURM. It also distinguishes our jobs from others with the same number on another cluster."""
     return re.sub(r"[^\w.-]", "_", folder.name, flags=re.ASCII)

@@ -1,4 +1,4 @@
-"""What SLURM knows of an array's tasks: asked of scontrol, and of sacct for what scontrol has forgotten."""
+"""Asks SLURM for the states of an array's tasks: scontrol, and sacct for those that scontrol has forgotten."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from unigen.config import ConfigError
+from unigen.config.values import ConfigError
 
 # Every other state is of a task that is waiting or at work (PENDING, RUNNING, COMPLETING, REQUEUED, SUSPENDED, ...).
 ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
     *("REVOKED", "TIMEOUT"),
 }
-REST = 4294967294  # what scontrol calls the tasks of an array that was cancelled before they had a record of their own
+REST = 4294967294  # scontrol's number for the tasks of an array that was cancelled before they had records of their own
 SACCT = ("--noheader", "--parsable2", "--allocations", "--format=JobID,JobName,State,ExitCode,Elapsed")
 
 
 class State(NamedTuple):
-    """Of one task: SLURM's word; its exit code; seconds as SLURM spells them; why it waits; how often it was requeued.
+    """The state of one task: SLURM's word, exit code, elapsed time as SLURM writes it, reason to wait, number of
+    requeues.
 
-    `code` is of the last time that it ended; `signal` the one that ended it, or 0.
+    `code` is the exit code of its last end; `signal` the signal that ended it, or 0.
     """
 
     word: str
@@ -46,7 +47,7 @@ class Submission(NamedTuple):
 
 
 def ask(program: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """One of SLURM's programs. Raises ConfigError if it is not there."""
+    """Run one of SLURM's programs. Raises ConfigError if it is not installed."""
     if shutil.which(program) is None:
         raise ConfigError(
             f"{program} is not found: run this where SLURM is, or bring up a private one: slurm/local_cluster.sh up"
@@ -55,7 +56,9 @@ def ask(program: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:
-    """What a program of SLURM said when it failed, in one line."""
+    """The message of a program of SLURM that failed, in one line; SLURM's own about no SLURM takes six."""
+    if "configuration source" in done.stderr + done.stdout:
+        return "no SLURM is configured here; set SLURM_CONF, or start one on this machine as docs/cluster.md shows"
     return " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
 
 
@@ -80,7 +83,7 @@ def states(job: str, name: str) -> dict[int, State]:
 
 
 def parse_scontrol(text: str, name: str) -> dict[int, State]:
-    """The records of `scontrol show job --oneliner`. Tasks that wait share one, as in ArrayTaskId=3-9%2."""
+    """Parse the records of `scontrol show job --oneliner`. Waiting tasks share one record, as in ArrayTaskId=3-9%2."""
     found: dict[int, State] = {}
     for record in text.splitlines():
         fields: dict[str, str] = {}
@@ -102,7 +105,7 @@ def parse_scontrol(text: str, name: str) -> dict[int, State]:
 
 
 def parse_sacct(text: str, name: str) -> dict[int, State]:
-    """The lines of sacct, with the fields of SACCT. Tasks that still wait (27_[3-9]) are scontrol's to tell."""
+    """Parse the lines of sacct, with the fields of SACCT. Waiting tasks (27_[3-9]) are left to scontrol."""
     found: dict[int, State] = {}
     for line in text.splitlines():
         job, job_name, state, exit_code, elapsed, *_ = [*line.split("|"), "", "", "", "", ""]
@@ -114,7 +117,7 @@ def parse_sacct(text: str, name: str) -> dict[int, State]:
 
 
 def numbers(spelt: str) -> list[int]:
-    """SLURM's "1,4-6%2" as [1, 4, 5, 6]; "0-8:4" as [0, 4, 8]."""
+    """Parse SLURM's "1,4-6%2" into [1, 4, 5, 6], and "0-8:4" into [0, 4, 8]."""
     found: list[int] = []
     for part in spelt.partition("%")[0].split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
@@ -125,7 +128,7 @@ def numbers(spelt: str) -> list[int]:
 
 
 def spelt(tasks: Iterable[int]) -> str:
-    """[1, 4, 5, 6] as "1,4-6": what --array takes."""
+    """Write [1, 4, 5, 6] as "1,4-6", as --array takes it."""
     runs: list[list[int]] = []
     for task in sorted(tasks):
         if runs and task == runs[-1][-1] + 1:

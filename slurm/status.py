@@ -1,4 +1,4 @@
-"""How far a sweep is: for each task what SLURM says and what the run's own files say."""
+"""Shows the progress of a sweep: for each task, SLURM's state and what the run's own files say."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from slurm.manifest import differing, read_manifest, run_folder
 from slurm.states import State, Submission, latest
-from unigen.config import ConfigError
+from unigen.config.manifest import differing, read_manifest, run_folder
+from unigen.config.values import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -21,7 +21,7 @@ TAIL = 2**16  # bytes at the end of metrics.jsonl in which the last loss is soug
 
 
 class Progress(NamedTuple):
-    """What a run folder tells; step and loss are the last that were logged, None before that."""
+    """The progress of a run by its folder; step and loss are the last ones logged, None before that."""
 
     step: int | None = None
     steps: int | None = None
@@ -30,7 +30,7 @@ class Progress(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One line of the manifest. `state`, in SLURM's array `job`, is None where it knows none: not sent, or long ago."""
+    """One line of the manifest. `state` is None where SLURM knows none: the task was not submitted, or long ago."""
 
     number: int
     words: str
@@ -46,7 +46,7 @@ class Task(NamedTuple):
 
     @property
     def open(self) -> bool:
-        """Neither finished nor in SLURM's hands: what `retry` submits."""
+        """True if the task is neither finished nor queued in SLURM; `retry` submits it."""
         return not self.progress.finished and not self.live
 
 
@@ -72,13 +72,13 @@ def read_submissions(folder: Path) -> list[Submission]:
 
 
 def add_submission(folder: Path, submission: Submission) -> None:
-    """Remembers a call of sbatch."""
+    """Record a call of sbatch."""
     with open(folder / SUBMISSIONS, "a") as file:
         file.write(json.dumps(submission._asdict() | {"time": round(time.time())}) + "\n")
 
 
 def progress(folder: Path) -> Progress:
-    """What the files of a run say; a half-written or absent one says nothing."""
+    """Read the progress of a run from its files; a half-written or absent file gives None."""
     step = loss = None
     for line in reversed(_tail(folder / "metrics.jsonl")):
         try:
@@ -111,7 +111,7 @@ def _max_steps(path: Path) -> int | None:
 
 
 def word(task: Task) -> str:
-    """A task's state in words, the truth of the files beside that of SLURM."""
+    """The state of a task in words; the files' own evidence stands beside SLURM's."""
     state, finished = task.state, task.progress.finished
     if state is None:
         if finished:
@@ -128,7 +128,7 @@ def word(task: Task) -> str:
 
 
 def counts(tasks: list[Task]) -> str:
-    """One line: how many are finished, at work, waiting, or open."""
+    """One line with the numbers of finished, running, waiting and open tasks."""
     found: Mapping[str, int] = {
         "finished": sum(t.progress.finished for t in tasks),
         "running": sum(t.live and not t.progress.finished and t.state.word != "PENDING" for t in tasks),
@@ -139,7 +139,7 @@ def counts(tasks: list[Task]) -> str:
 
 
 def table(folder: Path, tasks: list[Task]) -> Group:
-    """The sweep for the terminal: a line of counts, and a row for each task."""
+    """The sweep as a table for the terminal: a line of counts, and a row for each task."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text

@@ -4,6 +4,8 @@
                               path of one; cluster.KEY=VALUE replaces a key of it; --dry-run prints and submits nothing
 status [SWEEP] [--watch]      a table of its tasks (default: the newest sweep below runs/sweeps), once or live
 retry SWEEP [sbatch options]  submits again what is neither finished nor queued, e.g. retry SWEEP --time=48:00:00
+look SWEEP                    takes the next step of a sweep that tunes or adds seeds (until=resolved seeds=4..16); a
+                              job of its own does so by itself when an array has ended
 cancel SWEEP                  ends what waits or runs
 """
 
@@ -13,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-from unigen.terminal import program  # noqa: E402
+from unigen.launch.terminal import program  # noqa: E402
 
 
 def main(words: list[str]) -> int:
@@ -21,22 +23,24 @@ def main(words: list[str]) -> int:
         print(__doc__.strip())
         return 0
     from slurm import commands
-    from unigen.config import ConfigError
+    from unigen.config.values import ConfigError
 
     flags = [word for word in words[1:] if word.startswith("-")]
     folders = [Path(word) for word in words[1:] if not word.startswith("-")]
     try:
-        if words[0] in ("status", "retry", "cancel"):
+        if words[0] in ("status", "retry", "look", "cancel"):
             if len(folders) > 1 or (not folders and words[0] != "status"):
-                raise ConfigError(f"say one sweep's folder: python slurm/sweep.py {words[0]} runs/sweeps/<sweep>")
-            legal = {"status": ["--watch"], "cancel": [], "retry": flags}[words[0]]
+                raise ConfigError(f"give one sweep's folder: python slurm/sweep.py {words[0]} runs/sweeps/<sweep>")
+            legal = {"status": ["--watch"], "look": [], "cancel": [], "retry": flags}[words[0]]
             if set(flags) - set(legal):
-                raise ConfigError(f"'{flags[0]}' is no option of {words[0]}; --help tells what is")
+                raise ConfigError(f"'{flags[0]}' is no option of {words[0]}; --help lists them")
         lines: list[str] = []
         if words[0] == "status":
             commands.status(folders[0] if folders else None, watch="--watch" in flags)
         elif words[0] == "retry":
             lines = commands.retry(folders[0], flags)
+        elif words[0] == "look":
+            lines = commands.look(ROOT / "experiments" / "conf", folders[0])
         elif words[0] == "cancel":
             lines = commands.cancel(folders[0])
         else:

@@ -24,7 +24,7 @@ def in_browser(page: str, folder: Path, script: str) -> object:
     file = folder / "page.html"
     file.write_text(page.replace("</body>", asking))
     words = [program, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
-    words += ["--virtual-time-budget=10000", "--dump-dom", file.as_uri()]
+    words += ["--virtual-time-budget=60000", "--dump-dom", file.as_uri()]
     dom = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout
     assert f'{ANSWER}="' in dom, "the script ended with an error"
     return json.loads(unescape(dom.partition(f'{ANSWER}="')[2].partition('"')[0]))

@@ -1,4 +1,7 @@
-"""One thread for each test process: tiny models are faster so, and two runs beside each other do not fight."""
+"""What every test process does first, and fixtures that all tests share.
+
+One thread for each process: tiny models are faster so, and two runs beside each other do not fight.
+"""
 
 import resource
 from collections.abc import Iterator
@@ -8,6 +11,11 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+# Autograd starts a thread for each device that torch knows at the first backward pass, and a process with such threads
+# must not fork. FlexAttention's compiler registers a device, so a first backward pass after it starts one: no device
+# is known here yet, and tests that fork (forked_runs.py) work after any other test.
+torch.zeros(1, requires_grad=True).sum().backward()
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +54,15 @@ def full_disk():
 @pytest.fixture
 def without_heif(monkeypatch: pytest.MonkeyPatch) -> None:
     """HEIC has no decoder, also on a machine that has pillow-heif."""
-    from datamodules import reading
+    from datamodules.reading import images as reading
 
     kept = tuple(name for name in reading.formats() if name != "HEIF")
     monkeypatch.setattr(reading, "formats", lambda: kept)
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    """A small config folder in the shape of the real one, for tests of sweeps."""
+    from sweep_configs import write_conf
+
+    return write_conf(tmp_path)

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from safetensors import safe_open
 from small_runs import log, small, summary, train
 
-from unigen.preemption import NOTICE
+from unigen.launch.preemption import NOTICE
 
 EVERYTHING = (
     "trainer.max_steps=8 trainer.accumulate_grad_batches=2 trainer.log_every_n_steps=1 validation.every=3 "

@@ -1,4 +1,4 @@
-"""LoRAs in miniature as other programs write them, for a stock Flux and CogVideoX; and what they add, by hand."""
+"""LoRAs in miniature as other programs write them, for a stock Flux, CogVideoX and Wan; and what they add, by hand."""
 
 import json
 from collections.abc import Callable
@@ -6,7 +6,14 @@ from pathlib import Path
 
 import torch
 from backbones.flux_authors import authors_linears, fused
-from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel, FluxPipeline, FluxTransformer2DModel
+from diffusers import (
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    WanPipeline,
+    WanTransformer3DModel,
+)
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -42,8 +49,21 @@ def cogvideox(blocks: int = 2) -> nn.Module:
     )
 
 
-STOCK: dict[str, Callable[..., nn.Module]] = {"flux": flux, "cogvideox": cogvideox}
-PIPELINES = {"flux": FluxPipeline, "cogvideox": CogVideoXPipeline}
+def wan(blocks: int = 2) -> nn.Module:
+    torch.manual_seed(0)
+    return WanTransformer3DModel(
+        num_layers=blocks,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        text_dim=24,
+        freq_dim=20,
+        ffn_dim=48,
+        rope_max_seq_len=16,
+    )
+
+
+STOCK: dict[str, Callable[..., nn.Module]] = {"flux": flux, "cogvideox": cogvideox, "wan": wan}
+PIPELINES = {"flux": FluxPipeline, "cogvideox": CogVideoXPipeline, "wan": WanPipeline}
 
 
 def some(sizes: dict[str, tuple[int, int]], seed: int = 3) -> Pairs:
@@ -80,6 +100,34 @@ def with_alphas(pairs: Pairs, prefix: str, alpha: float, flat: bool) -> State:
         stem = prefix + (name.replace(".", "_") if flat else name)
         state |= {f"{stem}.lora_down.weight": a, f"{stem}.lora_up.weight": b, f"{stem}.alpha": torch.tensor(alpha)}
     return state
+
+
+WAN_AUTHORS = {  # what stands in diffusers' names, and in those of Wan's authors
+    **{
+        f".{ours}.to_{x}": f".{theirs}.{x}"
+        for ours, theirs in (("attn1", "self_attn"), ("attn2", "cross_attn"))
+        for x in "qkv"
+    },
+    ".attn1.to_out.0": ".self_attn.o",
+    ".attn2.to_out.0": ".cross_attn.o",
+    ".ffn.net.0.proj": ".ffn.0",
+    ".ffn.net.2": ".ffn.2",
+    "condition_embedder.time_embedder.linear_1": "time_embedding.0",
+    "condition_embedder.time_embedder.linear_2": "time_embedding.2",
+    "condition_embedder.text_embedder.linear_1": "text_embedding.0",
+    "condition_embedder.text_embedder.linear_2": "text_embedding.2",
+    "condition_embedder.time_proj": "time_projection.1",
+    "proj_out": "head.head",
+}
+
+
+def wan_authors(pairs: Pairs) -> Pairs:
+    """The LoRA by the names of Wan's authors."""
+    found = {}
+    for name, pair in pairs.items():
+        (own,) = [name.replace(ours, theirs) for ours, theirs in WAN_AUTHORS.items() if name.endswith(ours)]
+        found[own] = pair
+    return found
 
 
 def x_flux(pairs: Pairs) -> tuple[State, Pairs]:

@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 
 import yaml
+from PIL import Image
 
-from unigen.report import Report
-from unigen.report_runs import number
-from unigen.report_tables import Table
-from unigen.scores import write_scores
+from unigen.evaluation.runs import number
+from unigen.evaluation.scores import write_scores
+from unigen.tools.forms.tables import Table
+from unigen.tools.report.report import Report
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -47,6 +48,25 @@ def make_run(folder: Path, name="a", seed=0, f1=0.3, rmse=0.2, config=None, grid
     for grid in grids:
         (folder / "samples" / f"{grid}.png").write_bytes(PNG + grid.encode())
     return folder
+
+
+def make_items(run: Path, shades: dict[int, int], count: int = 2, side: int = 8) -> Path:
+    """Single images of `count` held-out items: at each step an output of one shade, in each item a little darker."""
+    folder, said = run / "samples" / "items", []
+    folder.mkdir(parents=True)
+
+    def grey(shade: int, name: str) -> str:
+        Image.new("RGB", (side, side), (shade,) * 3).save(folder / name)
+        return name
+
+    for i in range(count):
+        slots = {name: grey(200, f"{i:03d}_{name}.png") for name in ("condition", "target")}
+        for step, shade in shades.items():
+            grey(shade // (i + 1), f"{i:03d}_target_step_{step:06d}.png")
+        task, prompt = ("canny", "depth")[i % 2], f"item {i}"
+        said.append({"key": f"k{i}", "task": task, "prompt": prompt, "slots": slots, "targets": ["target"]})
+    (folder / "items.json").write_text(json.dumps(said))
+    return run
 
 
 def table(report: Report, title: str) -> Table:

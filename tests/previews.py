@@ -7,8 +7,8 @@ import pytest
 from small_runs import command, line
 from tiny import composed
 
-from unigen.preview import Preview, preview
-from unigen.report_tables import Table
+from unigen.tools.forms.tables import Table
+from unigen.tools.preview.gathering import Preview, preview
 
 
 def made(*words: str, samples: int = 2) -> Preview:
@@ -22,7 +22,7 @@ def texts(table: Table) -> list[list[str]]:
 
 
 def figures(html: str) -> list[str]:
-    """The words under every picture."""
+    """The words under every image."""
     found = re.findall(r'<figure class="(\w+)[^"]*">.*?<figcaption>(.*?)</figcaption>', html)
     return [f"{kind}| {' '.join(unescape(re.sub('<[^>]+>', ' ', words)).split())}" for kind, words in found]
 

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from tiny import ROOT, composed
 
-from unigen import export, training
-from unigen.pipeline import Pipeline
-from unigen.preemption import SIGNALS
+from unigen.launch.preemption import SIGNALS
+from unigen.pipeline import export
+from unigen.pipeline.pipeline import Pipeline
+from unigen.training import experiment as training
 
 SMALL = (
     "encoder/codec=patch_pca metric=[canny_f1,ssim,psnr,rmse] evaluation.items=4 "
@@ -33,14 +34,14 @@ def _cache() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="unigen-pictures-")
 
 
-def kept_pictures() -> str:
-    """The word that keeps a run's pictures for this process, out of the user's own cache."""
+def kept_images() -> str:
+    """The word that keeps a run's images for this process, out of the user's own cache."""
     return f"data.cache={_cache().name}"
 
 
 def line(*overrides: str) -> list[str]:
     """The words of a small run."""
-    return [*SMALL, kept_pictures(), *overrides]
+    return [*SMALL, kept_images(), *overrides]
 
 
 def small(run_dir: Path, *overrides: str) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unigen.clusters import Clusters
-from unigen.verdicts import Arm
+from unigen.evaluation.clusters import Clusters
+from unigen.evaluation.verdicts import Arm
 
 ITEMS, BASES, ARMS, METRICS = 128, 73, 4, 3
 OWNERS = np.random.default_rng(7).permutation(np.r_[np.arange(BASES), np.random.default_rng(8).integers(0, BASES, 55)])

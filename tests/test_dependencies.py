@@ -90,7 +90,7 @@ def test_nothing_of_ours_unpickles():
 def test_the_loader_of_yaml_is_a_safe_one():
     from yaml.constructor import SafeConstructor, UnsafeConstructor
 
-    from unigen.report_runs import YAML
+    from unigen.evaluation.runs import YAML
 
     assert issubclass(YAML, SafeConstructor) and not issubclass(YAML, UnsafeConstructor)
 

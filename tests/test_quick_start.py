@@ -9,7 +9,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from tiny import CONF, ROOT
 
-from unigen.launch import list_folders_once
+from unigen.launch.start import list_folders_once
 
 
 def test_groups_and_choices_are_those_that_hydra_lists(tmp_path, monkeypatch):

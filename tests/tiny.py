@@ -1,19 +1,21 @@
 """What tests share: the config folder as data, and every configuration at a size that runs in milliseconds."""
 
+import json
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from unigen.build import build
-from unigen.layout import Geometry, Layout, Plan
-from unigen.tokens import Tokens
-from unigen.types import CONDITION, EXAMPLE, TARGET, TEXT, Batch, ImageSlot, Signature
+from unigen.core.layout import Geometry, Layout, Plan
+from unigen.core.tokens import Tokens
+from unigen.core.types import BUFFER, CONDITION, EXAMPLE, TARGET, TEXT, Batch, ImageSlot, Signature
+from unigen.pipeline.build import build
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "experiments" / "conf"
@@ -28,6 +30,9 @@ SIZES = {
     "text_embed_dim": 32,
     "time_embed_dim": 32,
     "joint_attention_dim": 32,
+    "text_dim": 32,
+    "freq_dim": 32,
+    "ffn_dim": 96,
     "pooled_projection_dim": 32,
 }
 WINDOW = {"window": 16, "pool": 4}
@@ -38,6 +43,17 @@ def choices(group: str) -> list[str]:
     names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     assert names, f"no YAML in {CONF / group}"
     return names
+
+
+def methods() -> list[str]:
+    """The in-context methods, as +exp= takes them."""
+    return [f"methods/{name}" for name in choices("exp/methods")]
+
+
+def reproductions(*papers: str) -> list[str]:
+    """The experiments whose own file says that they reproduce something of these papers."""
+    said = {name: yaml.safe_load((CONF / "exp" / f"{name}.yaml").read_text()).get("paper") for name in choices("exp")}
+    return [name for name, paper in said.items() if paper and paper.startswith(papers)]
 
 
 @cache
@@ -69,16 +85,46 @@ def tiny(*overrides: str, tasks: tuple[str, ...] = ("canny>target", "openmoji>ta
 
 
 @cache
+def models() -> tuple[str, ...]:
+    """One backbone YAML for each model: those that differ in size, strengths or kernels alone are equal when shrunk."""
+    alike = ("activation_fn", "guidance_embeds", "out_channels")
+    found: dict[str, str] = {}
+    for name in sorted(choices("backbone"), key=lambda name: (not name.endswith("_mini"), name)):
+        node = tiny(f"backbone={name}")["backbone"]
+        config = {key: value for key, value in node["config"].items() if key not in alike}
+        found.setdefault(json.dumps([node["_target_"], config], sort_keys=True), name)
+    return tuple(found.values())
+
+
+@cache
 def mask(name: str) -> Any:
     return build(composed(f"mask={name}")["mask"])
 
 
+@cache
+def placing(name: str) -> Any:
+    """The formatter of a YAML file."""
+    return build(composed(f"formatter={name}")["formatter"])
+
+
+@cache
+def apart() -> tuple[str, ...]:
+    """The formatters whose layouts differ in more than positions, which masks and caches do not read."""
+    geometry, found = Geometry(8, (1, 2, 2), ("t", "h", "w"), (40, 40, 40)), {}
+    for name in sorted(choices("formatter"), key=lambda name: (name != "frames", name)):
+        plan = placing(name)(Signature(slots(2, placing(name).roles), 3), geometry)
+        found.setdefault(tuple((s.name, s.role, s.grid, s.cap) for s in plan.layout.segments), name)
+    return tuple(found.values())
+
+
 def slots(conditions: int = 1, roles: tuple[str, ...] = (CONDITION, TARGET), frames: int = 1) -> tuple[ImageSlot, ...]:
-    """One 32×48 target and `conditions` pictures of every other role: 2×3 tokens each, at 16 pixels a token.
+    """One 32×48 target and `conditions` images of every other role: 2×3 tokens each, at 16 pixels a token.
 
     With examples there is a row of them before the others, as long as theirs.
     """
-    names = [(f"{role}{i}", role) for role in roles if role not in (TEXT, TARGET, EXAMPLE) for i in range(conditions)]
+    names = [
+        (f"{role}{i}", role) for role in roles if role not in (TEXT, TARGET, EXAMPLE, BUFFER) for i in range(conditions)
+    ]
     query = [*names, (TARGET, TARGET)]
     examples = [(f"{EXAMPLE}{i}", EXAMPLE) for i in range(len(query))] if EXAMPLE in roles else []
     rows = [row for row in (examples, query) if row]
@@ -120,7 +166,7 @@ def stacks(name: str) -> list[dict[str, int]]:
 
 def blocks(backbone: Any) -> list[nn.Module]:
     """All of a backbone's blocks, in order."""
-    return [*backbone.model.transformer_blocks, *getattr(backbone.model, "single_transformer_blocks", ())]
+    return list(backbone.blocks)
 
 
 def backbone_for(config: dict[str, Any], tied: bool = False) -> Any:
@@ -131,7 +177,7 @@ def backbone_for(config: dict[str, Any], tied: bool = False) -> Any:
 
 
 def batch(size: int = 2, conditions: int = 1, seed: int = 0) -> Batch:
-    """Random pictures for `slots`; every prompt holds its subject."""
+    """Random images for `slots`; every prompt holds its subject."""
     g = torch.Generator().manual_seed(seed)
     where = slots(conditions)
     images = {

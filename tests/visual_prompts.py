@@ -1,4 +1,4 @@
-"""What the tests of visual prompts share: an untrained run with the grid, as exported, and picture files."""
+"""What the tests of visual prompts share: an untrained run with the grid, as exported, and image files."""
 
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from tiny import randomise, tiny
 
-from unigen import export
-from unigen.build import build_pipeline
-from unigen.pipeline import Pipeline
+from unigen.pipeline import export
+from unigen.pipeline.build import build_pipeline
+from unigen.pipeline.pipeline import Pipeline
 
 COMMON = ("task=graph", "conditioning/embedding=none", "conditioning/modulation=shared", "mask=fcd_d", "solver=euler")
 FILL = ("backbone=flux_fill_mini", "formatter=grid", "fill=code", "loss=flow_masked", "process=rectified_flow", *COMMON)
@@ -39,7 +39,7 @@ def exported(folder: Path, *overrides: str, size: int = 32, **tasks: tuple[str, 
     return folder
 
 
-def picture(path: Path, size: tuple[int, int] = (32, 32), seed: int = 0) -> Path:
+def image_file(path: Path, size: tuple[int, int] = (32, 32), seed: int = 0) -> Path:
     """A file of smooth noise, (width, height) pixels."""
     blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     Image.fromarray(blocks).resize(size, Image.Resampling.BICUBIC).save(path)

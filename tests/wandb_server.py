@@ -9,9 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 PROJECT = {"id": "p", "name": "unigen", "entity": {"id": "e", "name": "lab"}}
 
 
-def answer(query: str, variables: dict) -> dict:
-    """What W&B's client needs to hear; it does without answers to its other questions."""
-    run = {"id": "b", "name": variables.get("name"), "config": "{}", "historyLineCount": 0, "project": PROJECT}
+def answer(query: str, variables: dict, lines: int = 0) -> dict:
+    """What W&B's client needs to hear; it does without answers to its other questions.
+
+    `lines` is the number of lines of history that the server has of the run.
+    """
+    run = {"id": "b", "name": variables.get("name"), "config": "{}", "historyLineCount": lines, "project": PROJECT}
     return {
         "RunResumeStatus": {"model": {**PROJECT, "bucket": None}},
         "UpsertBucket": {"upsertBucket": {"bucket": run, "inserted": True}},
@@ -27,6 +30,8 @@ class Server(ThreadingHTTPServer):
     def __init__(self, mode: str | int) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.mode, self.received, self.closing = mode, "", threading.Event()
+        self.asked: list[tuple[str, dict]] = []  # questions of GraphQL, with their variables
+        self.history: dict[str, list[dict]] = {}  # by run, as W&B keeps it: a file whose lines are written at an offset
 
     @property
     def url(self) -> str:
@@ -45,13 +50,22 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(self.server.mode, {"errors": [{"message": "refused by the test"}]})
         elif self.path == "/graphql":
             asked = json.loads(body)
-            name = asked["query"].partition("(")[0].split()[-1]
-            self._answer(200, {"data": answer(name, asked.get("variables", {}))})
+            name, variables = asked["query"].partition("(")[0].split()[-1], asked.get("variables", {})
+            self.server.asked.append((name, variables))
+            known = len(self.server.history.get(variables.get("name"), ()))
+            self._answer(200, {"data": answer(name, variables, known)})
         else:
             self.server.received += body.decode(errors="replace")
+            if self.path.endswith("/file_stream"):
+                self._keep(self.path.split("/")[-2], json.loads(body))
             self._answer(200, {})
 
     do_GET = do_HEAD = do_PUT = do_POST
+
+    def _keep(self, run: str, sent: dict) -> None:
+        if file := (sent.get("files") or {}).get("wandb-history.jsonl"):
+            lines, kept = [json.loads(line) for line in file["content"]], self.server.history.setdefault(run, [])
+            kept[file["offset"] : file["offset"] + len(lines)] = lines
 
     def _answer(self, status: int, value: dict) -> None:
         text = json.dumps(value).encode()

@@ -1,6 +1,6 @@
-"""Every plug-in shape on one page. A plug-in is one file in its package and one YAML in its config group.
+"""The protocols of all plug-ins on one page. A plug-in is one file in its package and one YAML in its config group.
 
-Shapes: B batch, F frames, C channels, L tokens, T text tokens, P patch features, N pictures.
+Shapes: B batch, F frames, C channels, L tokens, T text tokens, P patch features, N images.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,17 +8,18 @@ from typing import Any, Protocol
 
 from torch import Generator, Tensor, device
 
-from unigen.layout import Geometry, Layout, Plan
-from unigen.masks import Mask
-from unigen.tokens import Tokens
-from unigen.types import ImageSlot, Signature
+from unigen.core.layout import Geometry, Layout, Plan
+from unigen.core.masks import Mask
+from unigen.core.tokens import Tokens
+from unigen.core.types import ImageSlot, Signature
 
 WHOLE_SET, NOTHING = "set", "nothing"  # see Metric.against
 
 
 class Formatter(Protocol):
-    """Places a sample's images in (t, h, w); a pure function that holds no tensors."""
+    """Places a sample's images in (t, h, w); a pure function that holds no tensors. `name` is for messages."""
 
+    name: str
     roles: tuple[str, ...]
     axes: tuple[str, ...]
 
@@ -28,35 +29,49 @@ class Formatter(Protocol):
 class Backbone(Protocol):
     """A diffusers transformer adapted to `Tokens`; itself an `nn.Module` whose `model` is that transformer.
 
-    `pooled_width`: of `Tokens.pooled`, None if it takes none; `context_width`: of `Tokens.context`, 0 if it takes none.
-    `predicts`: the `Process.predicts` that its weights were trained with, None for random ones.
+    `pooled_width` is the width of `Tokens.pooled`, None if the family takes none; `context_width` is that of
+    `Tokens.context`, 0 if it takes none. `predicts` is the `Process.predicts` that the weights were trained with, None
+    for random weights. `text_asks` is True if text tokens are queries too. `stock_parameters` counts the parameters of
+    the stock model, before branches and adapters are added.
+    A family that cannot follow a table to the letter returns the table that it does follow from `effective_mask` and
+    `effective_timing`; everything that is derived from a table starts from those. `pairs` returns the number of
+    (query, key) pairs of tokens that a block attends to under a mask, and the number of all pairs.
     """
 
     axes: tuple[str, ...]
     predicts: str | None
     patch: tuple[int, int, int]
     reach: tuple[int, int, int]
+    reach_key: str
     text_width: int
     pooled_width: int | None
     context_width: int
     latent_channels: int
+    text_asks: bool
+    stock_parameters: int
 
     def __call__(
         self, tokens: Tokens, times: Mapping[str, Tensor], mask: Mask, memory: Any = None
     ) -> dict[str, Tensor]: ...
     def remember(self, tokens: Tokens, times: Mapping[str, Tensor], mask: Mask) -> Any: ...
+    def effective_mask(self, mask: Mask) -> Mask: ...
+    def effective_timing(self, timing: Mapping[str, str]) -> Mapping[str, str]: ...
+    def pairs(self, layout: Layout, mask: Mask) -> tuple[int, int]: ...
     def split_modulation(self, branches: Mapping[str, str], tied: bool) -> None: ...
     def lora_targets(self) -> Mapping[str, str]: ...
+    def tell_roles_apart(self, table: Mapping[str, str | None]) -> None: ...
+    def leave_out_unreached(self, layout: Layout, mask: Mask) -> None: ...
     def flops(self, layout: Layout, mask: Mask) -> dict[str, int]: ...
-    def adapter_flops(self, layout: Layout) -> int: ...
+    def adapter_flops(self, layout: Layout, mask: Mask) -> int: ...
     def quantize_frozen(self) -> int: ...
     def try_kernel(self, device: device) -> None: ...
 
 
 class Embedding(Protocol):
-    """Adds what is known of a sample to its condition latents (B, F, C, H, W), before fill and patchify.
+    """Adds features of the task and the subject to the condition latents (B, F, C, H, W), before fill and patchify.
 
-    One that looks up subjects (`keyword_BT`) has `reads_subjects` = True; then a run counts the prompts without them.
+    `keywords` marks the text tokens of each condition slot's subject, (B, T) booleans. An embedding that uses them has
+    `reads_subjects` = True; a run then counts the prompts in which no subject is found.
     """
 
     def __call__(
@@ -64,13 +79,13 @@ class Embedding(Protocol):
         latents: dict[str, Tensor],
         slots: tuple[ImageSlot, ...],
         text_BTD: Tensor,
-        keyword_BT: Tensor,
+        keywords: Mapping[str, Tensor],
         tasks: list[str],
     ) -> dict[str, Tensor]: ...
 
 
 class Modulation(Protocol):
-    """Which adaLN branch and which time each role gets; splits the backbone's modulation once, after it is built."""
+    """Assigns an adaLN branch and a time to each role; splits the backbone's modulation once, after it is built."""
 
     branches: Mapping[str, str]
     timing: Mapping[str, str]
@@ -79,7 +94,7 @@ class Modulation(Protocol):
 
 
 class Adapter(Protocol):
-    """What is trained. `freezes_base` says that modulation branches may share the base's weights."""
+    """Decides what is trained. If it `freezes_base`, modulation branches may share the base's weights."""
 
     freezes_base: bool
 
@@ -87,10 +102,10 @@ class Adapter(Protocol):
 
 
 class TextEncoder(Protocol):
-    """Prompts to features. `trained` encoders are optimised with the backbone, others stay frozen outside it.
+    """Encodes prompts. A `trained` encoder is optimised with the backbone; others stay frozen outside it.
 
-    Features are a function of `ids`, the weights and `identity` alone: that is what `unigen.cache` keeps them by.
-    `pooled` is each prompt as one vector (B, pooled_width); None if the encoder has none.
+    Features are a function of `ids`, the weights and `identity` alone, so `unigen.cache.store` makes its keys of them.
+    `pooled` returns one vector for each prompt, (B, pooled_width), or None if the encoder has none.
     """
 
     tokens: int
@@ -103,35 +118,41 @@ class TextEncoder(Protocol):
     def ids(self, prompts: list[str]) -> list[tuple[int, ...]]: ...
     def encode(self, prompts: list[str]) -> Tensor: ...
     def pooled(self, prompts: list[str]) -> Tensor | None: ...
+    def valid(self, prompts: list[str]) -> Tensor | None: ...
     def keywords(self, prompts: list[str], subjects: list[tuple[str, ...]]) -> Tensor: ...
 
 
 class Codec(Protocol):
-    """Pictures (N, 3, H, W) in [-1, 1] to normalised latents (N, C, H / stride, W / stride) and back.
+    """Encodes clips (B, F, 3, H, W) in [-1, 1] as normalised latents (B, f, C, H / stride, W / stride), and decodes.
 
-    `cacheable`: encoding has no randomness and costs more than remembering what was encoded.
-    encode(x, generator) == draw(moments(x), generator). `moments`, the posterior, has no randomness in any codec: it
-    is a function of the picture, the weights and `identity` alone (not of autocast), by which `unigen.cache` keeps it.
+    A still is a clip of one frame. The first latent frame encodes the first frame alone, each later one encodes
+    `temporal_stride` frames (with 1, each frame is encoded by itself). A clip has 1 + n * `clip_unit` frames.
+    A codec is `cacheable` if encoding has no randomness and costs more than looking up what was encoded.
+    encode(x, generator) == draw(moments(x), generator). `moments` returns the posterior, which has no randomness in
+    any codec: it is a function of the clip, the weights and `identity` alone (not of autocast), so `unigen.cache.store`
+    makes its keys of them. `fit` is given uint8 images (N, 3, H, W).
     """
 
     stride: int
+    temporal_stride: int
+    clip_unit: int
     channels: int
     cacheable: bool
 
     @property
     def identity(self) -> Mapping[str, Any]: ...
-    def fit(self, pictures: Callable[[], Tensor]) -> None: ...
-    def moments(self, pixels_N3HW: Tensor) -> Tensor: ...
-    def draw(self, moments: Tensor, generator: Generator | None = None) -> Tensor: ...
-    def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor: ...
-    def decode(self, latents_NCHW: Tensor) -> Tensor: ...
+    def fit(self, images: Callable[[], Tensor]) -> None: ...
+    def moments(self, pixels_BF3HW: Tensor) -> Tensor: ...
+    def draw(self, moments_BfMhw: Tensor, generator: Generator | None = None) -> Tensor: ...
+    def encode(self, pixels_BF3HW: Tensor, generator: Generator | None = None) -> Tensor: ...
+    def decode(self, latents_BfChw: Tensor) -> Tensor: ...
 
 
 class Process(Protocol):
-    """From a clock to coefficients: x_t = alpha(t) x0 + sigma(t) eps, and what the network predicts, which has a name.
+    """A diffusion process x_t = alpha(t) x0 + sigma(t) eps; `predicts` names the quantity that the network predicts.
 
-    `tokens`: how many the pictures of a sample have together, for times that depend on it (0: not known). `on_grid` are
-    the times at which sampling stops, of those that a solver asks for.
+    `tokens` is the number of image tokens of a sample, for training times that depend on it (0: not known). `on_grid`
+    moves the times that a solver asks for to those at which the process can be evaluated.
     """
 
     predicts: str
@@ -146,9 +167,10 @@ class Process(Protocol):
 
 
 class Loss(Protocol):
-    """Elementwise error of a prediction; `weights` says how much each role counts.
+    """Computes the elementwise error of a prediction; `weights` maps each role to its share of the loss.
 
-    Where training masks cells, a loss may have `average`: "sample" (also without it) or "batch", see `weighted_mean`.
+    A loss may have an attribute `average`, which matters where training masks cells: "sample" (the default) or
+    "batch", see `unigen.losses.weighted.weighted_mean`.
     """
 
     weights: Mapping[str, float]
@@ -159,15 +181,13 @@ class Loss(Protocol):
 
 
 class Solver(Protocol):
-    """One step from time t to time s < t, and the guidance that the pipeline applies around it.
+    """Takes one step of sampling from time t to time s < t.
 
-    `times` may depend on how many tokens the pictures of a sample have together. What a number depends on besides
-    `steps`, a solver may say in a mapping `protocol`.
+    `times` may depend on the number of image tokens of a sample. A solver may have a mapping `protocol` with the
+    settings besides `steps` that a score depends on.
     """
 
     steps: int
-    guidance: float
-    drop: tuple[str, ...]
 
     def times(self, tokens: int = 0) -> Tensor: ...
     def step(
@@ -183,15 +203,17 @@ class Solver(Protocol):
 
 
 class Metric(Protocol):
-    """A score for each picture from uint8 (N, 3, H, W) outputs, with its protocol in words.
+    """Scores outputs, uint8 images (N, 3, H, W); `protocol` describes the measurement in words.
 
-    `against` says what an output is compared with: "truth" (pictures like the outputs) or "prompt" (N strings); then a
-    call returns scores (N,). WHOLE_SET: all outputs with all truths together, and a call returns one number; both may
-    be too many to hold, so they come as `unigen.metrics.pictures.Pictures`. NOTHING: a score of the picture alone.
-    "subject": truths with the words for their subjects, a slice of `unigen.metrics.pictures.Subjects`. "slot " and
-    a name: the condition pictures of that slot. What a metric met besides (pictures without a detection), it may
-    say in a method `counts` of the same arguments: {word: number}.
-    `protocol` and a call raise Unavailable if weights or a library that the metric needs are not here.
+    `against` names what a call compares the outputs with. It returns scores (N,), but for WHOLE_SET.
+    "truth": images like the outputs. "prompt": N strings. "subject": truths with the words for their subjects, a slice
+    of `unigen.metrics.images.Subjects`. "facts": N strings of JSON, what is known of the
+    first target. "slot " and a name: the condition images of that slot. NOTHING: the score is
+    one of the output alone. WHOLE_SET: all outputs are compared with all truths, and a call returns one number; both
+    may be too many to hold in memory, so they come as `unigen.metrics.images.Images`.
+    A metric may have a method `counts` of the same arguments, which returns {word: number} for what it met besides,
+    such as images without a detection.
+    `protocol` and a call raise Unavailable if weights or a library that the metric needs are missing.
     """
 
     name: str

@@ -1,12 +1,12 @@
 """The 32 degradations of VisualCloze's restoration tasks (arXiv 2504.07960; figures from its code at b3dda64).
 
-Each is drawn and applied in two steps: `draw(name, rng)` decides on a kind, a strength and a seed, and gives a small
-value that says them; `apply(picture, value)` makes the picture. So the rows of a grid may share one value, or draw one
-each as the released code does. Rows that share a value share its noise too, pixel by pixel, which a model could read
-off an example (degraded minus clean): `reseeded` keeps kind and strength and draws only the seed again.
+Each is drawn and applied in two steps: `draw(name, rng)` draws a kind, a strength and a seed, and returns them as
+a small value; `apply(image, value)` makes the image. So the rows of a grid may share one value, or draw one each as the
+released code does. Rows that share a value also share its noise, pixel by pixel, which a model could copy from an
+example (degraded minus clean): `reseeded` keeps kind and strength and draws only the seed again.
 
-A new degradation is one frozen dataclass, one function that draws it, and one name below. What differs from the
-released code, and what each costs: docs/degradations.md. Imports no torch: loader workers run this.
+A new degradation is one frozen dataclass, one function that draws it, and one name below. docs/degradations.md lists
+differences from the released code and the cost of each. Imports no torch: loader workers run this.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ NAMES = tuple(DRAWS)
 
 
 def draw(name: str, rng: random.Random) -> Degradation:
-    """The degradation of this name with everything about it decided. Raises ValueError if there is no such name."""
+    """Draw the degradation of this name with all its parameters. Raises ValueError if there is no such name."""
     if name not in DRAWS:
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"legal are {', '.join(NAMES)}"
@@ -85,18 +85,18 @@ def draw(name: str, rng: random.Random) -> Degradation:
 
 
 def reseeded(degradation: Degradation, rng: random.Random) -> Degradation:
-    """The same kind and strength with another seed; the same value if it has none."""
+    """Return the same kind and strength with another seed; a degradation without a seed is returned as it is."""
     if "seed" not in {field.name for field in dataclasses.fields(degradation)}:
         return degradation
     return dataclasses.replace(degradation, seed=draw_seed(rng))
 
 
-def apply(picture: np.ndarray, degradation: Degradation) -> np.ndarray:
-    """A new picture, uint8 (3, H, W) of the same sides; a quarter turn gives those of the turned one, (3, W, H).
+def apply(image: np.ndarray, degradation: Degradation) -> np.ndarray:
+    """Return a new image, uint8 (3, H, W) with the same sides; after a quarter turn the sides change places, (3, W, H).
 
-    Raises ValueError if `picture` is not uint8 (3, H, W) of sides of at least LEAST_SIDE pixels.
+    Raises ValueError if `image` is not uint8 (3, H, W) of sides of at least LEAST_SIDE pixels.
     """
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[0] != 3 or min(picture.shape[1:]) < LEAST_SIDE:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[0] != 3 or min(image.shape[1:]) < LEAST_SIDE:
         legal = f"it must be uint8 (3, H, W) with sides of at least {LEAST_SIDE} pixels"
-        raise ValueError(f"cannot degrade a picture of {picture.dtype} {picture.shape}: {legal}")
-    return np.ascontiguousarray(degradation(picture))
+        raise ValueError(f"cannot degrade an image of {image.dtype} {image.shape}: {legal}")
+    return np.ascontiguousarray(degradation(image))

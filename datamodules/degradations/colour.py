@@ -1,6 +1,6 @@
-"""Colours gone wrong: `saturate_strengthen`, `saturate_weaken`, `gray` and `color_distortion`.
+"""Degradations of colour: `saturate_strengthen`, `saturate_weaken`, `gray` and `color_distortion`.
 
-On a picture without colour these do nothing, but for a channel that is filled.
+On an image without colour these do nothing, but for a channel that is filled.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.degradations.base import SEVERITIES, Degradation, picture_of, pixels_of, rounded
-from datamodules.pictures import grey
+from datamodules.degradations.base import SEVERITIES, Degradation, image_of, pixels_of, rounded
+from datamodules.reading.drawing import grey
 
 MORE_S = (3, 6, 12, 20, 64)
 MORE_CHROMA = (2, 3, 5, 8, 16)
@@ -22,81 +22,81 @@ ORDERS = ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))  # of the chann
 
 @dataclass(frozen=True, slots=True)
 class ScaledSaturation:
-    """S of HSV times `scale`, at most 1; hue and V stay."""
+    """Multiplies S of HSV by `scale`, to at most 1; hue and V stay."""
 
     scale: float
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        value = picture.max(axis=0).astype(np.float32)
-        spread = np.maximum(value - picture.min(axis=0), 1)  # 1: where there is no colour, nothing to scale
-        return rounded(value - (value - picture) * np.minimum(self.scale, value / spread))
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        value = image.max(axis=0).astype(np.float32)
+        spread = np.maximum(value - image.min(axis=0), 1)  # 1: where there is no colour, nothing to scale
+        return rounded(value - (value - image) * np.minimum(self.scale, value / spread))
 
 
 @dataclass(frozen=True, slots=True)
 class ScaledChroma:
-    """Cr and Cb of YCrCb (Rec. 601, 8 bits, clipped there) times `scale`; the luma stays until RGB clips."""
+    """Multiplies Cr and Cb of YCrCb (Rec. 601, 8 bits, clipped there) by `scale`; the luma stays until RGB clips."""
 
     scale: float
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         import cv2
 
-        luma_chroma = cv2.cvtColor(pixels_of(picture), cv2.COLOR_RGB2YCrCb)
+        luma_chroma = cv2.cvtColor(pixels_of(image), cv2.COLOR_RGB2YCrCb)
         table = rounded(128 + self.scale * (np.arange(256) - 128))
         luma_chroma[..., 1:] = table.take(luma_chroma[..., 1:])
-        return picture_of(cv2.cvtColor(luma_chroma, cv2.COLOR_YCrCb2RGB))
+        return image_of(cv2.cvtColor(luma_chroma, cv2.COLOR_YCrCb2RGB))
 
 
 @dataclass(frozen=True, slots=True)
 class Gray:
-    """The luma (Rec. 601) in all three channels."""
+    """Puts the luma (Rec. 601) into all three channels."""
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        return grey(picture)
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return grey(image)
 
 
 @dataclass(frozen=True, slots=True)
 class SwappedChannels:
-    """Red, green and blue are taken from the channels in `order`."""
+    """Takes red, green and blue from the channels in `order`."""
 
     order: tuple[int, int, int]
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        return picture[list(self.order)]
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return image[list(self.order)]
 
 
 @dataclass(frozen=True, slots=True)
 class FilledChannel:
-    """One channel (0 red, 1 green, 2 blue) set to `value`, 0 or 255."""
+    """Sets one channel (0 red, 1 green, 2 blue) to `value`, 0 or 255."""
 
     channel: int
     value: int
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        filled = picture.copy()
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        filled = image.copy()
         filled[self.channel] = self.value
         return filled
 
 
 def saturate_strengthen(rng: random.Random) -> Degradation:
-    """Of S or of chroma, at one of five severities."""
+    """Draw a stronger saturation or chroma at one of five severities."""
     level = rng.randrange(SEVERITIES)
     return rng.choice((ScaledSaturation(MORE_S[level]), ScaledChroma(MORE_CHROMA[level])))
 
 
 def saturate_weaken(rng: random.Random) -> Degradation:
-    """Of S or of chroma, at one of five severities; the last leaves no colour."""
+    """Draw a weaker saturation or chroma at one of five severities; the last leaves no colour."""
     level = rng.randrange(SEVERITIES)
     return rng.choice((ScaledSaturation(LESS_S[level]), ScaledChroma(LESS_CHROMA[level])))
 
 
 def gray(rng: random.Random) -> Gray:
-    """Always the same."""
+    """Nothing is drawn: grey."""
     return Gray()
 
 
 def color_distortion(rng: random.Random) -> Degradation:
-    """Half of the time channels change places (never none of them), else one is filled, as often with 0 as with 255."""
+    """Draw, with equal chances, an exchange of channels (never the identity), or one channel filled with 0 or 255."""
     if rng.random() < 0.5:
         return SwappedChannels(rng.choice(ORDERS))
     return FilledChannel(rng.randrange(3), rng.choice((0, 255)))

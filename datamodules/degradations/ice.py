@@ -7,13 +7,13 @@ import math
 import numpy as np
 
 STEMS, BRANCHES, TWIGS = 32, 20, 8  # ferns; branches on each side of a stem; twigs on each side of a branch
-PATCHES = (2, 3)  # where frost grew: cells on the longer side at the coarsest of so many octaves
+PATCHES = (2, 3)  # patches of frost: cells on the longer side at the coarsest octave, number of octaves
 HAZE = (4, 7)
-BENDS, BENT = (3, 4), 0.12  # how far lines are bent: a share of the longer side
+BENDS, BENT = (3, 4), 0.12  # bending of lines: cells and octaves, and its size as a share of the longer side
 
 
 def frost_texture(height: int, width: int, seed: int) -> np.ndarray:
-    """Brightness of ice, float32 (height, width) in [0, 1]: in the mean 0.3, next to 0 where there is none."""
+    """The brightness of ice, float32 (height, width) in [0, 1]: on average 0.3, close to 0 where there is none."""
     import cv2
 
     chance = np.random.default_rng(seed)
@@ -42,7 +42,7 @@ def fractal(chance: np.random.Generator, height: int, width: int, cells: int, oc
 
 
 def _ferns(chance: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Stems with branches with twigs, uint8 (height, width), the older the brighter."""
+    """Draw stems with branches and twigs, uint8 (height, width), older ones brighter."""
     canvas = np.zeros((height, width), np.uint8)
     lengths = max(height, width) * chance.uniform(0.1, 0.5, STEMS)
     angles = chance.uniform(0, 2 * math.pi, STEMS)
@@ -55,7 +55,7 @@ def _ferns(chance: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _grown(chance: np.random.Generator, lines: np.ndarray, count: int, share: float) -> np.ndarray:
-    """Children of lines (4: x, y, angle, length; N): `count` on each side, up to `share` as long."""
+    """Children of lines (4: x, y, angle, length; N): `count` on each side, with up to `share` of the length."""
     x, y, angle, length = lines
     shape = (count, 2, x.size)
     along = (np.arange(count, dtype=np.float32)[:, None, None] + 0.9 * chance.random(shape, np.float32)) / count
@@ -66,7 +66,7 @@ def _grown(chance: np.random.Generator, lines: np.ndarray, count: int, share: fl
 
 
 def _draw(canvas: np.ndarray, lines: np.ndarray, value: int) -> None:
-    """Lines (4, N), one pixel thick and antialiased."""
+    """Draw lines (4, N), one pixel thick and antialiased."""
     import cv2
 
     x, y, angle, length = lines

@@ -17,27 +17,27 @@ DRAWS = 4096  # quantiles of a Poisson distribution that are told apart
 
 @dataclass(frozen=True, slots=True)
 class GaussianNoise:
-    """Independent for every value, of a standard deviation of `sigma` (255 is white)."""
+    """Adds independent noise of standard deviation `sigma` to every value (255 is white)."""
 
     sigma: float
     seed: int
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        grain = np.random.default_rng(self.seed).standard_normal(picture.shape, np.float32)
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        grain = np.random.default_rng(self.seed).standard_normal(image.shape, np.float32)
         grain *= self.sigma
-        grain += picture
+        grain += image
         return rounded(grain)
 
 
 @dataclass(frozen=True, slots=True)
 class SaltPepperNoise:
-    """SPOILT of all pixels, half of them white, half black; at least one pixel of each."""
+    """Replaces SPOILT of all pixels, half of them by white, half by black; at least one pixel each."""
 
     seed: int
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        chance = np.random.default_rng(self.seed).random(picture.shape[1:], np.float32)
-        noisy = picture.copy()
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        chance = np.random.default_rng(self.seed).random(image.shape[1:], np.float32)
+        noisy = image.copy()
         noisy[:, chance <= max(SPOILT / 2, chance.min())] = 255
         noisy[:, chance >= min(1 - SPOILT / 2, chance.max())] = 0
         return noisy
@@ -45,18 +45,18 @@ class SaltPepperNoise:
 
 @dataclass(frozen=True, slots=True)
 class PoissonNoise:
-    """Photon counts of every value on its own, with PEAK photons expected at white."""
+    """Replaces every value by a photon count of its own, with PEAK photons expected at white."""
 
     seed: int
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        chance = np.random.default_rng(self.seed).integers(0, DRAWS, picture.shape, np.uint16)
-        return _photons()[picture, chance]
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        chance = np.random.default_rng(self.seed).integers(0, DRAWS, image.shape, np.uint16)
+        return _photons()[image, chance]
 
 
 @cache
 def _photons() -> np.ndarray:
-    """What values turn into, uint8 (256 values, DRAWS): quantiles of Poisson laws, the outermost at 1 / 8192.
+    """A table of noisy values, uint8 (256 values, DRAWS): quantiles of Poisson laws, the outermost at 1 / 8192.
 
     Looking them up takes a fifth of the time of numpy's own sampler.
     """
@@ -70,15 +70,15 @@ def _photons() -> np.ndarray:
 
 
 def gaussian_noise(rng: random.Random) -> GaussianNoise:
-    """Of a standard deviation of 10 to 50 grey levels."""
+    """Draw a standard deviation of 10 to 50 grey levels."""
     return GaussianNoise(rng.uniform(10, 50), draw_seed(rng))
 
 
 def salt_pepper_noise(rng: random.Random) -> SaltPepperNoise:
-    """Always of the same strength."""
+    """Draw the seed; the strength is fixed."""
     return SaltPepperNoise(draw_seed(rng))
 
 
 def poisson_noise(rng: random.Random) -> PoissonNoise:
-    """Always of the same strength."""
+    """Draw the seed; the strength is fixed."""
     return PoissonNoise(draw_seed(rng))

@@ -1,4 +1,4 @@
-"""Fewer levels: `quantization`, in three ways to choose them from a picture's histograms."""
+"""Reduces levels: `quantization`, in three ways to choose the levels from an image's histograms."""
 
 from __future__ import annotations
 
@@ -17,50 +17,53 @@ EQUALISED = (24, 16, 8)
 
 @dataclass(frozen=True, slots=True)
 class MultiOtsu:
-    """In each channel, the `classes` with the least variance within; every class becomes its mean."""
+    """Divides each channel into the `classes` with the least variance within; every class becomes its mean."""
 
     classes: int
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        histograms = [np.bincount(channel.ravel(), minlength=256) for channel in picture]
-        return toned(picture, *(_within(h, otsu_thresholds(h, self.classes)) for h in histograms))
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        histograms = [np.bincount(channel.ravel(), minlength=256) for channel in image]
+        return toned(image, *(_within(h, otsu_thresholds(h, self.classes)) for h in histograms))
 
 
 @dataclass(frozen=True, slots=True)
 class MedianCut:
-    """In each channel, the class of most pixels is cut at its median until there are `classes`; each takes its mean."""
+    """Cuts, in each channel, the class of most pixels at its median until there are `classes`; each takes its mean."""
 
     classes: int
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        histograms = [np.bincount(channel.ravel(), minlength=256) for channel in picture]
-        return toned(picture, *(_within(h, median_cuts(h, self.classes)) for h in histograms))
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        histograms = [np.bincount(channel.ravel(), minlength=256) for channel in image]
+        return toned(image, *(_within(h, median_cuts(h, self.classes)) for h in histograms))
 
 
 @dataclass(frozen=True, slots=True)
 class EqualisedLevels:
-    """`levels` evenly spaced levels, then spread by the share of all values below them (histogram equalisation)."""
+    """Rounds to `levels` evenly spaced levels, then spreads them by the share of all lower values (histogram
+    equalisation).
+    """
 
     levels: int
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         nearest = np.rint(LEVELS * (self.levels - 1)).astype(int)
-        counts = np.bincount(nearest, np.bincount(picture.ravel(), minlength=256), self.levels)
+        counts = np.bincount(nearest, np.bincount(image.ravel(), minlength=256), self.levels)
         below = np.cumsum(counts)
         lowest = below[below > 0][0]
-        if lowest == below[-1]:  # one level in the whole picture: nothing to spread
-            return toned(picture, nearest / (self.levels - 1))
-        return toned(picture, np.maximum(below - lowest, 0)[nearest] / (below[-1] - lowest))
+        if lowest == below[-1]:  # one level in the whole image: nothing to spread
+            return toned(image, nearest / (self.levels - 1))
+        return toned(image, np.maximum(below - lowest, 0)[nearest] / (below[-1] - lowest))
 
 
 def quantization(rng: random.Random) -> Degradation:
-    """One of three kinds, at one of three severities."""
+    """Draw one of three kinds, at one of three severities."""
     level = draw_mild(rng)
     return rng.choice((MultiOtsu(OTSU[level]), MedianCut(MEDIAN[level]), EqualisedLevels(EQUALISED[level])))
 
 
 def otsu_thresholds(histogram: np.ndarray, classes: int) -> list[int]:
-    """First levels of all classes but the lowest, of the cut of a histogram (256,) with the least variance within.
+    """The first levels of all classes but the lowest, for the division of a histogram (256,) with the least variance
+    within.
 
     Exact, by dynamic programming over the last class: the variance within is least where the sum over classes of
     (sum of levels)² / (number of pixels) is largest (Liao, Chen and Chung 2001).
@@ -83,7 +86,7 @@ def otsu_thresholds(histogram: np.ndarray, classes: int) -> list[int]:
 
 
 def median_cuts(histogram: np.ndarray, classes: int) -> list[int]:
-    """First levels of all classes but the lowest, at most `classes` in all: no class is cut that has one level."""
+    """The first levels of all classes but the lowest, at most `classes` in all. A class of one level is not cut."""
     boxes = [(0, 256)]
     while len(boxes) < classes:
         most = max(boxes, key=lambda box: histogram[slice(*box)].sum() * (np.count_nonzero(histogram[slice(*box)]) > 1))

@@ -1,4 +1,4 @@
-"""Light and contrast: `contrast_strengthen`, `contrast_weaken`, `brighten`, `darken` and `low_light`.
+"""Degradations of light and contrast: `contrast_strengthen`, `contrast_weaken`, `brighten`, `darken` and `low_light`.
 
 V is the largest channel of a pixel (of HSV). What changes V alone multiplies all three channels by V' / V, which keeps
 hue and saturation without a detour over 8-bit HSV.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datamodules.degradations.base import LEVELS, SEVERITIES, Degradation, rounded, toned
-from datamodules.pictures import grey
+from datamodules.reading.drawing import grey
 
 STRONGER = (1.4, 1.7, 2.1, 2.6, 4.0)
 STEEPER = (2, 4, 6, 8, 10)
@@ -28,23 +28,25 @@ DARKER_V = (1.5, 1.8, 2.2, 2.7, 3.5)
 
 @dataclass(frozen=True, slots=True)
 class ScaledContrast:
-    """Distances from the picture's mean luma times `scale`."""
+    """Multiplies distances from the image's mean luma by `scale`."""
 
     scale: float
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        mean = grey(picture)[0].mean() / 255
-        return toned(picture, mean + self.scale * (LEVELS - mean))
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        mean = grey(image)[0].mean() / 255
+        return toned(image, mean + self.scale * (LEVELS - mean))
 
 
 @dataclass(frozen=True, slots=True)
 class StretchedContrast:
-    """x to 1 / (1 + (mean / x)^exponent) in each channel: the channel's mean becomes middle grey, black stays black."""
+    """Maps x to 1 / (1 + (mean / x)^exponent) in each channel: the channel's mean becomes middle grey, black stays
+    black.
+    """
 
     exponent: float
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        return toned(picture, *(self._curve(channel.mean() / 255) for channel in picture))
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return toned(image, *(self._curve(channel.mean() / 255) for channel in image))
 
     def _curve(self, mean: float) -> np.ndarray:
         powers = LEVELS**self.exponent
@@ -53,88 +55,88 @@ class StretchedContrast:
 
 @dataclass(frozen=True, slots=True)
 class ShiftedRGB:
-    """Every channel plus `by` (1 is white)."""
+    """Adds `by` to every channel (1 is white)."""
 
     by: float
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        return toned(picture, LEVELS + self.by)
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return toned(image, LEVELS + self.by)
 
 
 @dataclass(frozen=True, slots=True)
 class ShiftedV:
-    """V plus `by` (1 is white); channels that leave the range are clipped."""
+    """Adds `by` to V (1 is white); channels that leave the range are clipped."""
 
     by: float
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        return _with_value(picture, LEVELS + self.by)
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return _with_value(image, LEVELS + self.by)
 
 
 @dataclass(frozen=True, slots=True)
 class GammaRGB:
-    """Every channel to the power of `gamma`."""
+    """Raises every channel to the power of `gamma`."""
 
     gamma: float
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        return toned(picture, LEVELS**self.gamma)
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return toned(image, LEVELS**self.gamma)
 
 
 @dataclass(frozen=True, slots=True)
 class GammaV:
-    """V to the power of `gamma`."""
+    """Raises V to the power of `gamma`."""
 
     gamma: float
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        return _with_value(picture, LEVELS**self.gamma)
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return _with_value(image, LEVELS**self.gamma)
 
 
 @dataclass(frozen=True, slots=True)
 class LowLight:
-    """Every channel times `scale`."""
+    """Multiplies every channel by `scale`."""
 
     scale: float
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        return toned(picture, LEVELS * self.scale)
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return toned(image, LEVELS * self.scale)
 
 
 def contrast_strengthen(rng: random.Random) -> Degradation:
-    """By scaling or by stretching, at one of five severities."""
+    """Draw a stronger contrast, by scaling or by stretching, at one of five severities."""
     level = rng.randrange(SEVERITIES)
     return rng.choice((ScaledContrast(STRONGER[level]), StretchedContrast(STEEPER[level])))
 
 
 def contrast_weaken(rng: random.Random) -> Degradation:
-    """By scaling or by stretching, at one of five severities."""
+    """Draw a weaker contrast, by scaling or by stretching, at one of five severities."""
     level = rng.randrange(SEVERITIES)
     return rng.choice((ScaledContrast(WEAKER[level]), StretchedContrast(FLATTER[level])))
 
 
 def brighten(rng: random.Random) -> Degradation:
-    """By a shift or a power, of all channels or of V, at one of five severities."""
+    """Draw a shift or a power, of all channels or of V, at one of five severities."""
     level = rng.randrange(SEVERITIES)
     shifts = (ShiftedV(SHIFTS_V[level]), ShiftedRGB(SHIFTS_RGB[level]))
     return rng.choice((*shifts, GammaV(BRIGHTER_V[level]), GammaRGB(BRIGHTER_RGB[level])))
 
 
 def darken(rng: random.Random) -> Degradation:
-    """By a shift or a power, of all channels or of V, at one of five severities."""
+    """Draw a shift or a power, of all channels or of V, at one of five severities."""
     level = rng.randrange(SEVERITIES)
     shifts = (ShiftedV(-SHIFTS_V[level]), ShiftedRGB(-SHIFTS_RGB[level]))
     return rng.choice((*shifts, GammaV(DARKER_V[level]), GammaRGB(DARKER_RGB[level])))
 
 
 def low_light(rng: random.Random) -> LowLight:
-    """Down to 0.3 to 0.4 times the light."""
+    """Draw a factor of 0.3 to 0.4."""
     return LowLight(rng.uniform(0.3, 0.4))
 
 
-def _with_value(picture: np.ndarray, curve: np.ndarray) -> np.ndarray:
-    """The picture with V changed along a curve (256,) over `LEVELS`; black becomes the grey that the curve says."""
-    value = picture.max(axis=0)
+def _with_value(image: np.ndarray, curve: np.ndarray) -> np.ndarray:
+    """Change V along a curve (256,) over `LEVELS`; black becomes the grey that the curve gives it."""
+    value = image.max(axis=0)
     ratio = (curve / np.maximum(LEVELS, 1e-9)).astype(np.float32)
     black = np.where(LEVELS > 0, 0, 255 * curve).astype(np.float32)
-    return rounded(picture * ratio[value] + black[value])
+    return rounded(image * ratio[value] + black[value])

@@ -1,1 +1,1 @@
-"""Readers of the published data sets, one file each, as records of named pictures (see `datamodules.sets.base`)."""
+"""Readers of the published data sets, one file each, as records of named images (see `datamodules.sets.base`)."""

@@ -15,10 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from datamodules.reading import BadPicture
+from datamodules.reading.images import BadImage
 
 PARQUET = ".parquet"
-OPEN, PICTURES, VALUES = 128, 4, 256  # files, and columns of row groups with and without pictures, that a process keeps
+OPEN, IMAGES, VALUES = 128, 4, 256  # files, and columns of row groups with and without images, that a process keeps
 
 
 class TableError(ValueError):
@@ -26,23 +26,23 @@ class TableError(ValueError):
 
 
 def height(path: Path) -> int:
-    """How many rows a table has. Raises TableError if it cannot be opened."""
+    """The number of rows of a table. Raises TableError if it cannot be opened."""
     table = _opened(path)
     return table.metadata.num_rows if path.suffix == PARQUET else table.num_rows
 
 
 def value(path: Path, column: str, row: int) -> Any:
-    """A cell without a picture as plain Python, a dict for a struct and None for null. Raises as `refusing` does."""
+    """A cell without an image as plain Python, a dict for a struct and None for null. Raises as `refusing` does."""
     return _cell(path, column, row, _values).as_py()
 
 
-def picture(path: Path, column: str, row: int) -> dict[str, Any] | None:
-    """A picture's cell, {bytes, path} or None for null. Raises as `refusing` does."""
-    return _cell(path, column, row, _pictures).as_py()
+def image(path: Path, column: str, row: int) -> dict[str, Any] | None:
+    """An image's cell, {bytes, path} or None for null. Raises as `refusing` does."""
+    return _cell(path, column, row, _images).as_py()
 
 
 def filled(path: Path, column: str, row: int) -> bool:
-    """Whether a picture's cell is not null; the picture is not read. Raises as `refusing` does."""
+    """True if an image's cell is not null; the image is not read. Raises as `refusing` does."""
     leaf = f"{column}.path" if path.suffix == PARQUET else column  # one leaf of a struct tells, and is small
     return _cell(path, leaf, row, _values).is_valid
 
@@ -57,28 +57,30 @@ def rows(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
         raise TableError(f"cannot read table '{path}': {error}; download it again") from error
 
 
-def check_columns(path: Path, pictures: Sequence[str], values: Sequence[str]) -> None:
-    """Raises TableError, naming the file, for a missing column (and those that are there) or one without pictures."""
+def check_columns(path: Path, images: Sequence[str], values: Sequence[str]) -> None:
+    """Check a table's columns. Raises TableError, naming the file, for a missing column (and those that are there) or
+    one without images.
+    """
     pyarrow, table = _pyarrow(), _opened(path)
     schema = table.schema_arrow if path.suffix == PARQUET else table.schema
-    if missing := [column for column in (*pictures, *values) if column not in schema.names]:
+    if missing := [column for column in (*images, *values) if column not in schema.names]:
         raise TableError(f"table '{path}' has no column {', '.join(missing)}; it has {', '.join(schema.names)}")
-    for column in pictures:
+    for column in images:
         kind = schema.field(column).type
         fields = {kind.field(i).name for i in range(kind.num_fields)} if pyarrow.types.is_struct(kind) else set()
         if not {"bytes", "path"} <= fields:
-            raise TableError(f"column {column} of table '{path}' holds {kind}; it must hold pictures, {{bytes, path}}")
+            raise TableError(f"column {column} of table '{path}' holds {kind}; it must hold images, {{bytes, path}}")
 
 
 @contextmanager
 def refusing(name: str) -> Iterator[None]:
-    """What goes wrong with a cell becomes a BadPicture of this name; what is wrong with its file stays a TableError."""
+    """Turn a fault of a cell into a BadImage of this name; a fault of its file stays a TableError."""
     try:
         yield
-    except (BadPicture, TableError):
+    except (BadImage, TableError):
         raise
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise BadPicture.of(name, " ".join(str(error).split()), "the file must be whole: download it again") from error
+        raise BadImage.of(name, " ".join(str(error).split()), "the file must be whole: download it again") from error
 
 
 def _cell(path: Path, column: str, row: int, read: Callable[[Path, int, int, str], Any]) -> Any:
@@ -120,7 +122,7 @@ def _group(path: Path, mtime: int, group: int, column: str) -> Any:
     return _open(path, mtime).read_row_group(group, columns=[column], use_threads=False).column(0)
 
 
-_pictures, _values = lru_cache(maxsize=PICTURES)(_group), lru_cache(maxsize=VALUES)(_group)
+_images, _values = lru_cache(maxsize=IMAGES)(_group), lru_cache(maxsize=VALUES)(_group)
 
 
 def _pyarrow() -> Any:

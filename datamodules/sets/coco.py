@@ -1,13 +1,13 @@
 """COCO 2017 validation: 5,000 photographs with five captions or so each, for evaluating spatial control.
 
 The files of cocodataset.org: `annotations/captions_val2017.json` (from annotations_trainval2017.zip, 241 MB) and
-`val2017/*.jpg` (val2017.zip, 1 GB). Annotations are CC BY 4.0; the pictures are under the terms of Flickr. Known from
+`val2017/*.jpg` (val2017.zip, 1 GB). Annotations are CC BY 4.0; the images are under the terms of Flickr. Known from
 the format's description there ({images: [{id, file_name, width, height, ...}], annotations: [{image_id, caption}]}) and
 from other readers of the same files; the files themselves were not at hand.
 
 OminiControl's protocol (and so VisualCloze's) evaluates on all 5,000 at 512 pixels. Which of the captions is the prompt
 is not said there; the first by id is the usual one here. COCO has no depth: a model that is named computes it
-(`datamodules.annotators`).
+(`datamodules.reading.annotators`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datamodules.accounts import Account, LeftOut
-from datamodules.annotators import Annotator, annotators
-from datamodules.reading import inside
+from datamodules.reading.accounts import Account, LeftOut
+from datamodules.reading.annotators import Annotator, annotators
+from datamodules.reading.images import inside
 from datamodules.sets.base import SetRecord, captions_of, check_index, check_limit, stored
 from datamodules.sets.files import annotated, computed_by, loaded
 
@@ -32,9 +32,9 @@ ENTRIES: Mapping[str, Mapping[str, type]] = {
 
 
 class Coco:
-    """Records of a `target` with its captions, by id of the picture. See `datamodules.sets.base.PictureSet`.
+    """Records of a `target` with its captions, by id of the image. See `datamodules.sets.base.ImageSet`.
 
-    root: the folder with `annotations` and the pictures. split: 'val2017', the name of both. computed: {annotation:
+    root: the folder with `annotations` and the images. split: 'val2017', the name of both. computed: {annotation:
     model, null for none}, such as {depth: <model>}. limit: at most so many records, the first. cache: of what models
     computed, by default ~/.cache/unigen/annotations.
     """
@@ -56,7 +56,7 @@ class Coco:
         return len(self._images)
 
     def looked_for(self, name: str) -> str:
-        """What gives the annotation `name`, for a task that lacks it."""
+        """Words on what gives the annotation `name`, for a task that lacks it."""
         return computed_by(name, "data.test.computed")
 
     def record(self, index: int, seed: int = 0) -> SetRecord:
@@ -70,7 +70,7 @@ class Coco:
 
     @property
     def account(self) -> Account:
-        """How many images have captions, and captions of images that the table does not have."""
+        """The account: how many images have captions, and captions of images that the table does not have."""
         known = {image["id"] for image in self._table["images"]}
         others = [f"caption {entry['id']}" for entry in self._table["annotations"] if entry["image_id"] not in known]
         captioned = sum(image["id"] in self._captions for image in self._images)
@@ -100,7 +100,7 @@ class Coco:
 
     @cached_property
     def _captions(self) -> dict[int, list[tuple[int, str]]]:
-        """(id, text) of all captions, by picture."""
+        """(id, text) of all captions, by image."""
         found: dict[int, list[tuple[int, str]]] = {}
         for entry in self._table["annotations"]:
             found.setdefault(entry["image_id"], []).append((entry["id"], entry["caption"]))
@@ -108,7 +108,9 @@ class Coco:
 
 
 def _check(entry: Any, keys: Mapping[str, type], where: str) -> None:
-    """Raises ValueError, saying where, for an entry that lacks a key (and which it has) or has another type there."""
+    """Check an entry. Raises ValueError, saying where, if it lacks a key (and which it has) or a value has another
+    type.
+    """
     if not isinstance(entry, dict):
         raise ValueError(f"{where} is {type(entry).__name__}; it must be an object with {', '.join(keys)}")
     if missing := [key for key in keys if key not in entry]:

@@ -14,47 +14,46 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.columns import Columns, Instruction
-from datamodules.example_rows import check_rows, row_shares_of
-from datamodules.graph import CENTRE, AnnotationGraph
-from datamodules.graph_data import apportioned, named_tasks, training_shares
-from datamodules.graph_samples import forms_of
-from datamodules.graph_sampling import Task, listed
-from datamodules.graph_user import SEED, UserGraphData, Wanted
-from datamodules.keyed import FormBatchSampler, KeyedBatchSampler
-from datamodules.records import Refusals, summary
-from datamodules.sets.base import PictureSet, SetRecord, Size
-from datamodules.sets.files import annotators_of, file_record, picture_file
+from datamodules.emoji.data import apportioned, named_tasks, training_shares
+from datamodules.emoji.samples import forms_of
+from datamodules.graph.columns import Columns, Instruction, check_rows, row_shares_of
+from datamodules.graph.graph import CENTRE, AnnotationGraph
+from datamodules.graph.keyed import FormBatchSampler, KeyedBatchSampler
+from datamodules.graph.sampling import Task, listed
+from datamodules.graph.user import SEED, UserGraphData, Wanted
+from datamodules.reading.records import Refusals, summary
+from datamodules.sets.base import ImageSet, SetRecord, Size
+from datamodules.sets.files import annotators_of, file_record, image_file
 from datamodules.sets.online import ONLINE, Draw, with_online
 from datamodules.sets.order import WindowBatchSampler
 from datamodules.sets.parts import splits_of
 from datamodules.sets.said import check_found, counts, reader_of, shown_again, warnings
 from datamodules.sets.samples import SetDataset, SizedForm, check_servable, servable, size_shares, sized_forms
 from datamodules.sets.sizes import bucket_of, buckets_of, filled
-from unigen.noise import mix
-from unigen.types import Batch, ImageSlot
+from unigen.core.noise import mix
+from unigen.core.types import Batch, ImageSlot
 
 
 class SetGraphData(UserGraphData):
-    """Samples of the tasks of `graph` on the records of data sets, in batches of `unigen.types.Batch`.
+    """Samples of the tasks of `graph` on the records of data sets, in batches of `unigen.core.types.Batch`.
 
-    train, val, test: the data set of each split, see `PictureSet`; that they share no picture is up to who names them.
+    train, val, test: the data set of each split, see `ImageSet`; that they share no image is up to who names them.
         They are not looked at before a loader is made, so this may be built before the data is there.
     held_out: what val and test are where they are null: of train, one part in so many each (see `sets.parts`); null
         for all of train.
     tasks: patterns (see `graph_sampling.matching`) for the tasks to train on; null for all that the graph trains on and
         records of `train` can serve. test_tasks: patterns for the tasks of the test; null draws them as in training.
-    size, ratios: pictures have about size x size pixels (VisualCloze's resolution), in the aspect ratios of `ratios`
+    size, ratios: images have about size x size pixels (VisualCloze's resolution), in the aspect ratios of `ratios`
         that the data has, see `datamodules.sets.sizes`.
     rows, row_shares, test_rows, test_example_seed, instruction, shuffle_columns: as in
-        `datamodules.graph_data.EmojiGraphData`.
+        `datamodules.emoji.data.EmojiGraphData`.
     shared_degradations: whether the rows of a sample share a degradation's kind and strength.
     val_items, test_items: at most this many samples (of every test task); always the same ones.
     window: null, or so many neighbours of one another that training goes through at a time, which a large set in
         parquet needs (see `datamodules.sets.order`); more than a sample has rows, by far.
     bad_share, report: how many records may be bad, and a folder for their names, see `Refusals`.
 
-    Training batches are keyed and endless (see `datamodules.keyed`); batch k has the same form on every rank.
+    Training batches are keyed and endless (see `datamodules.graph.keyed`); batch k has the same form on every rank.
     Raises ValueError, naming the argument, for a pattern that matches nothing, a task that no record can serve, and a
     number out of range.
     """
@@ -63,9 +62,9 @@ class SetGraphData(UserGraphData):
         self,
         *,
         graph: AnnotationGraph,
-        train: PictureSet,
-        val: PictureSet | None = None,
-        test: PictureSet | None = None,
+        train: ImageSet,
+        val: ImageSet | None = None,
+        test: ImageSet | None = None,
         held_out: int | None = 50,
         tasks: Sequence[str] | None = None,
         test_tasks: Sequence[str] | None = None,
@@ -105,7 +104,9 @@ class SetGraphData(UserGraphData):
         self._check()
 
     def _check(self) -> None:
-        """Raises ValueError for a negative number of items, and for a task that no record of val or test can serve."""
+        """Check the numbers. Raises ValueError for a negative number of items, and for a task that no record of val or
+        test can serve.
+        """
         if min(self.items.values()) < 0:
             raise ValueError(f"val_items={self.items['val']}, test_items={self.items['test']} must be at least 0")
         for name in ("val", "test"):
@@ -119,7 +120,7 @@ class SetGraphData(UserGraphData):
 
     @property
     def slots(self) -> tuple[ImageSlot, ...]:
-        """The slots of the training form that has the most pictures, in the first size: what a header shows."""
+        """The slots of the training form that has the most images, in the first size: what a header shows."""
         forms = sized_forms(forms_of(self.training, self.rows), {self.buckets[0]: 1.0})
         return max((form.slots for form in forms.values()), key=len)
 
@@ -134,10 +135,10 @@ class SetGraphData(UserGraphData):
         records = [with_online(file_record(file, self.computed), draw) for _, file, _ in wanted]
         size = bucket_of(self._shape_of(wanted, records), self.buckets)
         shown = [
-            picture_file(file) if given else record.pictures[name]
+            image_file(file) if given else record.images[name]
             for (name, file, given), record in zip(wanted, records, strict=True)
         ]
-        return [filled(picture.read(), size) for picture in shown]
+        return [filled(image.read(), size) for image in shown]
 
     def _shape_of(self, wanted: Sequence[Wanted], records: Sequence[SetRecord]) -> Size:
         """The size of the first image that lies over the target: a reference of any kind may have another one."""
@@ -149,14 +150,14 @@ class SetGraphData(UserGraphData):
         return (own or records)[0].size()
 
     def prepare_data(self) -> None:
-        """Find out which records there are, once for all. Lightning calls this on one process per machine.
+        """Find all records, once for all processes. Lightning calls this on one process per machine.
 
         Raises ValueError if the user's own files lack what a task needs.
         """
         for source in self.sources.values():
             len(source)
         check_found(self.sources["train"], tuple(self.training), "train")
-        for split in ("val", "test") if len(self.training) == 1 else ():  # of several, not all need be drawn
+        for split in ("val", "test") if len(self.training) == 1 else ():  # with several tasks, not all need be drawn
             check_found(self.sources[split], tuple(self.training), split)
         check_found(self.sources["test"], self.test_tasks or (), "test")
 
@@ -167,17 +168,17 @@ class SetGraphData(UserGraphData):
 
     @property
     def at_hand(self) -> bool:
-        """Whether all data are the user's own and there: then `said` needs file names alone, or refuses a root."""
+        """True if all data are the user's own and present: then `said` needs file names alone, or refuses a root."""
         readers = [reader_of(source) for source in self.sources.values()]
         own = all(getattr(reader, "own", False) and not getattr(reader, "computed", None) for reader in readers)
         return own and all(reader.root.exists() for reader in readers)
 
     def said(self) -> str:
-        """How many records each split has, what was left out and why, in one line for a header."""
+        """One line for a header: the number of records of each split, what was left out, and why."""
         return "; ".join([counts(self.sources), *warnings(self.sources, self.on_training_images, self.held_out)])
 
     def report(self) -> str | None:
-        """Which records could not be used so far, and what was left out of the data, in a sentence.
+        """A sentence on the records that could not be used so far, and on what was left out of the data.
 
         None without a folder `report`.
         """
@@ -185,7 +186,7 @@ class SetGraphData(UserGraphData):
             return None
         return "; ".join([summary(self.refused), *warnings(self.sources, self.on_training_images, self.held_out)])
 
-    def fit_pictures(self, n: int) -> Tensor:
+    def fit_images(self, n: int) -> Tensor:
         """`n` targets of training, evenly spread and in the first size, uint8 (n, 3, H, W): to fit a codec on."""
         source, refusals = self.sources["train"], self._refusals("train")
 
@@ -237,12 +238,8 @@ class SetGraphData(UserGraphData):
         """The fixed test batches, one test task after another, or drawn as in training; every rank gets all of them."""
         return self._fixed("test", [self.training] if self.test_tasks is None else [{t: 1.0} for t in self.test_tasks])
 
-    def test_dataloaders_by_task(self) -> dict[str, DataLoader[Batch]]:
-        """The fixed test batches of each test task, by its name; without `test_tasks`, of each training task."""
-        return {task.name: self._fixed("test", [{task: 1.0}]) for task in self.test_tasks or tuple(self.training)}
-
     def _fixed(self, split: str, parts: Sequence[dict[Task, float]]) -> DataLoader[Batch]:
-        """For each part, batches of the first records of a split as queries; every form has its share of them."""
+        """For each part, batches whose queries are the first records of a split; every form has its share of them."""
         source = self.sources[split]
         sizes, count = size_shares(source, self.buckets), min(self.items[split], len(source))
         forms, batches = {}, []
@@ -259,7 +256,7 @@ class SetGraphData(UserGraphData):
 
 
 def _check_readers(**readers: Any) -> None:
-    """Raises ValueError, naming the key, for what is no reader of a data set; None is one for val and test."""
+    """Check the readers. Raises ValueError, naming the key, for a value that is none; val and test may be None."""
     for split, reader in readers.items():
         if not hasattr(reader, "record") and (reader is not None or split == "train"):
             raise ValueError(
@@ -268,8 +265,8 @@ def _check_readers(**readers: Any) -> None:
             )
 
 
-def _trained(graph: AnnotationGraph, source: PictureSet, tasks: Sequence[str] | None) -> dict[Task, float]:
-    """How often each task is drawn, against the others: those named, or all that the records can serve.
+def _trained(graph: AnnotationGraph, source: ImageSet, tasks: Sequence[str] | None) -> dict[Task, float]:
+    """The relative frequency of each task: of those named, or of all that the records can serve.
 
     Raises ValueError if a task that is named cannot be served, or none can.
     """

@@ -1,9 +1,9 @@
-"""DreamBench: 30 subjects by 25 prompts, to be drawn from pictures of the subject; no picture shows what is asked for.
+"""DreamBench: 30 subjects by 25 prompts, to be drawn from images of the subject; no image shows what is asked for.
 
 The folder `dataset` of google/dreambooth on GitHub: one folder of 4 to 6 photographs for each subject, and
 `prompts_and_classes.txt`. Checked in November 2026 in that repository (e9b8c01, README 4f887af): the layout, the 30
 subjects with their 15 classes, both lists of 25 prompts, and that each has two blanks, for a token and the class; nine
-subjects are alive, those of the classes cat and dog. Each picture has its own licence (references_and_licenses.txt,
+subjects are alive, those of the classes cat and dog. Each image has its own licence (references_and_licenses.txt,
 most are Unsplash's); none is stated for the set.
 
 The token names a subject to a model that was tuned on it. Models that are shown the subject get prompts without one,
@@ -19,11 +19,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.accounts import Account, LeftOut
-from datamodules.captions import clean_caption, text_of
-from datamodules.reading import BadPicture
-from datamodules.sets.base import Picture, SetRecord, check_folder, check_index, check_limit, stored
-from datamodules.sets.listing import images_in, left_out_of
+from datamodules.reading.accounts import Account, LeftOut
+from datamodules.reading.captions import clean_caption, text_of
+from datamodules.reading.images import BadImage
+from datamodules.sets.base import LazyImage, SetRecord, check_folder, check_index, check_limit, stored
+from datamodules.sets.files import images_in, left_out_of
 
 ALIVE = ("cat", "dog")
 TABLE = "prompts_and_classes.txt"
@@ -47,7 +47,7 @@ class DreamBench:
     over its photographs, but for the reference. Records are clustered by subject and by prompt, where a prompt of both
     lists is one. root: the folder `dataset`. token: what stands before the class in a
     prompt, '' for nothing. limit: at most so many records, the first. `subjects` is the class.
-    See `datamodules.sets.base.PictureSet`.
+    See `datamodules.sets.base.ImageSet`.
     """
 
     names = ("reference", "target")
@@ -64,21 +64,23 @@ class DreamBench:
         words = clean_caption(prompt.replace("{0}", self.token).replace("{1}", noun))
         first, *others = self.photographs(subject)
         if not others:
-            raise BadPicture.of(subject, "it has one photograph", "it must have another one to compare with")
-        pictures = {"reference": first, "target": others[number % len(others)]}
+            raise BadImage.of(subject, "it has one photograph", "it must have another one to compare with")
+        images = {"reference": first, "target": others[number % len(others)]}
         clusters = {"subject": subject, "prompt": prompt}
-        return SetRecord(f"{subject}/{number}", pictures, {"target": (words,)}, (noun,), subject, clusters)
+        return SetRecord(f"{subject}/{number}", images, {"target": (words,)}, (noun,), subject, clusters)
 
-    def photographs(self, subject: str) -> tuple[Picture, ...]:
-        """All pictures of a subject, by file name. Raises ValueError, naming the folder, if there are none."""
+    def photographs(self, subject: str) -> tuple[LazyImage, ...]:
+        """All images of a subject, by file name. Raises ValueError, naming the folder, if there are none."""
         folder, found = self.root / subject, self._names(subject)
         if not found:
-            raise ValueError(f"no picture of '{subject}' in folder '{folder}'; {HOW}")
+            raise ValueError(f"no image of '{subject}' in folder '{folder}'; {HOW}")
         return tuple(stored(folder / name, f"{subject}/{name}") for name in found)
 
     @property
     def account(self) -> Account:
-        """What in the subjects' folders is no photograph, and folders that the table does not name."""
+        """The account: files in the subjects' folders that are no photographs, and folders that the table does not
+        name.
+        """
         subjects = [subject for subject, _ in self._table.subjects]
         left = [thing for name in subjects for thing in left_out_of(self.root, self.root / name, self._names(name))]
         others = [path.name for path in sorted(self.root.iterdir()) if path.is_dir() and path.name not in subjects]
@@ -86,7 +88,7 @@ class DreamBench:
         return Account(left_out=tuple(left))
 
     def _names(self, subject: str) -> list[str]:
-        return images_in(check_folder(self.root / subject, f"pictures of '{subject}'", HOW))
+        return images_in(check_folder(self.root / subject, f"images of '{subject}'", HOW))
 
     @cached_property
     def _items(self) -> list[tuple[str, str, int, str]]:

@@ -1,14 +1,14 @@
-"""Pictures before and after an edit, listed in JSON lines: PhotoDoodle, relighting, and pairs of one's own.
+"""Images before and after an edit, listed in JSON lines: PhotoDoodle, relighting, and pairs of one's own.
 
 Layout: `<root>/<kind>/meta.jsonl` with lines {"source": path, "target": path, "caption": text}; paths are relative to
 the folder of the file; "text" may stand for "caption". What an edit starts from is named after its kind, as rows of
 a grid must share one: `<kind>_source`, with the task '<kind>_source>target'.
 
 PhotoDoodle (`nicolaus-huang/PhotoDoodle` on the Hugging Face Hub; model mit, no licence on the data's card): less than
-1K pictures, 30 to 50 pairs of an effect. Checked in November 2026: that form of the lines in the README of
+1K images, 30 to 50 pairs of an effect. Checked in November 2026: that form of the lines in the README of
 showlab/PhotoDoodle (05d1e69), with the key `text` in its training scripts (3a83480), where a kind is an effect, such as
 data/sksmagiceffects/meta.jsonl, and paths are relative to that file (src/jsonl_datasets.py). Not checked: the files on
-the Hub, which its viewer takes for loose pictures; if the lines are missing there, they have to be written.
+the Hub, which its viewer takes for loose images; if the lines are missing there, they have to be written.
 Relighting: VisualCloze shows the task but publishes no data and no recipe; a folder `relighting` of pairs, made with
 IC-Light for example, with the light in words as the caption, is one kind more.
 """
@@ -21,9 +21,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.accounts import Account, LeftOut
-from datamodules.captions import clean_caption
-from datamodules.reading import inside
+from datamodules.reading.accounts import Account, LeftOut
+from datamodules.reading.captions import clean_caption
+from datamodules.reading.images import inside
 from datamodules.sets.base import SetRecord, captions_of, check_folder, check_index, check_limit, check_words, stored
 
 TABLE = "meta.jsonl"
@@ -43,7 +43,7 @@ class EditPairs:
 
     root: the folder of the kinds. kinds: which of them; their order is that of the records. limit: at most so many
     records, the first. `own`: that few pairs are enough, see `datamodules.sets.parts`.
-    See `datamodules.sets.base.PictureSet`.
+    See `datamodules.sets.base.ImageSet`.
     Raises ValueError, on use, naming file and line, for a line that is not of the form above.
     """
 
@@ -61,11 +61,11 @@ class EditPairs:
         """Record `index`; there are no variants, so `seed` is not used."""
         line = self._lines[check_index(index, len(self))]
         folder = self.root / line.kind
-        pictures = {
+        images = {
             name: stored(inside(folder, path), f"{line.kind}/{path}")
             for name, path in ((f"{line.kind}_source", line.source), ("target", line.target))
         }
-        return SetRecord(f"{line.kind}, line {line.number}", pictures, captions_of({"target": [line.caption]}))
+        return SetRecord(f"{line.kind}, line {line.number}", images, captions_of({"target": [line.caption]}))
 
     @property
     def account(self) -> Account:

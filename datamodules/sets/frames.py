@@ -15,11 +15,11 @@ import re
 from functools import cached_property
 from pathlib import Path
 
-from datamodules.accounts import Account, LeftOut
-from datamodules.captions import text_of
-from datamodules.reading import BadPicture
+from datamodules.reading.accounts import Account, LeftOut
+from datamodules.reading.captions import text_of
+from datamodules.reading.images import BadImage
 from datamodules.sets.base import SetRecord, captions_of, check_folder, check_index, check_limit, stored
-from datamodules.sets.listing import images_in, left_out_of
+from datamodules.sets.files import images_in, left_out_of
 
 CAPTION = "caption.txt"
 ENDS = ("first", "last")
@@ -30,7 +30,7 @@ class Frames:
 
     root: the folder of the sequences. count: frames of a record, at least 2; a shorter sequence is refused. target:
     'first' or 'last'. limit: at most so many records, the first. `own`: that few
-    sequences are enough, see `datamodules.sets.parts`. See `datamodules.sets.base.PictureSet`.
+    sequences are enough, see `datamodules.sets.parts`. See `datamodules.sets.base.ImageSet`.
     """
 
     own = True
@@ -46,27 +46,27 @@ class Frames:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The pictures of every record, in order."""
+        """The images of every record, in order."""
         return self._places
 
     def __len__(self) -> int:
         return len(self._sequences)
 
     def record(self, index: int, seed: int = 0) -> SetRecord:
-        """Record `index`; there are no variants, so `seed` is not used. Raises BadPicture for too few frames."""
+        """Record `index`; there are no variants, so `seed` is not used. Raises BadImage for too few frames."""
         key = self._sequences[check_index(index, len(self))]
         folder, found = self.root / key, self._frames(key)
         if len(found) < self.count:
-            raise BadPicture.of(key, f"it has {len(found)} frames", f"a sequence must have at least {self.count}")
+            raise BadImage.of(key, f"it has {len(found)} frames", f"a sequence must have at least {self.count}")
         spread = [found[i * (len(found) - 1) // (self.count - 1)] for i in range(self.count)]
-        pictures = {
-            name: stored(folder / file, f"{key}/{file}") for name, file in zip(self._places, spread, strict=True)
-        }
-        return SetRecord(key, pictures, captions_of({"target": [self._caption(key)]}))
+        images = {name: stored(folder / file, f"{key}/{file}") for name, file in zip(self._places, spread, strict=True)}
+        return SetRecord(key, images, captions_of({"target": [self._caption(key)]}))
 
     @property
     def account(self) -> Account:
-        """What in the folders is no frame, sequences that are too short, and what lies beside them."""
+        """The account: files in the folders that are no frames, sequences that are too short, and what lies beside
+        them.
+        """
         left: list[LeftOut] = []
         for key in self._sequences:
             frames = self._frames(key)
@@ -79,7 +79,7 @@ class Frames:
         return Account("sequences", captioned, tuple(left))
 
     def _caption(self, key: str) -> str:
-        """What is said of a sequence, '' if there is no text."""
+        """The text of a sequence, '' if there is none."""
         try:
             return text_of(self.root / key / CAPTION)
         except ValueError:

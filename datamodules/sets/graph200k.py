@@ -1,4 +1,4 @@
-"""Graph200K: all pictures that VisualCloze annotated around each of its targets, as records of an annotation graph.
+"""Graph200K: all images that VisualCloze annotated around each of its targets, as records of an annotation graph.
 
 `VisualCloze/Graph200K` on the Hugging Face Hub, apache-2.0 by its card; arrow files of `datasets`, splits `train` (380
 files) and `test` (2), about 0.94 GB each. Checked in November 2026, without the data: column names and which may be
@@ -11,7 +11,7 @@ What the released code does at load time and this reader too: foreground and bac
 foreground mask is above one half, or is not, on black; one of the styles and one of the edits is drawn; a reference
 needs a quality assessment. The code keeps objectConsistency >= 3 (its check refuses < 3), while the card says that
 <= 3 was filtered out: `least_consistency` is 3, and 4 follows the card. Released code drops a style or the edits where
-one of their pictures is missing; here the others can still be drawn. The 32 degradations are computed from the target
+one of their images is missing; here the others can still be drawn. The 32 degradations are computed from the target
 by who draws the rows (`datamodules.sets.online`); with them, a record may have all 49 annotation types.
 """
 
@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.accounts import Account
-from datamodules.sets.base import Picture, SetRecord, aligned, captions_of, required
+from datamodules.reading.accounts import Account
+from datamodules.sets.base import LazyImage, SetRecord, aligned, captions_of, required
 from datamodules.sets.tables import Tables
-from unigen.noise import mix
+from unigen.core.noise import mix
 
 MAPS = {  # stored, by the graph's name
     **{name: name for name in ("canny", "depth", "hed", "normal", "mlsd", "openpose", "sam2_mask", "uniformer")},
@@ -37,7 +37,7 @@ MAPS = {  # stored, by the graph's name
 STYLES = {"instant_style": "InstantStyle", "redux_style": "ReduxStyle"}
 STYLE_COUNT, EDIT_COUNT = 3, 5
 EDITS = tuple(f"FillEdit_image_{i}" for i in range(EDIT_COUNT))
-PICTURES = (
+IMAGES = (
     *("ref", "target", "foreground", "DepthEdit", *MAPS.values(), *EDITS),
     *(f"{style}_{part}_{i}" for style in STYLES.values() for part in ("image", "ref") for i in range(STYLE_COUNT)),
 )
@@ -45,7 +45,7 @@ VALUES = ("quality_assessment", "description", "collection", "FillEdit_meta")
 
 
 class Graph200K:
-    """Records of Graph200K. See `datamodules.sets.base.PictureSet`.
+    """Records of Graph200K. See `datamodules.sets.base.ImageSet`.
 
     root: the folder that the data set was downloaded to. split: 'train' or 'test'. least_consistency: what a pair of
     target and reference must score in objectConsistency, 0 to 5, for the reference to be there. limit: at most so many
@@ -69,51 +69,50 @@ class Graph200K:
         cache: str | Path | None = None,
     ) -> None:
         self.least_consistency = least_consistency
-        self.tables = Tables(root, split, pictures=PICTURES, values=VALUES, limit=limit, cache=cache)
+        self.tables = Tables(root, split, images=IMAGES, values=VALUES, limit=limit, cache=cache)
 
     def __len__(self) -> int:
         return len(self.tables)
 
     @property
     def account(self) -> Account:
-        """What the tables say."""
+        """The account of the tables."""
         return self.tables.account
 
     def record(self, index: int, seed: int = 0) -> SetRecord:
         """Record `index`; `seed` draws one of its styles and one of its edits, a style and its reference together."""
         tables, key = self.tables, self.tables.name(index)
-        target = required(tables.picture(index, "target"), f"{key}, target")
-        pictures = {"target": target}
+        target = required(tables.image(index, "target"), f"{key}, target")
+        images = {"target": target}
         for name, column in (*MAPS.items(), ("foreground", "foreground")):
-            if stored := tables.picture(index, column):
-                pictures[name] = aligned(stored, target, f"{key}, {column}")
-        if mask := pictures.pop("foreground", None):
-            pictures |= {"foreground": _masked(target, mask, True), "background": _masked(target, mask, False)}
-        if self._consistent(index) and (reference := tables.picture(index, "ref")):
-            pictures["reference"] = reference
-        if edited := tables.picture(index, "DepthEdit"):
-            pictures["depth_edit"] = edited
+            if stored := tables.image(index, column):
+                images[name] = aligned(stored, target, f"{key}, {column}")
+        if mask := images.pop("foreground", None):
+            images |= {"foreground": _masked(target, mask, True), "background": _masked(target, mask, False)}
+        if self._consistent(index) and (reference := tables.image(index, "ref")):
+            images["reference"] = reference
+        if edited := tables.image(index, "DepthEdit"):
+            images["depth_edit"] = edited
         for name, column in STYLES.items():
-            pictures |= self._style(index, name, column, seed)
+            images |= self._style(index, name, column, seed)
         edits = [i for i, column in enumerate(EDITS) if tables.has(index, column)]
         edit = random.Random(mix(seed, key, "edit")).choice(edits) if edits else None
         if edit is not None:
-            pictures["fill_edit"] = required(tables.picture(index, EDITS[edit]), key)
+            images["fill_edit"] = required(tables.image(index, EDITS[edit]), key)
         said = tables.value(index, "description") or {}
         captions = self._captions(index, said, edit)
         subjects = captions_of({"item": [said.get("item")]}).get("item", ())
-        return SetRecord(key, pictures, {name: captions[name] for name in captions if name in pictures}, subjects)
+        return SetRecord(key, images, {name: captions[name] for name in captions if name in images}, subjects)
 
     def _consistent(self, index: int) -> bool:
         quality = self.tables.value(index, "quality_assessment") or {}
         score = quality.get("objectConsistency")
         return score is not None and score >= self.least_consistency
 
-    def _style(self, index: int, name: str, column: str, seed: int) -> dict[str, Picture]:
-        """A stylised picture and its reference, one of the pairs of which both are there."""
+    def _style(self, index: int, name: str, column: str, seed: int) -> dict[str, LazyImage]:
+        """A stylised image and its reference, one of the pairs of which both are there."""
         pairs = [
-            [self.tables.picture(index, f"{column}_{part}_{i}") for part in ("image", "ref")]
-            for i in range(STYLE_COUNT)
+            [self.tables.image(index, f"{column}_{part}_{i}") for part in ("image", "ref")] for i in range(STYLE_COUNT)
         ]
         whole = [pair for pair in pairs if None not in pair]
         if not whole:
@@ -129,11 +128,11 @@ class Graph200K:
         return captions_of(texts)
 
 
-def _masked(target: Picture, mask: Picture, foreground: bool) -> Picture:
+def _masked(target: LazyImage, mask: LazyImage, foreground: bool) -> LazyImage:
     """The target where the mask is above one half, or is not, on black."""
 
     def read() -> np.ndarray:
         kept = (mask.read()[:1] > 127) == foreground
         return np.where(kept, target.read(), np.uint8(0))
 
-    return Picture(read, target.size)
+    return LazyImage(read, target.size)

@@ -1,4 +1,4 @@
-"""OmniEdit: pictures before and after an edit, those of object addition and object removal by default.
+"""OmniEdit: images before and after an edit, those of object addition and object removal by default.
 
 `TIGER-Lab/OmniEdit-Filtered-1.2M` on the Hugging Face Hub: 1,202,797 training rows and 700 of split `dev`, parquet,
 2.98 TB, mit. Checked in November 2026 on its card, without the data: columns, types, splits, size, licence. VisualCloze
@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datamodules.accounts import Account
+from datamodules.reading.accounts import Account
 from datamodules.sets.base import SetRecord, captions_of, check_words, required
 from datamodules.sets.tables import Selection, Tables
 
@@ -25,7 +25,7 @@ TASKS = ("addition", "removal")
 
 
 class OmniEdit:
-    """Records of `<task>_source` and `target`. See `datamodules.sets.base.PictureSet`.
+    """Records of `<task>_source` and `target`. See `datamodules.sets.base.ImageSet`.
 
     root: the folder that the data set was downloaded to. split: 'train' or 'dev'. tasks: the words of its column
     `task` to keep. limit: at most so many records, the first. cache: see `Tables`.
@@ -45,7 +45,7 @@ class OmniEdit:
         self.tables = Tables(
             root,
             split,
-            pictures=("src_img", "edited_img"),
+            images=("src_img", "edited_img"),
             values=("omni_edit_id", "edited_prompt_list"),
             selection=Selection(f"a task of {', '.join(sorted(kept))}", ("task",), partial(_is_of, kept)),
             limit=limit,
@@ -57,21 +57,21 @@ class OmniEdit:
 
     @property
     def account(self) -> Account:
-        """What the tables say."""
+        """The account of the tables."""
         return self.tables.account
 
     def record(self, index: int, seed: int = 0) -> SetRecord:
         """Record `index`; there are no variants, so `seed` is not used."""
         key = self.tables.name(index)
-        pictures = {
-            name: required(self.tables.picture(index, column), f"{key}, {column}")
+        images = {
+            name: required(self.tables.image(index, column), f"{key}, {column}")
             for name, column in (
                 (f"{self.tables.value(index, 'task')}_source", "src_img"),
                 ("target", "edited_img"),
             )
         }
         told = self.tables.value(index, "edited_prompt_list") or []
-        return SetRecord(key, pictures, captions_of({"target": told}))
+        return SetRecord(key, images, captions_of({"target": told}))
 
 
 def _is_of(tasks: frozenset[str], row: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Pictures that are computed from a record's target when it is drawn: the 32 degradations, canny edges, and grey."""
+"""Computes images from a record's target when it is drawn: the 32 degradations, canny edges, and grey."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 import numpy as np
 
 from datamodules import degradations
-from datamodules.graph import CENTRE
-from datamodules.pictures import canny, grey
-from datamodules.reading import BadPicture
-from datamodules.sets.base import Picture, SetRecord
-from unigen.noise import mix
+from datamodules.graph.graph import CENTRE
+from datamodules.reading.drawing import canny, grey
+from datamodules.reading.images import BadImage
+from datamodules.sets.base import LazyImage, SetRecord
+from unigen.core.noise import mix
 
 COMPUTED: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"canny": canny, "grey": grey}
 ONLINE = (*COMPUTED, *degradations.NAMES)
 
 
 class Draw(NamedTuple):
-    """What the computed pictures of a row are drawn by.
+    """The random choices of a row's computed images.
 
     sample: a seed that all rows of a sample share. row: the number of the row. shared: whether the rows share the kind
     and the strength of a degradation; its noise is drawn for every row either way. Else every row draws all of it, as
@@ -33,31 +33,31 @@ class Draw(NamedTuple):
 
 
 def with_online(record: SetRecord, draw: Draw) -> SetRecord:
-    """The record with those of ONLINE that it does not store; nothing is computed before it is read.
+    """Add the images of ONLINE that the record does not store; nothing is computed before it is read.
 
     A record without a target is returned as it is.
     """
-    target = record.pictures.get(CENTRE)
+    target = record.images.get(CENTRE)
     if target is None:
         return record
-    computed = {name: _computed(name, target, draw) for name in ONLINE if name not in record.pictures}
-    return record._replace(pictures={**record.pictures, **computed})
+    computed = {name: _computed(name, target, draw) for name in ONLINE if name not in record.images}
+    return record._replace(images={**record.images, **computed})
 
 
-def _computed(name: str, target: Picture, draw: Draw) -> Picture:
+def _computed(name: str, target: LazyImage, draw: Draw) -> LazyImage:
     if name in COMPUTED:
-        return Picture(lambda: COMPUTED[name](target.read()), target.size)
-    return Picture(lambda: degraded(target.read(), name, draw), target.size)
+        return LazyImage(lambda: COMPUTED[name](target.read()), target.size)
+    return LazyImage(lambda: degraded(target.read(), name, draw), target.size)
 
 
 def degraded(target: np.ndarray, name: str, draw: Draw) -> np.ndarray:
     """uint8 (3, H, W) under one of the 32 degradations; `rotate_90` and `rotate_270` exchange its sides.
 
-    Raises BadPicture if the picture is too small for it.
+    Raises BadImage if the image is too small for it.
     """
     own = random.Random(mix(draw.sample, name, draw.row))
     drawn = degradations.draw(name, own if not draw.shared else random.Random(mix(draw.sample, name)))
     try:
         return degradations.apply(target, degradations.reseeded(drawn, own) if draw.shared else drawn)
     except ValueError as error:
-        raise BadPicture.of(name, " ".join(str(error).split()), "the target must be larger") from error
+        raise BadImage.of(name, " ".join(str(error).split()), "the target must be larger") from error

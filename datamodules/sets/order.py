@@ -7,8 +7,8 @@ from itertools import accumulate
 
 import torch
 
-from datamodules.keyed import KeyedBatchSampler
-from unigen.noise import mix
+from datamodules.graph.keyed import KeyedBatchSampler
+from unigen.core.noise import mix
 
 
 def window_of(index: int, n: int, window: int | None) -> range:

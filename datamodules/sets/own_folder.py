@@ -1,9 +1,11 @@
-"""A folder of the user's own images: annotations found by file name (`datamodules.folder`), captions beside them.
+"""Reads a folder of the user's own images, whose annotations are found by file name (`datamodules.reading.folder`).
+
+Captions lie beside the images.
 
 Every annotation is brought to the size of its image, and refused, by name, if its aspect ratio differs. A style
 reference or another image of the subject may have any size: those are `references`. What is missing is computed: by
-models that the user names (`datamodules.annotators`), and what needs none (canny, grey, the degradations) by who draws
-the rows, see `datamodules.sets.online`.
+models that the user names (`datamodules.reading.annotators`), and what needs none (canny, grey, the degradations) by
+who draws the rows, see `datamodules.sets.online`.
 """
 
 from __future__ import annotations
@@ -15,11 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datamodules.accounts import NAMED, Account, visible
-from datamodules.annotators import Annotator, annotators
-from datamodules.folder import CHECKED, KEY, Record, Scan, scan
-from datamodules.reading import why_unreadable
-from datamodules.same_files import same_files
+from datamodules.reading.accounts import NAMED, Account, LeftOut, listed_out, same_files, visible
+from datamodules.reading.annotators import Annotator, annotators
+from datamodules.reading.folder import CHECKED, KEY, Record, Scan, scan
+from datamodules.reading.images import FIRST_FRAME, looked_at
 from datamodules.sets.base import (
     SetRecord,
     aligned,
@@ -28,9 +29,9 @@ from datamodules.sets.base import (
     check_limit,
     stored,
 )
-from datamodules.sets.files import annotated, computed_by, picture_file
+from datamodules.sets.files import annotated, computed_by, image_file
 
-SPLITS = {  # what folders of Hugging Face's imagefolder are called
+SPLITS = {  # folder names of Hugging Face's imagefolder
     "train": ("train", "training"),
     "val": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing"),
@@ -44,16 +45,16 @@ def other_images(root: str | Path | None, **options: Any) -> OwnFolder | None:
 
 
 class OwnFolder:
-    """Records of a folder, sorted by key. See `datamodules.sets.base.PictureSet`.
+    """Records of a folder, sorted by key. See `datamodules.sets.base.ImageSet`.
 
     root: the folder. annotations: the legal names, by default none. references: those of them that need not fit their
-        picture.
+        image.
     computed: {annotation: model} for those that a model of transformers computes where there is no file, such as
         {depth: depth-anything/Depth-Anything-V2-Small-hf}; null: none does. Such names are legal for files too.
     limit: at most so many records, the first. cache: where what models computed is kept, by default
         ~/.cache/unigen/annotations. `own`: that a few images are enough, see `datamodules.sets.parts`.
-    Raises ValueError for an annotation that no model here computes, and on use as `datamodules.folder.scan` does, and
-    if a model is needed that is not there.
+    Raises ValueError for an annotation that no model here computes, and on use as `datamodules.reading.folder.scan`
+    does, and if a model is needed that is not there.
     """
 
     own = True
@@ -73,25 +74,26 @@ class OwnFolder:
         self.root, self.annotations = Path(str(root)).expanduser(), (*annotations, *more)
         self.references, self.limit = frozenset(references), check_limit(limit)
         self.names = ("target", *self.annotations)
+        self._animated: set[Path] = set()
 
     def __len__(self) -> int:
         return len(self._records)
 
     @cached_property
     def account(self) -> Account:
-        """How many images have captions, what the scan left out, what it guessed, and which images are the same."""
+        """The account: how many images have captions, what was left out and guessed, and which images are the same."""
         found, notes = self._scan, self._scan.notes
         if same := same_files(record.target for record in self._records) if len(self) <= CHECKED else []:
             pairs = [f"{self._name(again)} as {self._name(first)}" for first, *others in same for again in others]
             more = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
             notes = (*notes, f"images of the same content are used each: {', '.join(pairs[:NAMED])}{more}")
-        notes = (*self._mixed_splits(), *notes)
+        notes = (*self._mixed_splits(), *notes, *self._animations())
         if more := len(found.records) - len(self):
             notes = (f"data.train.limit={self.limit} leaves out {more} of {len(found.records)} images", *notes)
         return Account("images", sum(record.caption is not None for record in self._records), found.left_out, notes)
 
     def looked_for(self, name: str) -> str:
-        """Which files would be the annotation `name`, and what else gives it, for a task that lacks it."""
+        """Words on the files that would be the annotation `name`, and what else gives it, for a task that lacks it."""
         example = self._records[0].target.stem if "_scan" in self.__dict__ else "photo"
         files = f"{example}.{name}.png, {example}_{name}.png and {name}/{example}.png (or .jpg, .webp, ..., .npy)"
         if name not in self.annotations:
@@ -104,16 +106,22 @@ class OwnFolder:
         """Record `index`; there are no variants, so `seed` is not used."""
         found = self._records[check_index(index, len(self))]
         target = stored(found.target, self._name(found.target))
-        pictures = {"target": target}
+        images = {"target": target}
         for name, path in found.annotations.items():
-            picture = picture_file(path, self._name(path))
+            image = image_file(path, self._name(path))
             own_size = name in self.references
-            pictures[name] = picture if own_size else aligned(picture, target, self._name(path))
+            images[name] = image if own_size else aligned(image, target, self._name(path))
         for name in self.computed.keys() - found.annotations.keys():
-            pictures[name] = annotated(found.target, target, self.computed[name])
+            images[name] = annotated(found.target, target, self.computed[name])
         captions = {"target": (found.caption,)} if found.caption else {}
-        origin = posixpath.splitext(self._name(found.target))[0]  # of a.jpg and a.png no sample has both
-        return SetRecord(found.key, pictures, captions, origin=origin)
+        origin = posixpath.splitext(self._name(found.target))[0]  # no sample has both a.jpg and a.png
+        return SetRecord(found.key, images, captions, origin=origin)
+
+    def _animations(self) -> Iterator[str]:
+        """A sentence on the used files that are animations. Files of a large folder are not looked at, see `scan`."""
+        used = [path for record in self._records for path in (record.target, *record.annotations.values())]
+        if found := [LeftOut(self._name(path), FIRST_FRAME) for path in used if path in self._animated]:
+            yield f"not stills: {listed_out(found)}"
 
     def _mixed_splits(self) -> Iterator[str]:
         """A sentence on folders of the root that are called as splits are, and what keeps them apart."""
@@ -130,11 +138,18 @@ class OwnFolder:
 
     @cached_property
     def _scan(self) -> Scan:
-        found = scan(check_folder(self.root, "images", "name a folder that is there"), self.annotations, why_unreadable)
+        found = scan(check_folder(self.root, "images", "name a folder that is there"), self.annotations, self._fault)
         for name, annotator in self.computed.items():
             if any(name not in record.annotations for record in found.records[: self.limit]):
                 annotator.load()
         return found
+
+    def _fault(self, file: Path) -> str:
+        """Explain why a file is no image, '' if it is one, and note it if it is an animation."""
+        why, animated = looked_at(file)
+        if animated:
+            self._animated.add(file)
+        return why
 
     @property
     def _records(self) -> tuple[Record, ...]:

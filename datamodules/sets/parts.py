@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from datamodules.sets.base import PictureSet, SetRecord, check_index
+from datamodules.sets.base import ImageSet, SetRecord, check_index
 
 BLOCK = 2  # records that stay together: a pair of Subjects200K is two records, one after the other
-HELD_OUT = {"val": 0, "test": 1}  # which block of a round each split gets
+HELD_OUT = {"val": 0, "test": 1}  # the block of a round that each split gets
 
 
 class Part:
     """Some of the records of `source`, in its order: of every `every` blocks of BLOCK records those numbered `blocks`.
 
     By number, because finding out what 2M records show would take an hour: where neighbours show the same thing, name a
-    folder for each split instead. See `datamodules.sets.base.PictureSet`.
+    folder for each split instead. See `datamodules.sets.base.ImageSet`.
     least: if the source has fewer records, this part has all of them. Which it is shows on use.
     Raises ValueError if `blocks` are not rising numbers of range(every).
     """
 
-    def __init__(self, source: PictureSet, blocks: Sequence[int], every: int, least: int = 0) -> None:
+    def __init__(self, source: ImageSet, blocks: Sequence[int], every: int, least: int = 0) -> None:
         if not blocks or sorted({*blocks} & {*range(every)}) != list(blocks):
             raise ValueError(f"blocks={list(blocks)} must be rising numbers below every={every}")
         self.source, self.blocks, self.every, self.least = source, tuple(blocks), every, least
 
     @property
     def whole(self) -> bool:
-        """Whether this part has all records, because they are too few to hold some out."""
+        """True if this part has all records, because they are too few to hold some out."""
         return len(self.source) < self.least
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All pictures that a record may have."""
+        """All images that a record may have."""
         return self.source.names
 
     def __len__(self) -> int:
@@ -50,8 +50,8 @@ class Part:
 
 
 def splits_of(
-    train: PictureSet, val: PictureSet | None, test: PictureSet | None, held_out: int | None
-) -> dict[str, PictureSet]:
+    train: ImageSet, val: ImageSet | None, test: ImageSet | None, held_out: int | None
+) -> dict[str, ImageSet]:
     """The data set of each split. Where val or test is None, it is a block in `held_out` of train, which then lacks it.
 
     The records of val and of test do not depend on whether the other one is given. With held_out None nothing is held

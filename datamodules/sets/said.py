@@ -1,18 +1,18 @@
-"""What the data say of themselves before training: records by split, what was left out, what a task lacks."""
+"""Reports on data before training: records by split, files left out, images that a task lacks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from datamodules.accounts import Account, account_of
-from datamodules.graph_sampling import Task
-from datamodules.sets.base import PictureSet
+from datamodules.graph.sampling import Task
+from datamodules.reading.accounts import Account, account_of
+from datamodules.sets.base import ImageSet
 from datamodules.sets.online import ONLINE
 from datamodules.sets.parts import BLOCK, Part
 
 
-def counts(sources: Mapping[str, PictureSet]) -> str:
-    """'12 images (6 train, 4 val, 2 test), 6 with captions', of the sources of the splits."""
+def counts(sources: Mapping[str, ImageSet]) -> str:
+    """The number of records by split: '12 images (6 train, 4 val, 2 test), 6 with captions'."""
     accounts = _accounts(sources)
     noun = accounts["train"].noun
     told = ", ".join(f"{len(source)} {split}" for split, source in sources.items())
@@ -27,12 +27,12 @@ def counts(sources: Mapping[str, PictureSet]) -> str:
     return told
 
 
-def shown_again(sources: Mapping[str, PictureSet], not_given: Sequence[str]) -> tuple[str, ...]:
-    """Those of the splits whose reader was not given that show training images, because nothing was held out."""
+def shown_again(sources: Mapping[str, ImageSet], not_given: Sequence[str]) -> tuple[str, ...]:
+    """The splits without a reader of their own that show training images, because nothing was held out."""
     return tuple(name for name in not_given if not isinstance(sources[name], Part) or sources[name].whole)
 
 
-def warnings(sources: Mapping[str, PictureSet], shown: Sequence[str], held_out: int | None) -> list[str]:
+def warnings(sources: Mapping[str, ImageSet], shown: Sequence[str], held_out: int | None) -> list[str]:
     """Sentences on splits that show training images (see `shown_again`), and on what the readers left out."""
     told = []
     if shown:
@@ -54,33 +54,33 @@ def warnings(sources: Mapping[str, PictureSet], shown: Sequence[str], held_out: 
     return told
 
 
-def check_found(source: PictureSet, tasks: Sequence[Task], split: str) -> None:
-    """Raises ValueError, saying which files were looked for, if the user's own files serve a task with no record."""
+def check_found(source: ImageSet, tasks: Sequence[Task], split: str) -> None:
+    """Check that every task has records. Raises ValueError, saying which files were looked for, if the user's own files
+    serve one with none.
+    """
     reader = reader_of(source)
     if not hasattr(reader, "looked_for"):
         return
     for task in tasks:
-        if any(task.fits({*source.record(i).pictures, *ONLINE}) for i in range(len(source))):
+        if any(task.fits({*source.record(i).images, *ONLINE}) for i in range(len(source))):
             continue
-        has = [name for i in range(len(source)) for name in source.record(i).pictures]
-        lacking = [name for name in task.pictures if name not in (*has, *ONLINE)]
+        has = [name for i in range(len(source)) for name in source.record(i).images]
+        lacking = [name for name in task.images if name not in (*has, *ONLINE)]
         where = "" if len(source) == len(reader) else f" of {split}"
-        what = (
-            f"no {lacking[0]} file beside any" if lacking else f"no files of {' and '.join(task.pictures)} beside one"
-        )
+        what = f"no {lacking[0]} file beside any" if lacking else f"no files of {' and '.join(task.images)} beside one"
         count = f"{len(source)} image{'' if len(source) == 1 else 's'}"
-        looked_for = reader.looked_for((lacking or task.pictures)[0])
+        looked_for = reader.looked_for((lacking or task.images)[0])
         raise ValueError(f"{what} of {count}{where}, which task {task.name} needs: {looked_for}")
 
 
-def reader_of(source: PictureSet) -> PictureSet:
+def reader_of(source: ImageSet) -> ImageSet:
     """The reader that a split's records come from."""
     return source.source if isinstance(source, Part) else source
 
 
-def _accounts(sources: Mapping[str, PictureSet]) -> dict[str, Account]:
+def _accounts(sources: Mapping[str, ImageSet]) -> dict[str, Account]:
     """The account of each reader, by the first split that has it."""
-    readers: dict[int, tuple[str, PictureSet]] = {}
+    readers: dict[int, tuple[str, ImageSet]] = {}
     for split, source in sources.items():
         reader = reader_of(source)
         readers.setdefault(id(reader), (split, reader))

@@ -1,9 +1,9 @@
 """SetDataset: samples of an annotation graph's tasks on the records of a data set, with in-context examples.
 
-Samples have the slots of `datamodules.graph_samples`: rows of one task, the query last. The task is drawn first, then
-records that have all its pictures, so the shares of the tasks hold, and not those of records: a record that lacks a
-picture is replaced by one drawn by the item's seed. A batch has one form and one size; a record belongs to the size
-whose aspect ratio is nearest to that of its target. Every picture is scaled to cover that size and cropped around its
+Samples have the slots of `datamodules.emoji.samples`: rows of one task, the query last. The task is drawn first, then
+records that have all its images, so the shares of the tasks hold, and not those of records: a record that lacks a
+image is replaced by one drawn by the item's seed. A batch has one form and one size; a record belongs to the size
+whose aspect ratio is nearest to that of its target. Every image is scaled to cover that size and cropped around its
 centre, which keeps the maps of a target in place. (VisualCloze's code stretches all to a square in training.)
 """
 
@@ -18,18 +18,18 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from datamodules.columns import Columns
-from datamodules.graph import CENTRE
-from datamodules.graph_samples import Forms, GridForm
-from datamodules.graph_sampling import Task, listed
-from datamodules.reading import BadPicture
-from datamodules.records import Refusals
-from datamodules.sets.base import PictureSet, SetRecord, Size
+from datamodules.emoji.samples import Forms, GridForm
+from datamodules.graph.columns import Columns
+from datamodules.graph.graph import CENTRE
+from datamodules.graph.sampling import Task, listed
+from datamodules.reading.images import BadImage
+from datamodules.reading.records import Refusals
+from datamodules.sets.base import ImageSet, SetRecord, Size
 from datamodules.sets.online import ONLINE, Draw, with_online
 from datamodules.sets.order import window_of
 from datamodules.sets.sizes import bucket_of, filled
-from unigen.noise import mix
-from unigen.types import ImageSlot, Sample
+from unigen.core.noise import mix
+from unigen.core.types import ImageSlot, Sample
 
 TRIES = 256  # records looked at for the rows of a sample
 PROBED = 256  # records whose sizes are looked at for the shares of the sizes
@@ -37,7 +37,7 @@ RARE = 0.05  # sizes of fewer of them are not used: their records go to the near
 
 
 class SizedForm(NamedTuple):
-    """A form of the samples, with the size of their pictures; `share` is how often a batch has it."""
+    """A form of the samples, with the size of their images; `share` is how often a batch has it."""
 
     grid: GridForm
     size: Size
@@ -45,12 +45,12 @@ class SizedForm(NamedTuple):
 
     @property
     def slots(self) -> tuple[ImageSlot, ...]:
-        """All pictures of a sample, row by row."""
+        """All images of a sample, row by row."""
         return tuple(slot._replace(width=self.size[0], height=self.size[1]) for slot in self.grid.slots(0))
 
 
 def sized_forms(forms: Forms, sizes: Mapping[Size, float]) -> dict[str, SizedForm]:
-    """Every form in every size, by name ('2 rows of 2>1, 384 x 384'), with the product of their shares."""
+    """All forms in all sizes, by name ('2 rows of 2>1, 384 x 384'), with the product of their shares."""
     return {
         f"{name}, {size[0]} x {size[1]}": SizedForm(form, size, form.share * share)
         for name, form in forms.items()
@@ -58,7 +58,7 @@ def sized_forms(forms: Forms, sizes: Mapping[Size, float]) -> dict[str, SizedFor
     }
 
 
-def size_shares(source: PictureSet, buckets: Sequence[Size]) -> dict[Size, float]:
+def size_shares(source: ImageSet, buckets: Sequence[Size]) -> dict[Size, float]:
     """The shares of records that each size has, estimated from PROBED of them; RARE sizes are left out.
 
     Of one size nothing is looked at. Records that cannot be read do not count; if none can, the first size has all.
@@ -70,7 +70,7 @@ def size_shares(source: PictureSet, buckets: Sequence[Size]) -> dict[Size, float
     for index in range(0, len(source), step):
         try:
             counts[bucket_of(source.record(index).size(), buckets)] += 1
-        except BadPicture:
+        except BadImage:
             continue
     total = counts.total()
     kept = [size for size in buckets if total and counts[size] >= RARE * total] or [buckets[0]]
@@ -78,17 +78,19 @@ def size_shares(source: PictureSet, buckets: Sequence[Size]) -> dict[Size, float
     return {size: sizes[size] / sizes.total() for size in kept}
 
 
-def servable(source: PictureSet, tasks: Sequence[Task]) -> tuple[Task, ...]:
-    """The tasks whose pictures records of this data set may have, those computed from a target included."""
+def servable(source: ImageSet, tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """The tasks whose images records of this data set may have, those computed from a target included."""
     names = {*source.names, *(ONLINE if CENTRE in source.names else ())}
     return tuple(task for task in tasks if task.fits(names))
 
 
-def check_servable(source: PictureSet, tasks: Sequence[Task], where: str) -> None:
-    """Raises ValueError, naming the first task that no record can serve, and the pictures that there are."""
+def check_servable(source: ImageSet, tasks: Sequence[Task], where: str) -> None:
+    """Check that records can serve the tasks. Raises ValueError, naming the first task that none can, and the images
+    that there are.
+    """
     missing = [task for task in tasks if task not in servable(source, tasks)]
     if missing:
-        lacking = [name for name in missing[0].pictures if name not in (*source.names, *ONLINE)]
+        lacking = [name for name in missing[0].images if name not in (*source.names, *ONLINE)]
         hint = source.looked_for(lacking[0]) if lacking and hasattr(source, "looked_for") else ""
         raise ValueError(
             f"{where}: no record has {', '.join(lacking) or CENTRE}, which task {missing[0].name} needs; records may "
@@ -107,7 +109,7 @@ class SetDataset(Dataset):
 
     def __init__(
         self,
-        source: PictureSet,
+        source: ImageSet,
         forms: Mapping[str, SizedForm],
         refusals: Refusals,
         shared_degradations: bool = True,
@@ -134,8 +136,8 @@ class SetDataset(Dataset):
 
     def _sample(self, form: SizedForm, task: Task, index: int, seed: int) -> Sample:
         rows, shown = self.rows(form, task, index, seed), self.columns.order(task, seed)
-        pictures = [filled(row.read(name), form.size) for row in rows for name in shown.pictures]
-        images = {slot.name: torch.tensor(picture)[None] for slot, picture in zip(form.slots, pictures, strict=True)}
+        pixels = [filled(row.read(name), form.size) for row in rows for name in shown.images]
+        images = {slot.name: torch.tensor(image)[None] for slot, image in zip(form.slots, pixels, strict=True)}
         query = rows[-1]
         prompt, caption = self._words(task, query, len(rows), seed)
         clusters = query.clusters or ({"origin": query.origin} if query.origin else {})
@@ -160,7 +162,7 @@ class SetDataset(Dataset):
     def rows(self, form: SizedForm, task: Task, index: int, seed: int) -> tuple[SetRecord, ...]:
         """The records of a sample, the query last: that of `index` if it fits, and others of other origins.
 
-        Raises BadPicture if a record is bad, or TRIES of them do not fit.
+        Raises BadImage if a record is bad, or TRIES of them do not fit.
         """
         rng = random.Random(mix(seed, "rows", index))
         found: list[SetRecord] = []
@@ -171,7 +173,7 @@ class SetDataset(Dataset):
             record = self.source.record(chosen, mix(seed, chosen))
             origin = record.origin or record.key
             record = with_online(record, Draw(seed, form.grid.rows - len(found), self.shared))  # the query comes first
-            if origin in origins or not task.fits(record.pictures) or not self._of_size(record, form.size):
+            if origin in origins or not task.fits(record.images) or not self._of_size(record, form.size):
                 continue
             found.append(record)
             origins.add(origin)
@@ -180,8 +182,8 @@ class SetDataset(Dataset):
             if len(found) == 1 and self.example_seed:  # the query is there
                 rng = random.Random(mix(seed, "rows", index, self.example_seed))
         reason = f"{TRIES} records hold {len(found)} that fit task {task.name} at {form.size[0]} x {form.size[1]}"
-        raise BadPicture.of(f"record {index}", reason, f"there must be {form.grid.rows + 1}")
+        raise BadImage.of(f"record {index}", reason, f"there must be {form.grid.rows + 1}")
 
     def _of_size(self, record: SetRecord, size: Size) -> bool:
-        """Whether the record belongs to this size."""
+        """True if the record belongs to this size."""
         return len(self._sizes) == 1 or bucket_of(record.size(), self._sizes) == size

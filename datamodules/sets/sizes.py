@@ -1,6 +1,6 @@
-"""Sizes of pictures: of equal area, on a grid of pixels, in few classes of aspect ratio.
+"""Sizes of images: of equal area, on a grid of pixels, in few classes of aspect ratio.
 
-Sizes are (width, height) in pixels. VisualCloze's rule (data_reader.py:13 of its code): a picture of aspect ratio
+Sizes are (width, height) in pixels. VisualCloze's rule (data_reader.py:13 of its code): an image of aspect ratio
 r = width / height gets the height floor(sqrt(R^2 / r)) and the width floor(height * r), each rounded down to a
 multiple of 16, which is 8 of the codec times 2 of FLUX's packing; R is 384 or 512.
 """
@@ -18,7 +18,7 @@ MULTIPLE = 16
 
 
 def area_size(width: int, height: int, resolution: int, multiple: int = MULTIPLE) -> Size:
-    """The size of about resolution x resolution pixels for a picture: 768 x 1024 at 384 becomes 320 x 432.
+    """The size of about resolution x resolution pixels for an image: 768 x 1024 at 384 becomes 320 x 432.
 
     Raises ValueError for a size below 1, or a resolution below `multiple`.
     """
@@ -50,13 +50,13 @@ def buckets_of(ratios: Iterable[str], resolution: int) -> tuple[Size, ...]:
 
 
 def bucket_of(size: Size, buckets: Sequence[Size]) -> Size:
-    """The bucket whose aspect ratio is nearest to the picture's, as a factor; of equals the first."""
+    """The bucket whose aspect ratio is nearest to the image's, as a factor; of equals the first."""
     ratio = size[0] / size[1]
     return min(buckets, key=lambda bucket: abs(math.log(bucket[0] / bucket[1] / ratio)))
 
 
 def filled(pixels: np.ndarray, size: Size) -> np.ndarray:
-    """uint8 (3, H, W) scaled to cover the size (LANCZOS) and cropped around its centre."""
+    """Scale uint8 (3, H, W) to cover the size (LANCZOS), and crop it around its centre."""
     from PIL import Image, ImageOps
 
     if pixels.shape[:0:-1] == tuple(size):

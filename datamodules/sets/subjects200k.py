@@ -1,14 +1,14 @@
-"""Subjects200K: pairs of pictures of the same subject, each of which is once the target and once the reference.
+"""Subjects200K: pairs of images of the same subject, each of which is once the target and once the reference.
 
 `Yuanshi/Subjects200K` (206,841 rows in 32 parquet files, 10.6 GB, apache-2.0; collections 1 and 2) and
 `Yuanshi/Subjects200K_collection3` (49,159 rows, 59 GB). Checked in November 2026 on their cards, without the data:
 columns and types, numbers of rows, sizes (512 in collections 1 and 2, 1024 in 3), scores of 0 to 5, and the card's
 selection: all three scores at least 5, which leaves 111,767 pairs of collection 2. Checked in OminiControl's code
-(src/train/data.py): the two pictures stand side by side, the left one is described by description_0, the right one by
+(src/train/data.py): the two images stand side by side, the left one is described by description_0, the right one by
 description_1, and each is a target once.
 
 Not checked: where exactly they stand. The card says '16-pixel padding' and OminiControl's code is used with 8 pixels,
-so the place follows from the size that a picture has: both are squares of the collection's side, centred vertically,
+so the place follows from the size that an image has: both are squares of the collection's side, centred vertically,
 as far from the left and the right edge as from the top one.
 
 RealGeneral trains on 40K pairs (80K examples, if both directions count) filtered from this set (section 4.1); how is
@@ -25,23 +25,23 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.accounts import Account
-from datamodules.reading import BadPicture
-from datamodules.sets.base import Picture, SetRecord, Size, captions_of, check_index, check_limit, required
+from datamodules.reading.accounts import Account
+from datamodules.reading.images import BadImage
+from datamodules.sets.base import LazyImage, SetRecord, Size, captions_of, check_index, check_limit, required
 from datamodules.sets.tables import Selection, Tables
-from unigen.noise import mix
+from unigen.core.noise import mix
 
 SCORES = ("compositeStructure", "objectConsistency", "imageQuality")
 SIDES = {"collection_1": 512, "collection_2": 512, "collection_3": 1024}
 
 
 class Subjects200K:
-    """Records of a `target` and a `reference`, two for each pair. See `datamodules.sets.base.PictureSet`.
+    """Records of a `target` and a `reference`, two for each pair. See `datamodules.sets.base.ImageSet`.
 
     root: the folder that the data set was downloaded to. collections: of which collections, names of SIDES.
     least_score: what a pair must have in each of SCORES, 0 to 5; None keeps pairs that were not assessed too.
     pairs: so many of them, drawn by a fixed key; None for all. limit: at most so many records, the first.
-    cache: see `Tables`. `subjects` is the item that both pictures show.
+    cache: see `Tables`. `subjects` is the item that both images show.
     Raises ValueError for an unknown collection, and on use for fewer pairs than asked for.
     """
 
@@ -64,7 +64,7 @@ class Subjects200K:
         self.tables = Tables(
             root,
             "train",
-            pictures=("image",),
+            images=("image",),
             values=("description",),
             selection=_selection(frozenset(collections), least_score),
             cache=cache,
@@ -76,24 +76,24 @@ class Subjects200K:
 
     @property
     def account(self) -> Account:
-        """What the tables say, and how many pairs `pairs` leaves out."""
+        """The account of the tables, and how many pairs `pairs` leaves out."""
         more = len(self.tables) - len(self._pairs)
         notes = (f"data.train.pairs={self.pairs} leaves out {more} of {len(self.tables)} pairs",) if more else ()
         return self.tables.account._replace(notes=(*self.tables.account.notes, *notes))
 
     def record(self, index: int, seed: int = 0) -> SetRecord:
-        """Record `index`: pair index // 2, its left picture the target if `index` is even. No variants: no seed."""
+        """Record `index`: pair index // 2, its left image the target if `index` is even. No variants: no seed."""
         row, side = self._pairs[check_index(index, len(self)) // 2], index % 2
         key = self.tables.name(row)
-        pair = required(self.tables.picture(row, "image"), f"{key}, image")
+        pair = required(self.tables.image(row, "image"), f"{key}, image")
         square = SIDES[self.tables.value(row, "collection")]
         left, right = (_half(pair, square, i, f"{key}, image") for i in (0, 1))
         said = self.tables.value(row, "description") or {}
         told = [said.get("description_0"), said.get("description_1")]
         captions = captions_of({"target": [told[side]], "reference": [told[1 - side]]})
-        pictures = {"target": (left, right)[side], "reference": (right, left)[side]}
+        images = {"target": (left, right)[side], "reference": (right, left)[side]}
         subjects = captions_of({"item": [said.get("item")]}).get("item", ())
-        return SetRecord(f"{key}, {('left', 'right')[side]}", pictures, captions, subjects, origin=key)
+        return SetRecord(f"{key}, {('left', 'right')[side]}", images, captions, subjects, origin=key)
 
     @cached_property
     def _pairs(self) -> Sequence[int]:
@@ -118,14 +118,14 @@ def _keeps(collections: frozenset[str], least: int | None, row: Mapping[str, Any
     )
 
 
-def _half(pair: Picture, side: int, which: int, name: str) -> Picture:
-    """The left (0) or the right (1) square of a picture of two."""
+def _half(pair: LazyImage, side: int, which: int, name: str) -> LazyImage:
+    """The left (0) or the right (1) square of an image of two."""
 
     def corner(width: int, height: int) -> tuple[int, int]:
         border = (height - side) // 2
         if border < 0 or width < 2 * side + 2 * border:
             legal = f"it must show two squares of {side} pixels side by side"
-            raise BadPicture.of(name, f"it has {width} x {height} pixels", legal)
+            raise BadImage.of(name, f"it has {width} x {height} pixels", legal)
         return (width - border - side if which else border), border
 
     def read() -> np.ndarray:
@@ -137,4 +137,4 @@ def _half(pair: Picture, side: int, which: int, name: str) -> Picture:
         corner(*pair.size())
         return side, side
 
-    return Picture(read, size)
+    return LazyImage(read, size)

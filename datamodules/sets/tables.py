@@ -18,11 +18,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datamodules.accounts import Account
-from datamodules.reading import BadPicture, inside
+from datamodules.reading.accounts import Account
+from datamodules.reading.images import BadImage, inside
 from datamodules.sets import cells
-from datamodules.sets.base import Picture, check_index, check_limit, stored
-from unigen.files import user_cache, write_text
+from datamodules.sets.base import LazyImage, check_index, check_limit, stored
+from unigen.config.files import user_cache, write_text
 
 LAYOUTS = ("{split}/*.arrow", "{split}/*.parquet", "data/{split}-*.parquet", "data/{split}-*.arrow")
 
@@ -38,7 +38,7 @@ class Selection(NamedTuple):
 class Tables:
     """The selected rows of all files of a split.
 
-    root: the folder that the data set was downloaded to; its files lie as one of LAYOUTS says. pictures, values: the
+    root: the folder that the data set was downloaded to; its files lie as one of LAYOUTS says. images, values: the
     columns that every file must have. limit: at most so many rows, the first; later files are not opened then.
     cache: the folder for the cached index, by default ~/.cache/unigen/sets; a change of a file makes it look anew.
     Using it raises ValueError if there is no file, one cannot be opened or lacks a column, or no row is selected.
@@ -49,14 +49,14 @@ class Tables:
         root: str | Path,
         split: str,
         *,
-        pictures: Sequence[str],
+        images: Sequence[str],
         values: Sequence[str],
         selection: Selection | None = None,
         limit: int | None = None,
         cache: str | Path | None = None,
     ) -> None:
         self.root, self.split, self.limit = Path(root).expanduser(), split, check_limit(limit)
-        self.pictures, self.values, self.selection = tuple(pictures), tuple(values), selection
+        self.images, self.values, self.selection = tuple(images), tuple(values), selection
         self.cache = Path(cache or user_cache("sets")).expanduser()
 
     def __len__(self) -> int:
@@ -69,24 +69,24 @@ class Tables:
         return path, rows[index - self._starts[shard]]
 
     def name(self, index: int) -> str:
-        """What reports call a row: 'train/data-00000-of-00380.arrow, row 17'."""
+        """The name of a row in reports: 'train/data-00000-of-00380.arrow, row 17'."""
         path, row = self.position(index)
         return f"{path.relative_to(self.root).as_posix()}, row {row}"
 
     def value(self, index: int, column: str) -> Any:
-        """A cell as plain Python: a dict for a struct, None for null. Raises BadPicture if it cannot be read."""
+        """A cell as plain Python: a dict for a struct, None for null. Raises BadImage if it cannot be read."""
         with cells.refusing(f"{self.name(index)}, {column}"):
             path, row = self.position(index)
             return cells.value(path, column, row)
 
     def has(self, index: int, column: str) -> bool:
-        """Whether the row has a picture in this column; it is not read. Raises BadPicture if that cannot be told."""
+        """True if the row has an image in this column; it is not read. Raises BadImage if the cell cannot be read."""
         with cells.refusing(f"{self.name(index)}, {column}"):
             path, row = self.position(index)
             return cells.filled(path, column, row)
 
-    def picture(self, index: int, column: str) -> Picture | None:
-        """The picture in a cell, {bytes, path} as the `Image` feature of `datasets` stores it, or None for null."""
+    def image(self, index: int, column: str) -> LazyImage | None:
+        """The image in a cell, {bytes, path} as the `Image` feature of `datasets` stores it, or None for null."""
         name = f"{self.name(index)}, {column}"
         if not self.has(index, column):
             return None
@@ -94,18 +94,18 @@ class Tables:
         def content() -> bytes:
             with cells.refusing(name):
                 path, row = self.position(index)
-                value = cells.picture(path, column, row) or {}
+                value = cells.image(path, column, row) or {}
                 if value.get("bytes") is not None:
                     return value["bytes"]
                 if not value.get("path"):
-                    raise BadPicture.of(name, "the cell is empty", "it must hold the bytes of a picture or its path")
+                    raise BadImage.of(name, "the cell is empty", "it must hold the bytes of an image or its path")
                 return inside(self.root, value["path"]).read_bytes()
 
         return stored(content, name)
 
     @property
     def account(self) -> Account:
-        """How many rows of the files that were opened are not selected."""
+        """The account: the number of rows, in the files that were opened, that are not selected."""
         dropped = sum(others for *_, others in self._shards)
         notes = (f"{dropped} rows left out that are not {self.selection.name}",) if dropped and self.selection else ()
         return Account(notes=notes)
@@ -146,19 +146,17 @@ class Tables:
     def _selected(self, path: Path) -> Sequence[int]:
         """The selected rows of a file, whose columns are checked first."""
         needed = self.selection.columns if self.selection else ()
-        cells.check_columns(path, self.pictures, (*self.values, *needed))
+        cells.check_columns(path, self.images, (*self.values, *needed))
         if self.selection is None:
             return range(cells.height(path))
         return [number for number, row in enumerate(cells.rows(path, needed)) if self.selection.keep(row)]
 
 
 class _Index:
-    """Which rows of which file are selected, cached as JSON {file: {size, mtime, height, rows, crc}}.
+    """An index of the selected rows of each file, cached as JSON {file: {size, mtime, height, rows, crc}}.
 
-    `height` is the number of rows in the file; `rows` may be their number, where all are.
-
-    `rows` may be their number, where all are.
-    An entry counts while its table has the size and the time of change it had, and its rows have their checksum.
+    `height` is the number of rows in the file; `rows` may be their number, where all are selected.
+    An entry is valid while its table keeps its size and time of change, and its rows match their checksum.
     """
 
     def __init__(self, path: Path) -> None:
@@ -168,7 +166,7 @@ class _Index:
             self.entries = found if isinstance(found, dict) else {}
 
     def rows(self, path: Path, select: Callable[[Path], Sequence[int]]) -> tuple[Sequence[int], int]:
-        """Those of the entry, or else those that `select` finds, and how many others there are."""
+        """The rows of the entry, or else those that `select` finds, and how many others there are."""
         status = path.stat()
         stamp = {"size": status.st_size, "mtime": status.st_mtime_ns}
         entry = self.entries.get(str(path))

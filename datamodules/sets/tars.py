@@ -1,4 +1,4 @@
-"""Samples of WebDataset tar files by index: where their members lie is found out once and cached, then read directly.
+"""Reads samples of WebDataset tar files by index: the places of members are found once and cached, then read directly.
 
 A sample is a run of members of one base name, 'a/000017.jpg' and 'a/000017.json'; what it consists of is told by the
 rest of the name. Nothing is ever unpacked, so the names in a tar can lead nowhere.
@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.accounts import Account
-from datamodules.reading import BadPicture
+from datamodules.reading.accounts import Account
+from datamodules.reading.images import BadImage
 from datamodules.sets.base import check_index, check_limit
-from unigen.files import user_cache, whole_file
+from unigen.config.files import user_cache, whole_file
 
 
 class Tars:
@@ -50,27 +50,27 @@ class Tars:
         return self._starts[-1] if self.limit is None else min(self._starts[-1], self.limit)
 
     def name(self, index: int) -> str:
-        """What reports call a sample: 'data_512_2M/data_000003.tar, sample 17'."""
+        """The name of a sample in reports: 'data_512_2M/data_000003.tar, sample 17'."""
         path, row, _ = self._at(index)
         return f"{path.relative_to(self.root).as_posix()}, sample {row}"
 
     def read(self, index: int, part: str) -> bytes:
-        """A part of a sample. Raises BadPicture, naming it, if the sample lacks it or the tar cannot be read."""
+        """A part of a sample. Raises BadImage, naming it, if the sample lacks it or the tar cannot be read."""
         path, row, places = self._at(index)
         offset, size = places[row, self.parts.index(part)]
         name = f"{self.name(index)}, {part}"
         if offset < 0:
-            raise BadPicture.of(name, f"there is no {part}", f"every sample must have {', '.join(self.parts)}")
+            raise BadImage.of(name, f"there is no {part}", f"every sample must have {', '.join(self.parts)}")
         try:
             with open(path, "rb") as file:
                 file.seek(offset)
                 return file.read(size)
         except OSError as error:
-            raise BadPicture.of(name, str(error), "the file must be readable") from error
+            raise BadImage.of(name, str(error), "the file must be readable") from error
 
     @property
     def account(self) -> Account:
-        """How many samples lack a part; each is refused when it is drawn."""
+        """The account: how many samples lack a part; each of them is refused when it is drawn."""
         lacking = sum(int((places[:, :, 0] < 0).any(1).sum()) for _, places in self._shards)
         noun = "sample lacks" if lacking == 1 else "samples lack"
         notes = (f"{lacking} {noun} one of {', '.join(self.parts)} and will be refused",) if lacking else ()
@@ -116,7 +116,9 @@ class Tars:
 
 
 def _scanned(path: Path, parts: Sequence[str]) -> np.ndarray:
-    """As `Tars._places`, offset -1 for what a sample lacks. Raises ValueError, naming the tar, if it is not whole."""
+    """Scan a tar for the result of `Tars._places`, with offset -1 for a missing part. Raises ValueError, naming the
+    tar, if it is not whole.
+    """
     samples: list[dict[str, tuple[int, int]]] = []
     seen: dict[str, None] = {}
     before = None
@@ -132,7 +134,7 @@ def _scanned(path: Path, parts: Sequence[str]) -> np.ndarray:
                     before = folder, base
                 seen[part] = None
                 samples[-1][part] = (member.offset_data, member.size)
-            if 0 < path.stat().st_size - tar.offset < tarfile.BLOCKSIZE:  # of which tarfile says nothing
+            if 0 < path.stat().st_size - tar.offset < tarfile.BLOCKSIZE:  # tarfile does not report this
                 raise tarfile.ReadError("it ends within a header")
     except (tarfile.TarError, OSError) as error:
         raise ValueError(f"cannot read tar '{path}': {error}; download it again") from error

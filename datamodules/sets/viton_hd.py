@@ -6,7 +6,7 @@ README (02afa4b), the folders and file names in its datasets.py (1fa4037) and in
 whose folders for the same thing differ in name; FOLDERS has the names that were found. Not checked: the archive.
 
 A person's own garment has the person's file name, in both splits; the lists `test_pairs.txt` put others together, of
-which no picture exists, so they are not read. VisualCloze (section 3.3) trains on this set; its demo shows the person
+which no image exists, so they are not read. VisualCloze (section 3.3) trains on this set; its demo shows the person
 without the garment, the garment, and the result: the task 'agnostic+garment>target'.
 """
 
@@ -15,9 +15,9 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from datamodules.accounts import Account, LeftOut
+from datamodules.reading.accounts import Account, LeftOut
 from datamodules.sets.base import SetRecord, aligned, check_folder, check_index, check_limit, stored
-from datamodules.sets.listing import left_out_of
+from datamodules.sets.files import left_out_of
 
 # by the graph's name: the folders that it may be in, and its file name for a person's
 FOLDERS = {
@@ -36,7 +36,7 @@ class VitonHD:
     """Records of a `target`, its `garment` and the maps of FOLDERS that are there, by file name.
 
     root: the folder with `train` and `test`. split: one of them. limit: at most so many records, the first.
-    See `datamodules.sets.base.PictureSet`.
+    See `datamodules.sets.base.ImageSet`.
     """
 
     names = tuple(FOLDERS)
@@ -50,13 +50,13 @@ class VitonHD:
     def record(self, index: int, seed: int = 0) -> SetRecord:
         """Record `index`; there are no variants, so `seed` is not used."""
         stem = self._stems[check_index(index, len(self))]
-        pictures = {}
+        images = {}
         for name, folder in self._folders.items():
             path = f"{self.split}/{folder}/{FOLDERS[name][1].format(stem=stem)}"
             if (self.root / path).is_file():
-                picture = stored(self.root / path, path)
-                pictures[name] = aligned(picture, pictures["target"], path) if name in OF_PERSON else picture
-        return SetRecord(f"{self.split}/{stem}", pictures, {})
+                image = stored(self.root / path, path)
+                images[name] = aligned(image, images["target"], path) if name in OF_PERSON else image
+        return SetRecord(f"{self.split}/{stem}", images, {})
 
     @property
     def account(self) -> Account:

@@ -7,10 +7,10 @@ from diffusers import FluxTransformer2DModel
 from tiny import query_plan, randomise, tiny, tokens_for
 
 from unigen.backbones.flux import Flux
-from unigen.build import build
-from unigen.layout import positions
-from unigen.masks import Mask
-from unigen.tokens import Tokens
+from unigen.core.layout import positions
+from unigen.core.masks import Mask
+from unigen.core.tokens import Tokens
+from unigen.pipeline.build import build
 
 TIMES = torch.tensor([0.5, 1.0])  # whose thousandfold bf16 holds exactly
 ROLES = ("text", "condition", "target")
@@ -21,7 +21,7 @@ GUIDANCE = {"train": 1.0, "sample": 30.0}
 
 def config(name: str = "flux_mini", *overrides: str, guided: bool = False, **sizes: Any) -> dict[str, Any]:
     """A small configuration; `plain`, the mini default, would equal the stock model to rounding only."""
-    made = tiny(f"backbone={name}", "backbone.lowering._target_=unigen.attention.grouped", *overrides, **sizes)
+    made = tiny(f"backbone={name}", "backbone.lowering._target_=unigen.core.attention.grouped", *overrides, **sizes)
     made["backbone"]["config"]["guidance_embeds"] = guided
     made["backbone"]["guidance"] = GUIDANCE if guided else None
     return made
@@ -64,7 +64,7 @@ def cast(tokens: Tokens, dtype: torch.dtype) -> Tokens:
 
 @torch.no_grad()
 def forward(backbone: Flux, tokens: Tokens, table: Mask, times: torch.Tensor = TIMES) -> torch.Tensor:
-    """(B, L, 64) of all pictures in layout order, every segment at the same times."""
+    """(B, L, 64) of all images in layout order, every segment at the same times."""
     outputs = backbone(tokens, dict.fromkeys(tokens.layout.names, times), table)
     return torch.cat([outputs[s.name] for s in tokens.layout.visual], dim=1)
 

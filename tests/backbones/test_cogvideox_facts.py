@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import composed, tiny
 
-from unigen.build import build
+from unigen.pipeline.build import build
 
 
 def test_lora_targets_are_the_linears_of_the_blocks_by_part():
@@ -19,6 +19,7 @@ def test_lora_targets_are_the_linears_of_the_blocks_by_part():
     }
     linears = {n for n, m in backbone.model.transformer_blocks.named_modules() if isinstance(m, torch.nn.Linear)}
     assert {f"{i}.{n}" for i in range(2) for part in parts.values() for n in part} == linears
+    parts |= {"feed_forward_in": {"ff.net.0.proj"}, "feed_forward_out": {"ff.net.2"}}
     assert set(backbone.lora_targets()) == {*parts, "embedders"}
     everywhere = {n for n, m in backbone.model.named_modules() if isinstance(m, torch.nn.Linear)}
     ends = {n for n in everywhere if re.fullmatch(backbone.lora_targets()["embedders"], n)}

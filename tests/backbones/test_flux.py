@@ -7,11 +7,11 @@ import torch
 from flux_case import ALONE, GUIDANCE, ONE_BRANCH, TIMES, case, config, forward, ours, pair, stock_forward, stock_model
 from tiny import backbone_for, blocks, choices, mask, query_plan, randomise, tokens_for
 
-from unigen import masks
-from unigen.build import build
-from unigen.layout import Layout, text_segment
-from unigen.masks import Mask
-from unigen.tokens import Tokens
+from unigen.core import masks
+from unigen.core.layout import Layout, text_segment
+from unigen.core.masks import Mask
+from unigen.core.tokens import Tokens
+from unigen.pipeline.build import build
 
 FORMS = ["flux_mini", "flux_fill_mini"]
 TEXT_FIRST = Mask("text_first", {"text": {"text": "all", "target": "none"}, "target": {"text": "all", "target": "all"}})
@@ -37,7 +37,7 @@ def test_both_forms_equal_the_stock_model_bit_for_bit(form, guided):
     assert not torch.equal(forward(backbone, replace(tokens, pooled=tokens.pooled + 0.1), mask("fcd_d")), training)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("adapter", choices("conditioning/adapter"))
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("modulation", [*choices("conditioning/modulation"), "one branch"])
@@ -78,7 +78,7 @@ def test_time_and_position_are_the_stock_ones():
 @pytest.mark.parametrize("name", choices("mask"))
 @pytest.mark.parametrize("lowering", ["dense", "grouped", "plain"])
 def test_a_mask_equals_the_stock_model_with_the_dense_mask(name, lowering):
-    stock, backbone = pair("flux_mini", f"backbone.lowering._target_=unigen.attention.{lowering}")
+    stock, backbone = pair("flux_mini", f"backbone.lowering._target_=unigen.core.attention.{lowering}")
     tokens = case(backbone, 2)
     dense = {n: masks.dense(tokens.layout, tokens.layout, mask(n)) for n in (name, "fcd_b", "fcd_a")}
     found = forward(backbone, tokens, mask(name))

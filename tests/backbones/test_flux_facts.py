@@ -8,14 +8,15 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from flux_case import GUIDANCE, ONE_BRANCH, TIMES, case, config, forward, ours, pair, stock_forward, stock_model
 from tiny import backbone_for, composed, mask, query_plan
 
-from unigen import canvas
 from unigen.backbones.flux import Flux
-from unigen.build import build
-from unigen.layout import positions
-from unigen.tokens import Tokens
+from unigen.core import canvas
+from unigen.core.layout import positions
+from unigen.core.tokens import Tokens
+from unigen.pipeline.build import build
 
 RANK = 256
 PARTS = {"attention": 266, "modulation": 76, "feed_forward": 152, "embedders": 10}
+FINER = {"feed_forward_in": 38, "feed_forward_out": 38, "single_mlp": 38, "single_out": 38}  # of feed_forward
 
 
 def published(name: str = "flux_fill_dev") -> Flux:
@@ -43,7 +44,7 @@ def test_a_tokens_features_are_diffusers_packed_latents():
     assert torch.equal(canvas.from_tokens(packed, (1, 4, 6), Flux.patch), z)
 
 
-def test_a_pictures_positions_are_diffusers_ids():
+def test_an_images_positions_are_diffusers_ids():
     backbone = build(config()["backbone"])
     layout = query_plan(build(config()["formatter"]), backbone, 1).layout
     ids = FluxPipeline._prepare_latent_image_ids(1, 2, 3, "cpu", torch.float32)
@@ -77,7 +78,7 @@ def test_the_mini_models_are_small_as_stock_and_with_sc_adaln(name):
 @pytest.mark.parametrize("name", ["flux_mini", "flux_fill_mini"])
 def test_flops_count_what_torch_counts(name):
     """Against torch's own counter under mask D; a mask with fewer pairs costs less."""
-    from unigen.bench import flop_counter
+    from unigen.tools.bench.turns import flop_counter
 
     backbone = backbone_for(config(name))
     tokens = case(backbone)
@@ -95,8 +96,8 @@ def test_flops_count_what_torch_counts(name):
 
 @pytest.mark.parametrize(("images", "tflop"), [(1024, 21.5), (4096, 74.4), (3456, 62.3)])
 def test_published_sizes_cost_what_is_known(fill, images, tflop):
-    """512 text tokens and a square of 512 or 1024 pixels, or a grid of 2×3 pictures of 384: 12 D² for each token."""
-    from unigen.layout import VISUAL_STREAM, Layout, Segment, text_segment
+    """512 text tokens and a square of 512 or 1024 pixels, or a grid of 2×3 images of 384: 12 D² for each token."""
+    from unigen.core.layout import VISUAL_STREAM, Layout, Segment, text_segment
 
     target = Segment("target", "target", VISUAL_STREAM, (1, 32, images // 32))
     cost = fill.flops(Layout((text_segment(512), target)), mask("fcd_d"))
@@ -118,10 +119,21 @@ def of_part(backbone: Flux, part: str) -> set[str]:
 def test_the_parts_share_out_every_linear_of_diffusers_tree(fill):
     with torch.device("meta"):
         stock = linears(FluxTransformer2DModel(**composed("backbone=flux_fill_dev")["backbone"]["config"]))
-    found = {part: of_part(fill, part) for part in fill.lora_targets()}
+    assert set(fill.lora_targets()) == {*PARTS, *FINER}
+    found = {part: of_part(fill, part) for part in PARTS}
     assert {part: len(names) for part, names in found.items()} == PARTS
     assert set().union(*found.values()) == set(linears(fill.model)) and sum(PARTS.values()) == len(stock) == 504
     assert {n.replace("branches.every", "linear") for n in linears(fill.model)} == set(stock)
+
+
+def test_the_finer_parts_share_out_the_feed_forward_layers(fill):
+    found = {part: of_part(fill, part) for part in FINER}
+    assert {part: len(names) for part, names in found.items()} == FINER
+    assert set().union(*found.values()) == of_part(fill, "feed_forward")
+    assert found["single_out"] != found["single_mlp"] and all(n.startswith("single_") for n in found["single_out"])
+    assert {n.rpartition(".ff")[0] for n in found["feed_forward_out"]} == {f"transformer_blocks.{i}" for i in range(19)}
+    without = set().union(*(found[part] for part in FINER if part != "feed_forward_in"))
+    assert without != of_part(fill, "feed_forward"), "negative control"
 
 
 def test_split_branches_are_reached_each_by_itself():
@@ -186,7 +198,7 @@ def test_the_authors_fused_tree_has_314_linears_and_1241_million(fill):
 
 @pytest.mark.parametrize("table", [ONE_BRANCH, ONE_BRANCH | {"text": "text"}])
 def test_a_model_of_one_branch_is_a_stock_model_again(table):
-    """Text has a branch of its own in single blocks only if pictures have several."""
+    """Text has a branch of its own in single blocks only if images have several."""
     made = config()
     made["conditioning"]["modulation"]["branches"] = table
     backbone = ours(stock_model(made), made, tied=False)
@@ -252,7 +264,7 @@ def test_guidance_must_fit_the_model(guided, guidance, said):
         build(made["backbone"] | {"guidance": guidance})
 
 
-@pytest.mark.parametrize("axes", [[4, 6, 8], [3, 7, 6]])
+@pytest.mark.parametrize("axes", [[4, 6, 8], [3, 7, 6], [4, 6, {}], [4, 6, None]])
 def test_rotary_axes_must_fill_a_head(axes):
     with pytest.raises(
         ValueError, match=r"axes_dims_rope is .*; it must be three even numbers .*attention_head_dim \(16"

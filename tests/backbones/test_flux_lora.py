@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from small_runs import command
 from tiny import mask
 
-from unigen import export, interchange, lora_files
-from unigen.build import build_pipeline
+from unigen.pipeline import export
+from unigen.pipeline.build import build_pipeline
+from unigen.weights import interchange, lora_files
 
 
 def guided_config(*overrides: str, start: str | None = None, **adapter):

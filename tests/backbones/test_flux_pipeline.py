@@ -5,9 +5,9 @@ import torch
 from flux_case import config
 from tiny import batch, randomise, tiny
 
-from unigen.build import build_pipeline
-from unigen.noise import generator
-from unigen.pipeline import Guided
+from unigen.core.noise import generator
+from unigen.pipeline.build import build_pipeline
+from unigen.pipeline.guidance import Guided
 
 
 def pipeline_for(name: str = "flux_mini", *overrides: str):
@@ -29,11 +29,13 @@ def test_pooled_text_is_made_for_the_backbone_that_takes_it():
 
 def test_guidance_drops_the_pooled_text_with_the_text():
     """As a run whose prompts are empty; with the shown branch's pooled text it would be another one."""
-    pipeline = pipeline_for("flux_mini", "solver.guidance=3.0")
+    pipeline = pipeline_for("flux_mini", "guidance.strength=3.0")
     empty = batch()
     empty.prompts = ["", ""]
     with torch.no_grad():
-        both, clean = pipeline._branches(batch()), pipeline.encode(empty, {})
+        shown, clean = pipeline.encode(batch(), {}), pipeline.encode(empty, {})
+        hidden = pipeline.encode(batch(), pipeline.guidance.hidden(batch().tasks))
+        both = Guided(pipeline, shown, hidden, torch.full((2,), 3.0)).clean
     assert both.pooled.shape == (4, 32) and both.sampling and not clean.sampling
     torch.testing.assert_close(both.pooled[2:], clean.pooled)
     assert not torch.allclose(both.pooled[:2], clean.pooled, atol=1e-4)
@@ -50,7 +52,8 @@ def test_a_distilled_model_is_told_other_guidance_in_sampling_than_in_training_a
         pipeline.training_loss(batch(), generator(0))
         assert set(told) == {1000.0}, "validation measures what training minimises"
         told.clear()
-        Guided(pipeline, pipeline._branches(batch()), 2)({"target": torch.zeros(2, 6, 64)}, 0.5)
+        guided = Guided(pipeline, pipeline.encode(batch(), {}), None, torch.ones(2))
+        guided({"target": torch.zeros(2, 6, 64)}, 0.5)
         assert set(told) == {30_000.0}
 
 

@@ -8,11 +8,11 @@ from tiny import backbone_for, batch, blocks, mask, plan_for, randomise, tiny, t
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
 
-from unigen.backbones import speed
-from unigen.build import build, build_pipeline
+from unigen.backbones import base
+from unigen.pipeline.build import build, build_pipeline
 
-GROUPED = "backbone.lowering._target_=unigen.attention.grouped"
-KINDS = {"cogvideox_mini": 1, "flux_mini": 2}  # kinds of block
+GROUPED = "backbone.lowering._target_=unigen.core.attention.grouped"
+KINDS = {"cogvideox_mini": 1, "flux_mini": 2, "wan_mini": 1}  # kinds of block
 
 
 @pytest.fixture(autouse=True)
@@ -49,13 +49,14 @@ def equal(a, b):
 # --- compile ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_blocks_are_compiled_once_and_never_again_for_a_new_step(name):
     """Whole blocks (no graph break), a compilation for each kind of block and memory format, none in later steps."""
     plain, formatter = made(name)
     compiled, _ = made(name)
     layout, counter = plan_for(formatter, plain).layout, CompileCounter()
-    speed.compile_blocks([], {})  # as every compilation: without a warning for each cached table
+    base.compile_blocks([], {})  # as every compilation: without a warning for each cached table
     for block in compiled.blocks:
         block.compile(backend=counter, fullgraph=True, dynamic=False)
     assert equal(step(compiled, layout), step(plain, layout))
@@ -68,9 +69,10 @@ def test_blocks_are_compiled_once_and_never_again_for_a_new_step(name):
     assert counter.frame_count > first, "negative control: another mask of the same shapes is another graph"
 
 
+@pytest.mark.slow
 def test_a_lowering_that_keeps_its_mask_breaks_the_graph_and_agrees():
     """The dense mask is a tensor that outlives the step: it is made outside the graph."""
-    words = ("backbone.lowering._target_=unigen.attention.dense",)
+    words = ("backbone.lowering._target_=unigen.core.attention.dense",)
     plain, formatter = made("cogvideox_mini", *words)
     compiled, _ = made("cogvideox_mini", *words, compile={"backend": "eager"})
     layout = plan_for(formatter, plain).layout
@@ -80,6 +82,7 @@ def test_a_lowering_that_keeps_its_mask_breaks_the_graph_and_agrees():
     assert counters["graph_break"], "negative control: grouped has none"
 
 
+@pytest.mark.slow
 def test_a_compiled_checkpointed_lora_samples_and_trains_as_an_eager_one():
     words = ("conditioning/adapter=lora", GROUPED)
     pipelines = []
@@ -88,15 +91,15 @@ def test_a_compiled_checkpointed_lora_samples_and_trains_as_an_eager_one():
         config["backbone"] |= switches
         torch.manual_seed(0)
         pipelines.append(build_pipeline(config))
-    losses, pictures = [], []
+    losses, images = [], []
     for pipeline in pipelines:
         randomise(pipeline.backbone)
         loss, _ = pipeline.training_loss(batch(), torch.Generator().manual_seed(0))
         loss.backward()
         losses.append(loss.detach())
-        pictures.append(pipeline.sample(batch(), seed=0)["target"])
+        images.append(pipeline.sample(batch(), seed=0)["target"])
     torch.testing.assert_close(*losses)
-    assert (pictures[0].int() - pictures[1].int()).abs().max() <= 1
+    assert (images[0].int() - images[1].int()).abs().max() <= 1
     assert counters["stats"]["unique_graphs"] >= 2, "negative control: training and sampling were compiled"
 
 
@@ -111,7 +114,7 @@ def test_a_compiled_checkpointed_lora_samples_and_trains_as_an_eager_one():
 )
 def test_other_compilations_are_refused(options, said):
     with pytest.raises(ValueError, match=said):
-        speed.compile_blocks([], options)
+        base.compile_blocks([], options)
 
 
 # --- checkpointing ---------------------------------------------------------------------------------------------------
@@ -131,4 +134,4 @@ def test_every_kth_block_is_recomputed_and_gradients_are_the_same(every, recompu
 @pytest.mark.parametrize("every", [0, -1, True, 0.5, "all"])
 def test_other_intervals_are_refused(every):
     with pytest.raises(ValueError, match=r"backbone.checkpoint_every is .*; legal are whole numbers from 1"):
-        speed.checked_interval(every)
+        base.checked_interval(every)

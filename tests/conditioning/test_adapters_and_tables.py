@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny import mask, query_plan, randomise, tiny, tokens_for
 
-from unigen.build import build
 from unigen.conditioning.lora import Full, LoRA
 from unigen.conditioning.sc_adaln import RoleModulation
+from unigen.pipeline.build import build
 
 SPLIT = {"text": "text", "condition": "condition", "target": "target"}
 

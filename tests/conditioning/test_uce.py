@@ -4,9 +4,10 @@ import pytest
 import torch
 from tiny import batch, slots, tiny
 
-from unigen.build import build_pipeline
 from unigen.conditioning.uce import UCE, NoEmbedding
-from unigen.noise import generator
+from unigen.core.noise import generator
+from unigen.core.types import subjects_of
+from unigen.pipeline.build import build_pipeline
 
 SLOTS = slots(2)
 
@@ -23,10 +24,13 @@ def inputs(size: int = 2):
     return latents, torch.randn(size, 5, 8, generator=g)
 
 
-def marks(*rows: list[int]) -> torch.Tensor:
-    found = torch.zeros(len(rows), 5, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        found[i, row] = True
+def marks(*rows: list[int], second: list[list[int]] | None = None) -> dict[str, torch.Tensor]:
+    """Marked tokens of the samples, for both conditions, or of the `second` one others."""
+    found = {}
+    for name, marked in (("condition0", rows), ("condition1", second or rows)):
+        found[name] = torch.zeros(len(rows), 5, dtype=torch.bool)
+        for i, row in enumerate(marked):
+            found[name][i, row] = True
     return found
 
 
@@ -57,6 +61,28 @@ def test_equation_two_by_hand():
     torch.testing.assert_close(out["condition0"], expected)
     wrong = embedding(latents, SLOTS, text, marks([1], [0], []), ["canny", "subject", "subject"])
     assert not torch.allclose(wrong["condition0"][1], expected[1], atol=1e-3), "negative control: one of three tokens"
+
+
+def test_the_keyword_of_each_condition_shifts_that_condition_alone():
+    embedding, (latents, text) = trained(), inputs()
+    one, other = (marks([1], [1], second=[[column], [column]]) for column in (2, 3))
+    a, b = (embedding(latents, SLOTS, text, marked, ["canny", "canny"]) for marked in (one, other))
+    assert torch.equal(a["condition0"], b["condition0"]) and not torch.equal(a["condition1"], b["condition1"])
+    alone = embedding(latents, SLOTS, text, marks([1], [1]), ["canny", "canny"])
+    assert torch.equal(alone["condition0"], a["condition0"]) and not torch.equal(alone["condition1"], a["condition1"])
+
+
+@pytest.mark.parametrize(
+    ("subjects", "found"),
+    [
+        (("cat", "dog"), [("cat",), ("dog",)]),
+        (("cat",), [("cat",), ("cat",)]),
+        (("a", "b", "c"), [("a", "b", "c")] * 2),
+    ],
+)
+def test_as_many_keywords_as_conditions_are_one_each(subjects, found):
+    assert [subjects_of(subjects, i, 2) for i in range(2)] == found
+    assert subjects_of(("cat",), 0, 1) == ("cat",)
 
 
 def test_without_a_match_only_the_bias_is_added():
@@ -103,8 +129,8 @@ def test_after_a_step_only_condition_tokens_change():
     assert {n for n in after if not torch.equal(after[n], before[n])} == {"condition0"}
 
 
-def test_the_subject_reaches_its_picture_through_the_prompt():
-    """Two prompts of one picture differ in its condition only if the keyword is found."""
+def test_the_subject_reaches_its_image_through_the_prompt():
+    """Two prompts of one image differ in its condition only if the keyword is found."""
     pipeline = build_pipeline(tiny())
     torch.nn.init.normal_(pipeline.embedding.subject.weight)
     made = {}
@@ -117,6 +143,21 @@ def test_the_subject_reaches_its_picture_through_the_prompt():
     assert not torch.allclose(made["cats"], made["a dog"], atol=1e-3)
     assert not torch.allclose(made["a cat"], made["a dog"], atol=1e-3)
     assert not torch.allclose(made["a Cat"], made["a dog"], atol=1e-3)
+
+
+def test_two_subjects_of_a_prompt_reach_their_own_images():
+    pipeline = build_pipeline(tiny())
+    torch.nn.init.normal_(pipeline.embedding.subject.weight)
+    made = {}
+    for subjects in (("cat", "dog"), ("cat", "cat"), ("dog", "cat")):
+        one = batch(1, conditions=2)
+        one.prompts, one.subjects = ["a cat and a dog"], [subjects]
+        with torch.no_grad():
+            made[subjects] = pipeline.encode(one, {}).features
+    first, second = ("condition0", "condition1")
+    assert torch.equal(made["cat", "dog"][first], made["cat", "cat"][first])
+    assert not torch.equal(made["cat", "dog"][second], made["cat", "cat"][second])
+    assert not torch.equal(made["cat", "dog"][first], made["dog", "cat"][first])
 
 
 @pytest.mark.parametrize("tasks", [None, []])

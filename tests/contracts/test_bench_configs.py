@@ -5,12 +5,12 @@ from functools import cache
 
 import pytest
 import yaml
-from tiny import CONF, choices
+from tiny import CONF, ROOT, choices
 
-from unigen.benchmark import asked, bench_config
-from unigen.build import build
-from unigen.config import ConfigError
-from unigen.evaluation import graph_facts
+from unigen.config.values import ConfigError
+from unigen.evaluation.benchmark import asked, bench_config
+from unigen.evaluation.scoring import graph_facts
+from unigen.pipeline.build import build
 
 NAMES = choices("bench")
 
@@ -44,7 +44,7 @@ def test_a_benchmark_is_whole(name):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name[-1].isdigit()])
 def test_benchmarks_that_differ_in_examples_have_one_protocol(name):
-    """What an ablation compares is not part of a card (unigen.evaluation.graph_facts)."""
+    """What an ablation compares is not part of a card (unigen.evaluation.scoring.graph_facts)."""
     many, none = composed(name)["data"], composed(name[:-2])["data"]
     assert graph_facts(many) == graph_facts(none) and many["test_rows"] != none["test_rows"]
     assert graph_facts(many | {"rows": [0, 0]}) != graph_facts(none), (
@@ -70,13 +70,14 @@ def test_where_data_lie_is_not_asked_and_what_they_are_is():
     assert composed("coco_canny", "data.size=512")["data"]["size"] == 512, "the line's, not the run's"
 
 
-def test_the_papers_protocols():
-    """DreamBench: 30 subjects by 25 prompts by 4, ViT-S/16 and ViT-B/32. COCO: all 5,000."""
-    dreambench, coco = composed("dreambench"), composed("coco_canny")
-    assert dreambench["evaluation"] == {"items": 30 * 25, "images": 4, "examples": 1, "seed": 0}
-    assert dreambench["metric"]["dino"]["model"] == "facebook/dino-vits16"
-    assert {dreambench["metric"][key]["model"] for key in ("clip_i", "clip_t")} == {"openai/clip-vit-base-patch32"}
-    assert coco["evaluation"]["items"] == 5000 and {"fid", "ssim"} <= set(coco["metric"])  # RealGeneral, Table 2
+def test_as_many_items_as_the_docs_say():
+    """docs/evaluation.md: "`dreambench` | 750 prompts, 4 images each" and "... 5,000"."""
+    text = (ROOT / "docs" / "evaluation.md").read_text()
+    prompts, images = re.search(r"\| `dreambench` \| (\d+) prompts, (\d+) images each", text).groups()
+    [items] = re.findall(r"\| `coco_canny`, `coco_depth` \| COCO 2017 val, ([\d,]+)", text)
+    dreambench, coco = composed("dreambench")["evaluation"], composed("coco_canny")["evaluation"]
+    assert (dreambench["items"], dreambench["images"]) == (int(prompts), int(images))
+    assert coco["items"] == composed("coco_depth")["evaluation"]["items"] == int(items.replace(",", ""))
 
 
 def test_no_metric_downloads_unasked():
@@ -85,4 +86,5 @@ def test_no_metric_downloads_unasked():
 
 
 def test_those_with_a_folder_are_the_published_sets():
-    assert {name for name in NAMES if not command_of(name)} == {name for name in NAMES if name.startswith("emoji_")}
+    bundled = {name for name in NAMES if name.startswith(("emoji_", "scene_"))}
+    assert {name for name in NAMES if not command_of(name)} == bundled

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from tiny import backbone_for, batch, choices, mask, plan_for, randomise, tiny, tokens_for
+from tiny import apart, backbone_for, batch, choices, mask, models, placing, plan_for, randomise, tiny, tokens_for
 
-import unigen.pipeline
-from unigen.build import build, build_pipeline
-from unigen.masks import TIMINGS, closure, static_segments
-from unigen.noise import clock
-from unigen.pipeline import Guided
-from unigen.tokens import Tokens
+import unigen.pipeline.pipeline
+from unigen.core.masks import TIMINGS, closure, static_segments
+from unigen.core.noise import clock
+from unigen.core.tokens import Tokens
+from unigen.pipeline.build import build, build_pipeline
+from unigen.pipeline.guidance import Guided
 
-ROLES = ("text", "example", "condition", "target")
+ROLES = ("text", "example", "condition", "target", "buffer")
 
 
 def times_at(layout, timing: dict[str, str], t: float, size: int = 2) -> dict[str, torch.Tensor]:
@@ -37,36 +37,37 @@ def differ(a: dict, b: dict) -> float:
     return max(((a[n] - b[n]).abs().max() / a[n].abs().max().clamp(min=1)).item() for n in a)
 
 
-@pytest.fixture(scope="module", params=choices("backbone"))
+@pytest.fixture(scope="module", params=models())
 def backbone(request):
     return backbone_for(tiny(f"backbone={request.param}"))
 
 
-@pytest.mark.parametrize("formatter", choices("formatter"))
+@pytest.mark.parametrize("formatter", apart())
 @pytest.mark.parametrize("conditions", [1, 2])
 @pytest.mark.parametrize("word", TIMINGS)
 @pytest.mark.parametrize("name", choices("mask"))
 def test_keeping_the_conditions_is_exact_just_where_it_is_derived(backbone, formatter, conditions, word, name):
     """Where it is not derived, keeping them is wrong unless what is kept never reaches what is computed."""
     timing, table = dict.fromkeys(ROLES, word), mask(name)
-    placing = build(tiny(f"formatter={formatter}")["formatter"])
-    layout = plan_for(placing, backbone, conditions).layout
+    layout = plan_for(placing(formatter), backbone, conditions).layout
     kept = tuple(s.name for s in layout.visual if s.role in ("condition", "example"))
     full, cached = full_and_cached(backbone, tokens_for(layout, backbone, 2), table, timing, kept)
-    legal = set(kept) <= set(static_segments(layout, table, timing))
-    reach = closure(layout, table)
-    seen = any(reach[layout.names.index("target"), layout.names.index(n)] for n in kept)
+    followed = backbone.effective_mask(table)
+    legal = set(kept) <= set(static_segments(layout, followed, backbone.effective_timing(timing)))
+    reach = closure(layout, followed)
+    computed = [s.name for s in layout.visual if s.name not in kept]
+    seen = any(reach[layout.names.index(x), layout.names.index(n)] for x in computed for n in kept)
     if legal or not seen:
         assert differ(full, cached) < 1e-5
     else:
         assert differ(full, cached) > 1e-3
 
 
-def test_only_mask_b_at_its_own_time_makes_the_condition_static():
+def test_only_masks_whose_condition_is_blind_make_it_static_at_its_own_time():
     layout = plan_for(build(tiny()["formatter"]), build(tiny()["backbone"]), 2).layout
     own, shared = dict.fromkeys(ROLES, "own"), dict.fromkeys(ROLES, "shared")
     static = {name for name in choices("mask") if "condition0" in static_segments(layout, mask(name), own)}
-    assert static == {"fcd_b"}
+    assert static == {"fcd_b", "conditions_alone", "conditions_together"}, "of the papers' four, B alone"
     assert not any(static_segments(layout, mask(name), shared) for name in choices("mask"))
 
 
@@ -74,7 +75,7 @@ def test_only_mask_b_at_its_own_time_makes_the_condition_static():
 
 
 def guided_pipeline(name: str, word: str = "own"):
-    config = tiny(f"mask={name}", "solver.guidance=3.0")
+    config = tiny(f"mask={name}", "guidance.strength=3.0")
     config["conditioning"]["modulation"]["timing"] = dict.fromkeys(ROLES, word)
     pipeline = build_pipeline(config)
     for part in (pipeline.backbone, pipeline.embedding):
@@ -83,9 +84,10 @@ def guided_pipeline(name: str, word: str = "own"):
 
 
 def predictions(pipeline, keep: tuple[str, ...], monkeypatch) -> tuple[dict, Guided]:
-    monkeypatch.setattr(unigen.pipeline, "static_segments", lambda *_: keep)
+    monkeypatch.setattr(unigen.pipeline.pipeline, "static_segments", lambda *_: keep)
     with torch.no_grad():
-        guided = Guided(pipeline, pipeline._branches(batch()), 2)
+        hidden = pipeline.encode(batch(), pipeline.guidance.hidden(batch().tasks))
+        guided = Guided(pipeline, pipeline.encode(batch(), {}), hidden, torch.full((2,), 3.0))
         state = {"condition0": guided.clean.features["condition0"][:2], "target": torch.zeros(2, 6, 128)}
         return guided(state, 0.7), guided
 

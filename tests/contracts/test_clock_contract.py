@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tiny import choices, plan_for, tiny
+from tiny import apart, choices, placing, plan_for, tiny
 
-from unigen.build import build
-from unigen.layout import Layout
+from unigen.core.layout import Layout
+from unigen.pipeline.build import build
 from unigen.solvers.loop import integrate
 
-FORMATTERS = {name: build(tiny(f"formatter={name}")["formatter"]) for name in choices("formatter")}
+FORMATTERS = {name: placing(name) for name in apart()}  # clocks do not read positions
 BACKBONE = build(tiny()["backbone"])
 
 
@@ -49,9 +49,10 @@ def test_every_layout_is_integrated_back_to_data(formatter, solver, process):
 
 @pytest.mark.parametrize("formatter", [name for name, f in FORMATTERS.items() if min(f.caps.values()) < 1])
 def test_a_walk_that_ignores_the_ceilings_ends_elsewhere(formatter):
-    """Negative control."""
+    """Negative control. What starts between noise and data a perfect network may lead back all the same."""
     layout = plan_for(FORMATTERS[formatter], BACKBONE).layout
     made, moves = build(tiny()["process"]), build(tiny()["solver"])
     data, _, end = walked(layout, made, moves, layout.with_caps(dict.fromkeys(layout.names, 1.0)))
     for s in layout.visual:
-        assert torch.allclose(end[s.name], data[s.name], atol=1e-2) == (s.cap == 1)
+        if s.cap in (0, 1):
+            assert torch.allclose(end[s.name], data[s.name], atol=1e-2) == (s.cap == 1)

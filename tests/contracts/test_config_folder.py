@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,10 @@ import yaml
 from hydra.errors import ConfigCompositionException
 from tiny import CONF, ROOT, choices, composed, plan_for, tiny, trained
 
-from unigen.build import build, build_on_meta, build_pipeline
-from unigen.masks import Mask
-from unigen.pipeline import Pipeline
-from unigen.types import TEXT
+from unigen.core.masks import Mask
+from unigen.core.types import TEXT
+from unigen.pipeline.build import build, build_on_meta, build_pipeline
+from unigen.pipeline.pipeline import Pipeline
 
 PACKAGES = {
     "backbone": "backbones",
@@ -33,8 +33,12 @@ BESIDE = {
         ("backbone", name): ["encoder/text=flux_text", "process=rectified_flow"]
         for name in ("flux_dev", "flux_fill_dev")
     },
-    **{("backbone", name): ["process=rectified_flow"] for name in ("flux_mini", "flux_fill_mini")},
-    **{("process", f"rectified_flow{way}"): ["backbone.pretrained=null"] for way in ("", "_shifted")},
+    **{("backbone", name): ["process=rectified_flow"] for name in ("flux_mini", "flux_fill_mini", "wan_mini")},
+    **{("backbone", f"wan2_1_t2v_{size}"): ["process=rectified_flow"] for size in ("1_3b", "14b")},
+    ("backbone", "wan2_2_ti2v_5b"): ["process=rectified_flow", "encoder/codec=wan2_2_vae"],
+    ("encoder/codec", "wan2_2_vae"): ["process=rectified_flow", "backbone=wan2_2_ti2v_5b"],
+    ("encoder/codec", "autoencoder_scenes"): ["+exp=mini/scene_base", "encoder.codec.pretrained=null"],  # 32 channels
+    **{("process", f"rectified_flow{way}"): ["backbone.pretrained=null"] for way in ("", "_shifted", "_uniform")},
 }
 FILES = sorted(CONF.rglob("*.yaml"))
 
@@ -43,10 +47,17 @@ def named(path: Path) -> str:
     return path.relative_to(CONF).as_posix()
 
 
+def choices_below(group: str) -> list[Path]:
+    """The files of a group and of the groups inside it that can be chosen: all but what others have in common."""
+    return [path for path in (CONF / group).rglob("*.yaml") if path.parent.name != "base"]
+
+
 def targets(node: object) -> list[str]:
     """Every `_target_` anywhere below."""
     if isinstance(node, dict):
-        return [v for k, v in node.items() if k == "_target_"] + [t for v in node.values() for t in targets(v)]
+        return [v for k, v in node.items() if k == "_target_" and v != "???"] + [
+            t for v in node.values() for t in targets(v)
+        ]
     return [t for v in node for t in targets(v)] if isinstance(node, list) else []
 
 
@@ -67,16 +78,19 @@ def resolve(target: str) -> object:
 
 
 def test_groups_and_packages_are_one_to_one():
-    packages = {p.parent.name for p in (ROOT / "unigen").glob("*/__init__.py")} - {"nn"}
-    assert set(PACKAGES.values()) == packages, "a new package needs a config group, and the reverse"
+    """What a YAML names stands in the package of a group, or in `core`: masks, attention and shifts are no plug-ins."""
+    named = {target for path in FILES for target in targets(yaml.safe_load(path.read_text()))}
+    rooms = {target.split(".")[1] for target in named if target.startswith("unigen.")}
+    assert rooms - {"core"} == set(PACKAGES.values()), "a new package needs a config group, and the reverse"
     assert all((CONF / group).is_dir() for group in PACKAGES)
 
 
 @pytest.mark.parametrize("group", PACKAGES)
 def test_a_group_points_into_its_package(group):
-    for path in (CONF / group).rglob("*.yaml"):
+    for path in choices_below(group):
         node = yaml.safe_load(path.read_text())
-        assert node["_target_"].startswith(f"unigen.{PACKAGES[group]}."), named(path)
+        target = node.get("_target_")  # without one it is that of the file which it goes on from
+        assert "defaults" in node if target is None else target.startswith(f"unigen.{PACKAGES[group]}."), named(path)
 
 
 @pytest.mark.parametrize("group", PACKAGES)
@@ -86,7 +100,7 @@ def test_every_plug_in_file_is_reachable_from_a_yaml(group):
     used = {
         t.rpartition(".")[0] for p in (CONF / group).rglob("*.yaml") for t in targets(yaml.safe_load(p.read_text()))
     }
-    source = "\n".join(p.read_text() for p in [*folder.glob("*.py"), *(ROOT / "unigen").glob("*.py")])
+    source = "\n".join(p.read_text() for p in (ROOT / "unigen").rglob("*.py"))
     for path in folder.glob("*.py"):
         module = f"unigen.{PACKAGES[group]}.{path.stem}"
         assert path.stem == "__init__" or module in used or f"from {module} import" in source, module
@@ -117,15 +131,15 @@ def test_every_mask_is_named_after_its_file(scale, name):
 def model_choices() -> list[tuple[str, str]]:
     """(group, choice) of everything that a pipeline is made of."""
     groups = [g for g in PACKAGES if g not in ("metric", "learner")]
-    folders = {p.parent for g in groups for p in (CONF / g).rglob("*.yaml")}
+    folders = {path.parent for group in groups for path in choices_below(group)}
     folders |= {CONF / "mask", CONF / "fill"}
     return sorted((f.relative_to(CONF).as_posix(), p.stem) for f in folders for p in f.glob("*.yaml"))
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", ["mini", pytest.param("paper", marks=pytest.mark.slow)])  # scratch has mini's models
 @pytest.mark.parametrize(("group", "name"), model_choices())
 def test_every_choice_builds_a_whole_pipeline(scale, group, name):
-    """On the meta device and at every scale, published widths included."""
+    """On the meta device, published widths included."""
     pipeline = shallow_on_meta(f"scale={scale}", f"{group}={name}", *BESIDE.get((group, name), []))
     data = build(composed(f"scale={scale}")["data"])
     assert pipeline.plan(data.slots).layout.names[0] == TEXT
@@ -137,23 +151,64 @@ def test_every_metric_builds(name):
     assert list(node) == [name] and build(node[name]).name == name
 
 
+def families() -> list[str]:
+    return sorted(
+        path.relative_to(CONF / "family").with_suffix("").as_posix() for path in (CONF / "family").rglob("*.yaml")
+    )
+
+
+TABLES = [
+    arm for name in ("realgeneral_masks", "realgeneral_modules") for arm in composed(f"+table={name}")["table"]["order"]
+]
+
+
+@pytest.mark.parametrize("exp", [*TABLES, "cross_grid_cogvideox_fcd_a", "cross_grid_cogvideox_fcd_d"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        name if name == "wan/mini" else pytest.param(name, marks=pytest.mark.slow)
+        for name in families()
+        if "wan" in name
+    ],
+)
+def test_realgenerals_tables_and_the_grid_run_on_wan_by_family_alone(family, exp):
+    scale = family.rpartition("/")[2]
+    words = (f"+exp={exp}", f"family={family}", f"scale={scale}")
+    pipeline = shallow_on_meta(*words)
+    assert type(pipeline.backbone).__name__ == "Wan" and pipeline.process.predicts == "flow"
+    config, plain = composed(*words), composed(f"+exp={exp}")
+    same = ("mask", "formatter", "name", "published")
+    assert all(config[key] == plain[key] for key in same), "the family changes nothing of the experiment"
+    layout = pipeline.plan(build(config["data"]).slots).layout
+    assert [s.role for s in layout.segments] == ["text", "condition", "target"]
+
+
 # --- experiments -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("scale", "exp"), product(SCALES, choices("exp")))
+@pytest.mark.parametrize("scale", ["mini", "paper", pytest.param("scratch", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("exp", choices("exp"))
 def test_every_experiment_composes_and_its_tables_cover_its_roles(scale, exp):
-    """`Pipeline` refuses a role without an entry in a table; an experiment names itself after its file.
-
-    What is no cross of two papers says what it reproduces; of what a base draws from text nobody has published numbers.
-    """
+    """`Pipeline` refuses a role without an entry in a table; an experiment names itself after its file."""
     config = composed(f"+exp={exp}", f"scale={scale}")
     assert config["name"] == exp
     pipeline = shallow_on_meta(f"+exp={exp}", f"scale={scale}")
     roles = set(pipeline.formatter.roles)
     tables = [dict(pipeline.mask.rows), pipeline.modulation.branches, pipeline.modulation.timing, pipeline.loss.weights]
     assert all(roles <= set(table) for table in tables)
-    unpublished = exp.startswith(("cross_", "text_to_image_"))
-    assert unpublished or (config["paper"] and config["published"])
+
+
+def twins(exps: dict[str, dict]) -> list[tuple[str, str]]:
+    """The experiments that differ by what they are called alone."""
+    said = {name: {k: v for k, v in config.items() if k not in ("name", "paper")} for name, config in exps.items()}
+    return [(a, b) for a, b in combinations(said, 2) if said[a] == said[b]]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_no_experiment_is_another_one_under_a_second_name(scale):
+    made = {exp: composed(f"+exp={exp}", f"scale={scale}") for exp in choices("exp")}
+    assert twins(made) == []
+    assert twins({**made, "again": made["fcd_mask_a"]}) == [("fcd_mask_a", "again")], "negative control"
 
 
 @pytest.mark.parametrize("exp", choices("exp"))

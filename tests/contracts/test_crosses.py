@@ -1,16 +1,19 @@
-"""Crosses of the two papers by command line alone: an experiment on the other backbone trains, exports and loads."""
+"""Crosses of the two papers by command line alone: an experiment on another backbone trains, exports and loads."""
 
 import pytest
 import torch
 from small_runs import LORA, small, summary, train
 from tiny import batch
 
-from unigen import export
+from unigen.pipeline import export
 
 ON_FLUX = ["backbone=flux_mini", "backbone.config.num_single_layers=1", "backbone.config.axes_dims_rope=[4,6,6]"]
+ON_WAN = ["backbone=wan_mini", "process=rectified_flow", "solver=euler_static"]
 CROSSES = {
     "frames on Flux": ["+exp=fcd_mask_a", *ON_FLUX],
-    "frames on Flux as a flow, LoRA": ["+exp=wo_fcd", *ON_FLUX, *LORA, "process=rectified_flow"],
+    "frames on Wan": ["+exp=fcd_mask_b", *ON_WAN],
+    "a grid on Wan, LoRA": ["+exp=cross_grid_cogvideox_fcd_a", *ON_WAN, *LORA],
+    "frames on Flux as a flow, LoRA": ["+exp=fcd_mask_d", *ON_FLUX, *LORA, "process=rectified_flow"],
 }
 
 

@@ -9,11 +9,11 @@ from hydra import compose, initialize_config_dir
 from small_runs import command
 from tiny import CONF, choices, composed
 
-from unigen.build import build, build_on_meta
-from unigen.config import ConfigError, plain
-from unigen.pipeline import Pipeline
-from unigen.preflight import preflight
-from unigen.training import dry_run
+from unigen.config.preflight import preflight
+from unigen.config.values import ConfigError, plain
+from unigen.pipeline.build import build, build_on_meta
+from unigen.pipeline.pipeline import Pipeline
+from unigen.training.experiment import dry_run
 
 
 def asks_for_roots(name: str) -> list[str]:
@@ -94,6 +94,7 @@ def commands(name: str) -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
 def test_a_command_of_a_header_gets_as_far_as_the_header_of_the_run(name, capsys):
     """It is the first thing that is tried: every part fits, before the data are there."""
@@ -117,7 +118,7 @@ def test_the_commands_of_realgeneral_have_its_tasks_and_uce():
         ("subjects200k", "reference>target", subjects),
         ("text_to_image_2m", "canny>target", ("task=canny",)),
     ):
-        config = composed("+exp=realgeneral_full", f"data={name}", "data.train.root=/nowhere", *words)
+        config = composed("+exp=fcd_mask_a", f"data={name}", "data.train.root=/nowhere", *words)
         assert build(config["data"]).tasks == (task,) and config["conditioning"]["embedding"]["tasks"] == [task]
         assert {slot.role for slot in build(config["data"]).slots} == {"condition", "target"}
 

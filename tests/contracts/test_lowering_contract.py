@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny import choices, mask
 
-from unigen import attention
-from unigen.layout import Layout, Segment, text_segment
-from unigen.masks import WORDS, Mask
+from unigen.core import attention
+from unigen.core.layout import Layout, Segment, text_segment
+from unigen.core.masks import WORDS, Mask
 
 SIZES = {"text": 5, "c0": 6, "c1": 4, "x": 8}
 ROLES = {"text": "text", "c0": "condition", "c1": "condition", "x": "target"}
@@ -36,8 +36,15 @@ def padding(keys: Layout) -> torch.Tensor:
 
 
 def random_table(seed: int) -> Mask:
+    """A table of random words, with random strengths under every other seed."""
     pick, roles = random.Random(seed), sorted(set(ROLES.values()))
-    return Mask(f"random{seed}", {q: {k: pick.choice(WORDS) for k in roles} for q in roles})
+    rows = {q: {k: pick.choice(WORDS) for k in roles} for q in roles}
+    bias = {q: {k: pick.choice((0.3, 1.0, 4.0)) for k in roles if pick.random() < 0.7} for q in roles}
+    return Mask(f"random{seed}", rows, bias if seed % 2 else None)
+
+
+def segment_at(layout: Layout, token: int) -> Segment:
+    return next(s for s in layout.segments if token in range(len(layout))[layout.slices[s.name]])
 
 
 def by_hand(q, k, v, queries: Layout, keys: Layout, table: Mask, valid=None) -> torch.Tensor:
@@ -49,6 +56,7 @@ def by_hand(q, k, v, queries: Layout, keys: Layout, table: Mask, valid=None) -> 
             left = [i for i in seen if valid is None or valid[b, i]]
             if left:
                 rows = q[b, :, queries.slices[s.name]] @ k[b][:, left].transpose(1, 2) / q.shape[-1] ** 0.5
+                rows = rows + torch.tensor([table.log_bias(s, segment_at(keys, i)) for i in left])
                 out[b, :, queries.slices[s.name]] = rows.softmax(-1) @ v[b][:, left]
     return out
 
@@ -146,3 +154,25 @@ def test_a_wrong_mask_order_or_padding_is_seen():
     ]
     for out in wrong:
         assert (out - right).abs().max() > 1e-2
+
+
+def test_a_strength_moves_attention_towards_its_keys_and_1_changes_nothing():
+    """OminiControl's condition strength: between target and condition, both ways; text keeps what it has."""
+    keys = layout(ORDERS["as placed"])
+    q, k, _ = qkv(keys, keys)
+    v = torch.zeros(2, 3, len(keys), 16)
+    for name in ("c0", "c1"):
+        v[:, :, keys.slices[name]] = 1.0  # so that the output is the share of attention that conditions get
+    rows = {role: dict.fromkeys(set(ROLES.values()), "all") for role in set(ROLES.values())}
+
+    def share(strength: float) -> torch.Tensor:
+        bias = {"target": {"condition": strength}, "condition": {"target": strength}}
+        return attention.grouped(q, k, v, keys, keys, Mask("m", rows, bias))
+
+    weak, stock, strong = share(0.2), attention.grouped(q, k, v, keys, keys, Mask("m", rows)), share(5.0)
+    assert torch.equal(share(1.0), stock)
+    at = keys.slices["x"]
+    assert (weak[:, :, at] < stock[:, :, at]).all() and (stock[:, :, at] < strong[:, :, at]).all()
+    torch.testing.assert_close(strong[:, :, keys.slices["text"]], stock[:, :, keys.slices["text"]])
+    odds = stock[:, :, at] / (1 - stock[:, :, at])
+    torch.testing.assert_close(strong[:, :, at] / (1 - strong[:, :, at]), 5 * odds, rtol=1e-4, atol=1e-4)

@@ -1,31 +1,30 @@
 """Whose input reaches whose output is what the mask's table says, for every backbone × formatter × mask."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
-from tiny import backbone_for, blocks, choices, mask, plan_for, stacks, tiny, tokens_for
+from tiny import apart, backbone_for, blocks, choices, mask, models, placing, plan_for, stacks, tiny, tokens_for
 
-from unigen import masks
-from unigen.build import build
-from unigen.layout import Layout
-from unigen.types import TEXT
+from unigen.core import masks
+from unigen.core.layout import Layout
+from unigen.core.types import TEXT
+from unigen.pipeline.build import build
 
 
 def reach(backbone, layout: Layout, table) -> dict[str, list[bool]]:
     """Output segment -> whether its gradient to each input segment is not exactly zero.
 
-    The last block's text output is discarded by the head, so it is read by a hook on that block.
+    The last block's text output is discarded by the head, so it is read where every block runs. Where text attends to
+    nothing that is the embedded text.
     """
     tokens = tokens_for(layout, backbone)
     for x in tokens.features.values():
         x.requires_grad_()
-    last, words = [], layout[TEXT].tokens
-    assert words != sum(s.tokens for s in layout.visual), "text is known by its length"
-    hook = blocks(backbone)[-1].register_forward_hook(
-        lambda _, __, out: last.extend(x for x in out if x.shape[1] == words)
-    )
-    t_B = torch.tensor([0.5])
-    outputs = backbone(tokens, dict.fromkeys(layout.names, t_B), table) | {TEXT: last[0]}
-    hook.remove()
+    t_B, last, run = torch.tensor([0.5]), [], backbone._run
+    with patch.object(backbone, "_run", lambda *given: last.append(run(*given)) or last[-1]):
+        outputs = backbone(tokens, dict.fromkeys(layout.names, t_B), table) | {TEXT: last[-1][1]}
+    assert len(last) == len(blocks(backbone)) and last[-1][1].shape[1] == layout[TEXT].tokens
     found = {}
     for name in layout.names:
         probe = torch.randn(outputs[name].shape, generator=torch.Generator().manual_seed(3))
@@ -43,22 +42,22 @@ def backbone(request):
 
 
 EVERY_BACKBONE = pytest.mark.parametrize(
-    "backbone", [(name, sizes) for name in choices("backbone") for sizes in stacks(name)], indirect=True
+    "backbone", [(name, sizes) for name in models() for sizes in stacks(name)], indirect=True
 )
 
 
 @EVERY_BACKBONE
-@pytest.mark.parametrize("formatter", choices("formatter"))
+@pytest.mark.parametrize("formatter", apart())
 @pytest.mark.parametrize("conditions", [1, 2])
 @pytest.mark.parametrize("name", choices("mask"))
 def test_gradients_vanish_exactly_where_the_closure_says(backbone, formatter, conditions, name):
     model, depth = backbone
-    placing = build(tiny(f"formatter={formatter}")["formatter"])
-    if unknown := [role for role in placing.roles if role not in dict(mask(name).rows)]:
+    if unknown := [role for role in placing(formatter).roles if role not in dict(mask(name).rows)]:
         pytest.skip(f"mask {name} knows no role {', '.join(unknown)}")
-    layout = plan_for(placing, model, conditions).layout
+    layout = plan_for(placing(formatter), model, conditions).layout
     found = reach(model, layout, mask(name))
-    expected = dict(zip(layout.names, masks.closure(layout, mask(name), depth).tolist(), strict=True))
+    followed = model.effective_mask(mask(name))
+    expected = dict(zip(layout.names, masks.closure(layout, followed, depth).tolist(), strict=True))
     assert found == expected
 
 
@@ -67,7 +66,8 @@ def test_the_closure_of_another_mask_disagrees(backbone):
     """Negative control: the pattern found under one mask is not that of a mask with another closure."""
     model, depth = backbone
     layout = plan_for(build(tiny()["formatter"]), model, 2).layout
-    patterns = {name: masks.closure(layout, mask(name), depth).tolist() for name in choices("mask")}
+    followed = {name: model.effective_mask(mask(name)) for name in choices("mask")}
+    patterns = {name: masks.closure(layout, table, depth).tolist() for name, table in followed.items()}
     found = list(reach(model, layout, mask("fcd_a")).values())
     assert found == patterns["fcd_a"]
     assert found != patterns["fcd_b"] and found != patterns["fcd_b_literal"]
@@ -75,11 +75,12 @@ def test_the_closure_of_another_mask_disagrees(backbone):
 
 
 @pytest.mark.parametrize("lowering", ["dense", "grouped"])
-@pytest.mark.parametrize("name", choices("backbone"))
+@pytest.mark.parametrize("name", models())
 def test_every_lowering_blocks_the_same_gradients(name, lowering):
     config = tiny(f"backbone={name}", **stacks(name)[-1])
-    config["backbone"]["lowering"]["_target_"] = f"unigen.attention.{lowering}"
+    config["backbone"]["lowering"]["_target_"] = f"unigen.core.attention.{lowering}"
     model = backbone_for(config)
     layout = plan_for(build(config["formatter"]), model, 2).layout
     for name in choices("mask"):
-        assert list(reach(model, layout, mask(name)).values()) == masks.closure(layout, mask(name), 2).tolist()
+        followed = model.effective_mask(mask(name))
+        assert list(reach(model, layout, mask(name)).values()) == masks.closure(layout, followed, 2).tolist()

@@ -6,13 +6,12 @@ from itertools import permutations
 
 import pytest
 import torch
-from tiny import backbone_for, choices, mask, plan_for, tiny, tokens_for
+from tiny import backbone_for, choices, mask, models, placing, plan_for, tiny, tokens_for
 
-from unigen.build import build
-from unigen.layout import Layout
+from unigen.core.layout import Layout
 
 
-@pytest.fixture(scope="module", params=choices("backbone"))
+@pytest.fixture(scope="module", params=models())
 def backbone(request):
     return backbone_for(tiny(f"backbone={request.param}"))
 
@@ -25,22 +24,21 @@ def forward(backbone, tokens, name: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("formatter", choices("formatter"))
 @pytest.mark.parametrize("name", choices("mask"))
 def test_permuting_segments_permutes_outputs_and_nothing_else(backbone, formatter, name):
-    layout = plan_for(build(tiny(f"formatter={formatter}")["formatter"]), backbone, 2).layout
+    layout = plan_for(placing(formatter), backbone, 2).layout
     tokens = tokens_for(layout, backbone, 2)
     expected = forward(backbone, tokens, name)
     text = layout.segments[: len(layout.segments) - len(layout.visual)]
-    orders = list(permutations(layout.visual))
-    for order in random.Random(0).sample(orders, 6):  # all that three pictures have
-        found = forward(backbone, tokens.only(Layout(text + order)), name)
-        assert tuple(found) == tuple(s.name for s in order)
-        for n, out in found.items():
-            torch.testing.assert_close(out, expected[n], rtol=1e-5, atol=5e-5)
+    order = random.Random(name).choice(list(permutations(layout.visual))[1:])
+    found = forward(backbone, tokens.only(Layout(text + order)), name)
+    assert tuple(found) == tuple(s.name for s in order)
+    for n, out in found.items():
+        torch.testing.assert_close(out, expected[n], rtol=1e-5, atol=5e-5)
 
 
 @pytest.mark.parametrize("formatter", choices("formatter"))
 def test_moving_a_segment_changes_what_sees_it(backbone, formatter):
     """Negative control: other origins, the same features."""
-    layout = plan_for(build(tiny(f"formatter={formatter}")["formatter"]), backbone, 2).layout
+    layout = plan_for(placing(formatter), backbone, 2).layout
     tokens = tokens_for(layout, backbone, 2)
     first = layout.visual[0]
     t, h, w = first.origin

@@ -1,10 +1,12 @@
 """Parts that do not fit are refused where they meet, in one sentence that names the culprit and what is legal."""
 
+import re
+
 import pytest
 from tiny import composed, slots, tiny
 
-from unigen.build import build_on_meta, build_pipeline
-from unigen.types import ImageSlot
+from unigen.core.types import ImageSlot
+from unigen.pipeline.build import build_on_meta, build_pipeline
 
 
 def change(config: dict, key: str, value: object) -> dict:
@@ -30,29 +32,29 @@ def test_the_unchanged_parts_fit():
         (
             "mask.rows.condition",
             None,
-            "mask 'fcd_a' has no row for role 'condition' (from formatter Frames); it knows text, target",
+            "mask 'fcd_a' has no row for role 'condition' (from formatter frames); it knows text, target",
         ),
         (
             "mask.rows.text.target",
             None,
-            "mask 'fcd_a': row 'text' has no column for role 'target' (from formatter Frames)",
+            "mask 'fcd_a': row 'text' has no column for role 'target' (from formatter frames)",
         ),
         ("mask.rows.text.target", "some", "mask 'fcd_a': rows.text.target is 'some'; legal are all, same, none"),
         (
-            "formatter.caps.buffer",
+            "formatter.caps.style",
             0.5,
-            "mask 'fcd_a' has no row for role 'buffer' (from formatter Frames); it knows text, condition, target",
+            "mask 'fcd_a' has no row for role 'style' (from formatter frames); it knows text, condition, target",
         ),
         (
             "conditioning.modulation.branches.condition",
             None,
-            "conditioning.modulation.branches has no entry for role 'condition' (from formatter Frames); it "
+            "conditioning.modulation.branches has no entry for role 'condition' (from formatter frames); it "
             "knows text, target",
         ),
         (
             "conditioning.modulation.timing.target",
             None,
-            "conditioning.modulation.timing has no entry for role 'target' (from formatter Frames); it knows "
+            "conditioning.modulation.timing has no entry for role 'target' (from formatter frames); it knows "
             "text, condition",
         ),
         (
@@ -64,18 +66,34 @@ def test_the_unchanged_parts_fit():
         (
             "loss.weights.condition",
             None,
-            "loss.weights has no entry for role 'condition' (from formatter Frames); it knows target, text, "
+            "loss.weights has no entry for role 'condition' (from formatter frames); it knows target, text, "
             "buffer, example",
         ),
         (
-            "solver.drop",
+            "guidance.drop",
             ["texts"],
-            "solver.drop names role 'texts'; formatter Frames has text, condition, target",
+            "guidance.drop names role 'texts'; formatter frames has text, condition, target",
         ),
-        ("dropout.buffer", 0.1, "dropout names role 'buffer'; formatter Frames has text, condition, target"),
+        ("dropout.buffer", 0.1, "dropout names role 'buffer'; formatter frames has text, condition, target"),
+        (
+            "mask.rows.targt",
+            {},
+            "mask 'fcd_a': rows names role 'targt', which does not exist; did you mean 'target'? legal are text",
+        ),
+        (
+            "mask.rows.target.txt",
+            "all",
+            "mask 'fcd_a': rows.target names role 'txt', which does not exist; did you mean 'text'? legal are text",
+        ),
+        (
+            "loss.weights.traget",
+            2.0,
+            "loss.weights names role 'traget', which does not exist; did you mean 'target'? legal are text",
+        ),
+        ("conditioning.modulation.timing.nobody", "own", "timing names role 'nobody', which does not exist; legal are"),
         ("encoder.text.config.d_model", 64, "text width: the encoder makes 64, backbone CogVideoX takes 32"),
         ("encoder.codec.channels", 4, "latent channels: the encoder makes 4, backbone CogVideoX takes 16"),
-        ("formatter.temporal_fill", "mirror", "formatter.temporal_fill is 'mirror'; legal are replicate, zero"),
+        ("formatter.temporal_padding", "mirror", "formatter.temporal_padding is 'mirror'; legal are replicate, zero"),
         ("formatter.copy_noise", "other", "formatter.copy_noise is 'other'; legal are same, independent"),
     ],
 )
@@ -91,7 +109,7 @@ def test_a_backbone_without_an_axis_is_named(monkeypatch):
     monkeypatch.setattr(CogVideoX, "axes", ("h", "w"))
     with pytest.raises(
         ValueError,
-        match="formatter Frames places images along t, h, w, but backbone CogVideoX has no axis t; it has h, w",
+        match="formatter frames places images along t, h, w, but backbone CogVideoX has no axis t; it has h, w",
     ):
         assert build_pipeline(tiny()).plan  # the control of the refusals below
 
@@ -117,6 +135,8 @@ def test_a_process_other_than_that_of_the_weights_is_refused(words, weights, pro
     said = str(caught.value)
     assert f"backbone.pretrained predict {weights}" in said and process in said and "\n" not in said
     assert build_on_meta(composed(*words, "backbone.pretrained=null")).backbone.predicts is None
+    advised = re.search(r"take the weights' own by (\S+) (\S+), or", said)
+    assert build_on_meta(composed(*words, *advised.groups())).process.predicts == weights.strip("'")
     other = {"'v'": "flow", "'flow'": "v"}[weights]
     assert build_on_meta(composed(*words, f"backbone.predicts={other}")).backbone.predicts == other
 
@@ -129,10 +149,13 @@ def test_a_process_other_than_that_of_the_weights_is_refused(words, weights, pro
             "slot 'x' is 40×32 pixels (data.size); sides must be multiples of 16 and 16",
         ),
         (ImageSlot("x", "target", 32, 33), "slot 'x' is 32×33 pixels"),
-        (ImageSlot("x", "target", 32, 16 * 151), "slot 'x' takes 2×151 positions; the backbone holds 150×150"),
+        (
+            ImageSlot("x", "target", 32, 16 * 151),
+            "slot 'x' takes 2×151 positions; the backbone holds 150×150 (backbone.",
+        ),
         (
             ImageSlot("x", "target", 32, 32, frames=3),
-            "slot 'x' has 3 frames; legal are 1 and multiples of the temporal patch 2",
+            "slot 'x' has 3 frames (data.forms.NAME.frames); legal are 1 and multiples of the temporal patch 2",
         ),
         (
             ImageSlot("x", "painting", 32, 32),
@@ -140,7 +163,7 @@ def test_a_process_other_than_that_of_the_weights_is_refused(words, weights, pro
         ),
     ],
 )
-def test_a_picture_that_the_parts_cannot_hold_is_named(slot, said):
+def test_an_image_that_the_parts_cannot_hold_is_named(slot, said):
     pipeline = build_pipeline(tiny())
     with pytest.raises(ValueError) as caught:
         pipeline.plan((slots()[0], slot))

@@ -1,4 +1,4 @@
-"""The sampler over the config folder: conditions never move, a picture is its own, guidance is what it says."""
+"""The sampler over the config folder: conditions never move, an image is its own, guidance is what it says."""
 
 from itertools import pairwise
 
@@ -6,10 +6,12 @@ import pytest
 import torch
 from tiny import batch, choices, randomise, tiny
 
-import unigen.pipeline
-from unigen.build import build_pipeline
-from unigen.pipeline import Guided
-from unigen.types import Batch
+import unigen.pipeline.pipeline
+from unigen.config.values import ConfigError
+from unigen.core.types import Batch
+from unigen.learners.denoising import check_tasks
+from unigen.pipeline.build import build_pipeline
+from unigen.pipeline.guidance import Guidance, Guided
 
 
 def pipeline_for(*overrides: str):
@@ -29,7 +31,7 @@ def only(whole: Batch, *rows: int) -> Batch:
 
 
 def close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal pictures up to a grey level, which other batch shapes may round otherwise."""
+    """Equal images up to a grey level, which other batch shapes may round otherwise."""
     return (a.int() - b.int()).abs().max() <= 1
 
 
@@ -37,8 +39,8 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
 @pytest.mark.parametrize("formatter", choices("formatter"))
 def test_clean_conditions_are_exactly_preserved(monkeypatch, solver, formatter):
     """And those that the formatter noises are not."""
-    pipeline = pipeline_for(f"solver={solver}", f"formatter={formatter}", "solver.guidance=3.0")
-    seen, integrate = [], unigen.pipeline.integrate
+    pipeline = pipeline_for(f"solver={solver}", f"formatter={formatter}", "guidance.strength=3.0")
+    seen, integrate = [], unigen.pipeline.pipeline.integrate
 
     def watched(predict, state, *rest):
         def noted(now, t):
@@ -48,7 +50,7 @@ def test_clean_conditions_are_exactly_preserved(monkeypatch, solver, formatter):
         seen.append(integrate(noted, state, *rest))
         return seen[-1]
 
-    monkeypatch.setattr(unigen.pipeline, "integrate", watched)
+    monkeypatch.setattr(unigen.pipeline.pipeline, "integrate", watched)
     out = pipeline.sample(batch(), seed=0)
     assert out.keys() == {"target"} and out["target"].shape == (2, 1, 3, 32, 48) and out["target"].dtype == torch.uint8
     with torch.no_grad():
@@ -60,9 +62,9 @@ def test_clean_conditions_are_exactly_preserved(monkeypatch, solver, formatter):
 
 
 @pytest.mark.parametrize("solver", choices("solver"))
-def test_a_picture_does_not_depend_on_its_batch_mates(solver):
+def test_an_image_does_not_depend_on_its_batch_mates(solver):
     """Nor on its place among them; on its key and the seed it does."""
-    pipeline, whole = pipeline_for(f"solver={solver}", "solver.guidance=3.0"), batch(3)
+    pipeline, whole = pipeline_for(f"solver={solver}", "guidance.strength=3.0"), batch(3)
     together = pipeline.sample(whole, seed=0)["target"]
     turned = pipeline.sample(only(whole, 2, 0), seed=0)["target"]
     assert close(turned[0], together[2]) and close(turned[1], together[0])
@@ -73,17 +75,18 @@ def test_a_picture_does_not_depend_on_its_batch_mates(solver):
 
 
 def test_sampling_repeats():
-    pipeline = pipeline_for("solver=dpm", "solver.guidance=3.0")
+    pipeline = pipeline_for("solver=dpm", "guidance.strength=3.0")
     assert torch.equal(pipeline.sample(batch(), 0)["target"], pipeline.sample(batch(), 0)["target"])
     assert not torch.equal(pipeline.sample(batch(), 0)["target"], pipeline.sample(batch(), 1)["target"])
 
 
-def guided(pipeline, guidance: float, t: float = 0.6) -> torch.Tensor:
-    pipeline.solver.guidance = guidance
+def guided(pipeline, *strengths: float, t: float = 0.6) -> torch.Tensor:
+    """Predictions for two samples under one strength or one each; one of 1 is both branches' line, or no second one."""
     with torch.no_grad():
-        clean = pipeline._branches(batch())
-        state = {"condition0": clean.features["condition0"][:2], "target": torch.ones(2, 6, 128)}
-        return Guided(pipeline, clean, 2)(state, t)["target"]
+        shown, tasks = pipeline.encode(batch(), {}), batch().tasks
+        hidden = None if set(strengths) == {1.0} else pipeline.encode(batch(), pipeline.guidance.hidden(tasks))
+        state = {"condition0": shown.features["condition0"], "target": torch.ones(2, 6, 128)}
+        return Guided(pipeline, shown, hidden, torch.tensor(strengths).expand(2))(state, t)["target"]
 
 
 def test_guidance_is_the_line_through_both_branches():
@@ -102,13 +105,57 @@ def test_the_hidden_branch_is_the_empty_prompt():
     with torch.no_grad():
         clean = pipeline.encode(empty, {})
         state = {"condition0": clean.features["condition0"], "target": torch.ones(2, 6, 128)}
-        pipeline.solver.guidance = 1.0
-        torch.testing.assert_close(Guided(pipeline, clean, 2)(state, 0.6)["target"], hidden, rtol=1e-4, atol=1e-5)
+        alone = Guided(pipeline, clean, None, torch.ones(2))(state, 0.6)["target"]
+        torch.testing.assert_close(alone, hidden, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(guided(pipeline, 1.0), hidden, atol=1e-3), "negative control"
 
 
-def test_dropping_the_condition_hides_its_picture():
-    pipeline = pipeline_for("solver.drop=[condition]")
+def test_each_sample_has_the_strength_and_the_hidden_roles_of_its_task():
+    """One universal run: 6 for customization and 2 for maps (RealGeneral, section 4.1)."""
+    pipeline = pipeline_for()
+    mixed, six, two = guided(pipeline, 6.0, 2.0), guided(pipeline, 6.0), guided(pipeline, 2.0)
+    torch.testing.assert_close(mixed, torch.stack([six[0], two[1]]), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(six[1], two[1], atol=1e-3), "negative control"
+    by_task = Guidance(2.0, ["text"], {"subject": {"strength": 6.0}, "depth": {"drop": ["text", "condition"]}})
+    assert by_task.strengths(["subject", "canny", "depth"]).tolist() == [6.0, 2.0, 2.0]
+    hidden = {role: x.tolist() for role, x in by_task.hidden(["subject", "depth"]).items()}
+    assert hidden == {"text": [True, True], "condition": [False, True]}
+    assert by_task.at(3.0).strengths(["subject", "depth"]).tolist() == [3.0, 3.0]
+    refused = {
+        r"guidance\.by_task\.subject\.scale is unknown; legal are strength and drop": {"subject": {"scale": 6.0}},
+        r"guidance\.by_task\.subject is 6; legal is a table": {"subject": 6},
+        r"guidance\.by_task\.subject\.strength is None; it must be a number": {"subject": {"strength": None}},
+        r"guidance\.by_task\.subject\.drop is 'text'; it must be a list": {"subject": {"drop": "text"}},
+        r"guidance\.by_task\.subject\.drop names 'target', which is generated": {"subject": {"drop": ["target"]}},
+    }
+    for said, own in refused.items():
+        with pytest.raises(ValueError, match=said):
+            Guidance(2.0, [], own)
+
+
+def test_an_exception_for_a_task_that_the_data_do_not_have_is_refused():
+    pipeline = pipeline_for()
+    pipeline.guidance = Guidance(2.0, ["text"], {"canny": {"strength": 6.0}})
+    with pytest.raises(ConfigError, match=r"task 'canny', which the data do not have; did you mean 'canny>target'"):
+        check_tasks(pipeline, ("canny>target",))
+    pipeline.guidance = Guidance(2.0, ["text"], {"canny>target": {"strength": 6.0}})
+    check_tasks(pipeline, ("canny>target",))
+    pipeline.guidance = Guidance(2.0, ["text"], {"cany>target": {"strength": 6.0}})
+    with pytest.raises(ConfigError, match=r"do not have; did you mean 'canny>target'\? They have grey>target, canny"):
+        check_tasks(pipeline, ("grey>target", "canny>target"))
+
+
+def test_a_samples_image_does_not_depend_on_the_tasks_of_its_batch_mates():
+    pipeline, whole = pipeline_for("solver.steps=2", "conditioning/embedding=none"), batch()
+    pipeline.guidance = Guidance(1.0, ["text"], {"subject": {"strength": 4.0}})
+    alike = pipeline.sample(whole, 0)["target"].int()
+    whole.tasks = ["subject", whole.tasks[1]]
+    mixed = pipeline.sample(whole, 0)["target"].int()
+    assert (mixed[1] - alike[1]).abs().max() <= 1 and (mixed[0] - alike[0]).abs().max() > 1
+
+
+def test_dropping_the_condition_hides_its_image():
+    pipeline = pipeline_for("guidance.drop=[condition]")
     other = batch(seed=7)
     for hide in (True, False):
         mark = {"condition": torch.tensor([hide, False])}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny import batch, choices, randomise, tiny
 
-from unigen.build import build_pipeline
-from unigen.noise import generator
+from unigen.core.noise import generator
+from unigen.pipeline.build import build_pipeline
 
 
 def parts(pipeline) -> dict[str, torch.nn.Parameter]:
@@ -53,14 +53,16 @@ def test_what_cannot_reach_the_target_gets_no_gradient():
     assert not (found["embedding.subject.weight"] != 0).any() and not (found["embedding.bias"] != 0).any()
 
 
-@pytest.mark.parametrize(("word", "fill"), [("own", "replicate"), ("shared", "zero")])
+@pytest.mark.parametrize(
+    ("word", "fill"), [("own", "replicate"), pytest.param("shared", "zero", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(("loss", "process"), product(choices("loss"), choices("process")))
 def test_every_loss_on_every_process_is_finite_and_learns(loss, process, fill, word):
     overrides = [
         f"loss={loss}",
         f"process={process}",
         "backbone.training_steps=1000",
-        f"formatter.temporal_fill={fill}",
+        f"formatter.temporal_padding={fill}",
     ]
     config = tiny(*overrides)
     timing = config["conditioning"]["modulation"]["timing"]
@@ -90,11 +92,11 @@ def test_all_randomness_comes_from_the_generator():
 
 @pytest.mark.parametrize(("how", "alike"), [("same", True), ("independent", False)])
 def test_noise_in_the_copies_is_as_the_formatter_says(how, alike):
-    from unigen.canvas import from_tokens
+    from unigen.core.canvas import from_tokens
 
     pipeline = randomised(f"formatter.copy_noise={how}")
     plan = pipeline.plan(batch().slots)
-    drawn = pipeline.draw_noise(plan, batch().slots, [generator(i) for i in range(2)])
+    drawn = pipeline.draw_noise(plan, [generator(i) for i in range(2)])
     assert drawn.keys() == {"target"}
     eps = from_tokens(drawn["target"], plan.layout["target"].grid, pipeline.backbone.patch)
     assert torch.equal(eps[:, 0], eps[:, 1]) == alike and not torch.equal(eps[0], eps[1])

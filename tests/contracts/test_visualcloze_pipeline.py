@@ -3,7 +3,7 @@
 Both get one noise (theirs is patched in) and a VAE whose posterior is next to a point (a log-variance of -30, the least
 that diffusers lets through): theirs draws from it, ours takes the mean. Their prompt holds the repr of a tuple, ours is
 given the very string. Preset: formatter=grid, fill=code, mask=fcd_d, conditioning/embedding=none,
-conditioning/modulation=shared, process=rectified_flow, solver=euler (count: steps) with solver.guidance=1, since
+conditioning/modulation=shared, process=rectified_flow, solver=euler (count: steps) with guidance.strength=1, since
 guidance is distilled (backbone.guidance.sample 30).
 """
 
@@ -18,19 +18,19 @@ from PIL import Image
 from tiny import composed, randomise, tiny
 from transformers import ByT5Tokenizer
 
-from unigen import canvas, noise
-from unigen.build import build_pipeline
-from unigen.fill import Fill
+from unigen.core import canvas, noise
+from unigen.core.infill import Fill
+from unigen.core.types import CONDITION, EXAMPLE, TARGET, Batch, ImageSlot
 from unigen.formatters.grid import Grid
-from unigen.pipeline import Guided, Pipeline
-from unigen.types import CONDITION, EXAMPLE, TARGET, Batch, ImageSlot
+from unigen.pipeline.build import build_pipeline
+from unigen.pipeline.pipeline import Guided, Pipeline
 
 SIDE, STEPS, WINDOW, SEED = 64, 4, 384, 7
 TASK, CONTENT = "Each row turns [IMAGE1] edges into [IMAGE2] a picture.", "a red fox"
 WORDS = (
     *("backbone=flux_fill_mini", "formatter=grid", "fill=code", "loss=flow_all", "mask=fcd_d"),
     *("conditioning/embedding=none", "conditioning/modulation=shared", "process=rectified_flow", "solver=euler"),
-    *("solver.guidance=1.0", "backbone.lowering._target_=unigen.attention.grouped"),
+    *("guidance.strength=1.0", "backbone.lowering._target_=unigen.core.attention.grouped"),
 )
 CLIP = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 CLIP |= {"max_position_embeddings": 77, "vocab_size": 384, "eos_token_id": 1, "pad_token_id": 0}
@@ -94,7 +94,7 @@ def parts() -> tuple[Pipeline, VisualClozeGenerationPipeline]:
     return ours, pipe
 
 
-def pictures(grid: list) -> list[list[Image.Image | None]]:
+def images(grid: list) -> list[list[Image.Image | None]]:
     rng = np.random.default_rng(0)
     made = [[size and rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8) for size in row] for row in grid]
     return [[None if x is None else Image.fromarray(x) for x in row] for row in made]
@@ -104,11 +104,11 @@ def batch_of(rows: list[list[Image.Image | None]], prompt: str) -> Batch:
     """The same grid as ours: masked cells are targets of the row's size, whose pixels nobody may see."""
     slots, images = [], {}
     for number, row in enumerate(rows):
-        width, height = next(picture.size for picture in row if picture is not None)
-        for column, picture in enumerate(row):
-            role = TARGET if picture is None else CONDITION if row is rows[-1] else EXAMPLE
+        width, height = next(image.size for image in row if image is not None)
+        for column, image in enumerate(row):
+            role = TARGET if image is None else CONDITION if row is rows[-1] else EXAMPLE
             slots.append(ImageSlot(f"cell{number}_{column}", role, height, width, row=number))
-            pixels = np.full((height, width, 3), 99, np.uint8) if picture is None else np.array(picture)
+            pixels = np.full((height, width, 3), 99, np.uint8) if image is None else np.array(image)
             images[slots[-1].name] = torch.from_numpy(pixels).permute(2, 0, 1)[None, None]
     return Batch(tuple(slots), images, [prompt], [()], ["task"], ["item"])
 
@@ -117,7 +117,7 @@ def in_rows(pipeline: Pipeline, batch: Batch, state: dict[str, torch.Tensor]) ->
     """Our tokens by cell as theirs: each row's in raster order over the whole row."""
     plan, patch = pipeline.plan(batch.slots), pipeline.backbone.patch
     boxes = {s.name: canvas.from_tokens(state[s.name], plan.layout[s.name].grid, patch) for s in batch.slots}
-    rows = canvas.paste(boxes, plan, batch.slots, pipeline.codec.stride)
+    rows = canvas.paste(boxes, plan)
     return torch.cat([canvas.to_tokens(row, patch) for row in rows], dim=1)
 
 
@@ -169,7 +169,7 @@ def prompt_of(pipe, rows) -> str:
 def noise_of(pipeline: Pipeline, batch: Batch) -> torch.Tensor:
     """What `Pipeline.sample` will draw."""
     keys = [noise.generator(SEED, "sample", key) for key in batch.keys]
-    return in_rows(pipeline, batch, pipeline.draw_noise(pipeline.plan(batch.slots), batch.slots, keys))
+    return in_rows(pipeline, batch, pipeline.draw_noise(pipeline.plan(batch.slots), keys))
 
 
 class FromZero(Grid):
@@ -199,14 +199,14 @@ def expected() -> dict:
     ours, pipe = parts()
     found = {}
     for name, grid in GRIDS.items():
-        rows = pictures(grid)
+        rows = images(grid)
         batch = batch_of(rows, prompt_of(pipe, rows))
         found[name] = batch, *run_theirs(pipe, rows, noise_of(ours, batch))
     return found
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_every_step_and_the_picture_are_diffusers(grid, expected):
+def test_every_step_and_the_image_are_diffusers(grid, expected):
     batch, latents, targets = expected[grid]
     found, pixels = run_ours(parts()[0], batch)
     assert len(found) == len(latents) == STEPS and len(pixels) == len(targets) == sum(

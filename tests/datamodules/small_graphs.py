@@ -1,12 +1,14 @@
-"""Graphs for tests: Graph200K, said once more without the grammar, and a small one of other pictures."""
+"""Graphs for tests: Graph200K, said once more without the grammar, and a small one of other images."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
-from datamodules.graph import AnnotationGraph
-from unigen.build import build
+from datamodules.graph.graph import AnnotationGraph
+from unigen.core.types import Batch
+from unigen.pipeline.build import build
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,3 +82,12 @@ def drawings(**changes) -> AnnotationGraph:
 
 def names(tasks) -> list[str]:
     return [task.name for task in tasks]
+
+
+def by_task(batches: Iterable[Batch]) -> dict[str, list[Batch]]:
+    """The batches by the task of their samples, which is one."""
+    found: dict[str, list[Batch]] = {}
+    for batch in batches:
+        [task] = set(batch.tasks)
+        found.setdefault(task, []).append(batch)
+    return found

@@ -10,13 +10,22 @@ import transformers as tf
 from PIL import Image
 from tiny import composed
 
-from datamodules import annotators
-from datamodules.annotators import Depth, Masks, NormalsOfDepth, Pose, Segments, class_colours, layered, skeleton
+from datamodules.reading import annotators
+from datamodules.reading.annotators import (
+    Depth,
+    Masks,
+    NormalsOfDepth,
+    Pose,
+    Segments,
+    class_colours,
+    layered,
+    skeleton,
+)
 from datamodules.sets.own_folder import OwnFolder
-from unigen.build import build
+from unigen.pipeline.build import build
 
 SIDE = {"height": 32, "width": 32}
-PICTURE = np.random.default_rng(0).integers(0, 256, (3, 40, 24), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (3, 40, 24), dtype=np.uint8)
 
 
 def saved(folder: Path, model: tf.PreTrainedModel, processor: tf.BaseImageProcessor) -> str:
@@ -83,7 +92,7 @@ def root(tmp_path) -> Path:
     folder = tmp_path / "mine"
     folder.mkdir()
     for i in range(6):
-        Image.fromarray(np.roll(PICTURE, 5 * i, axis=2).transpose(1, 2, 0)).save(folder / f"{i}.png")
+        Image.fromarray(np.roll(IMAGE, 5 * i, axis=2).transpose(1, 2, 0)).save(folder / f"{i}.png")
     Image.linear_gradient("L").resize((24, 40)).save(folder / "0.depth.png")
     return folder
 
@@ -93,12 +102,12 @@ def root(tmp_path) -> Path:
 
 def test_depth_is_white_where_it_is_near(depth_model, tmp_path):
     annotator = Depth(depth_model, "key", tmp_path)
-    drawn = annotator(PICTURE)
-    assert drawn.shape == PICTURE.shape and drawn.dtype == np.uint8 and (drawn == drawn[:1]).all()
+    drawn = annotator(IMAGE)
+    assert drawn.shape == IMAGE.shape and drawn.dtype == np.uint8 and (drawn == drawn[:1]).all()
     assert drawn.min() == 0 and drawn.max() == 255 and len(np.unique(drawn)) > 20
-    near = annotator.nearness(PICTURE)
+    near = annotator.nearness(IMAGE)
     annotator.model.config.depth_estimation_type = "metric"  # then the same numbers are metres
-    far = annotator.nearness(PICTURE)
+    far = annotator.nearness(IMAGE)
     assert far.min() == 0 and far.max() == 1 and np.corrcoef(near.ravel(), far.ravel())[0, 1] < 0
     assert near[np.unravel_index(far.argmax(), far.shape)] < 0.01 < near.max()
 
@@ -118,23 +127,23 @@ def test_normals_are_those_of_the_relief(monkeypatch, tmp_path, axis, colour):
     """A ramp that comes nearer by 0.58 pixels a pixel leans by 30 degrees, away from where it is near."""
     slope = np.tan(np.pi / 6) / (annotators.RELIEF * 40)
     places = np.zeros((40, 24)) if axis is None else np.indices((40, 24))[axis] * slope
-    monkeypatch.setattr(NormalsOfDepth, "nearness", lambda self, picture: places)
-    drawn = NormalsOfDepth("m", "key", tmp_path)(PICTURE)
-    assert drawn.shape == PICTURE.shape and (drawn == np.array(colour)[:, None, None]).all()
+    monkeypatch.setattr(NormalsOfDepth, "nearness", lambda self, image: places)
+    drawn = NormalsOfDepth("m", "key", tmp_path)(IMAGE)
+    assert drawn.shape == IMAGE.shape and (drawn == np.array(colour)[:, None, None]).all()
 
 
 @pytest.mark.parametrize("winner", [1, 2])
 def test_a_segment_has_the_colour_of_its_class(tmp_path, winner):
-    drawn = Segments(segformer(tmp_path / "m", winner), "key", tmp_path)(PICTURE)
-    assert drawn.shape == PICTURE.shape and (drawn == class_colours(3)[winner][:, None, None]).all()
+    drawn = Segments(segformer(tmp_path / "m", winner), "key", tmp_path)(IMAGE)
+    assert drawn.shape == IMAGE.shape and (drawn == class_colours(3)[winner][:, None, None]).all()
     assert len(np.unique(class_colours(150), axis=0)) == 150
 
 
 def test_masks_are_all_that_is_told_apart(tmp_path, monkeypatch):
     counted = []
     monkeypatch.setattr(annotators, "layered", lambda masks, *size: counted.append(len(masks)) or layered(masks, *size))
-    drawn = Masks(sam(tmp_path / "m"), "key", tmp_path)(PICTURE)
-    assert drawn.shape == PICTURE.shape and drawn.dtype == np.uint8 and drawn.any() and counted[0] > 0
+    drawn = Masks(sam(tmp_path / "m"), "key", tmp_path)(IMAGE)
+    assert drawn.shape == IMAGE.shape and drawn.dtype == np.uint8 and drawn.any() and counted[0] > 0
 
 
 def test_the_smaller_mask_lies_on_top():
@@ -145,13 +154,13 @@ def test_the_smaller_mask_lies_on_top():
     assert not layered(none, 4, 6).any()
 
 
-def test_a_pose_is_searched_in_the_whole_picture(tmp_path, monkeypatch):
+def test_a_pose_is_searched_in_the_whole_image(tmp_path, monkeypatch):
     annotator = Pose(vitpose(tmp_path / "m"), "key", tmp_path)
     monkeypatch.setattr(annotators, "SURE", -1.0)
-    drawn = annotator(PICTURE)
-    assert drawn.shape == PICTURE.shape and drawn.any()
+    drawn = annotator(IMAGE)
+    assert drawn.shape == IMAGE.shape and drawn.any()
     monkeypatch.setattr(annotators, "SURE", 2.0)
-    assert not annotator(PICTURE).any(), "nobody is there"
+    assert not annotator(IMAGE).any(), "nobody is there"
 
 
 def test_other_keypoints_than_cocos_are_refused(tmp_path):
@@ -177,10 +186,10 @@ def test_a_file_is_taken_as_it_is_and_a_missing_one_computed_once(depth_model, r
     assert len(list(tmp_path.glob("kept/*"))) == 0, "nothing is computed before it is read"
     drawn = found.record(1).read("depth")
     assert np.array_equal(drawn, Depth(depth_model, "key", tmp_path)(found.record(1).read("target")))
-    assert not np.array_equal(found.record(0).read("depth"), Depth(depth_model, "key", tmp_path)(PICTURE))
+    assert not np.array_equal(found.record(0).read("depth"), Depth(depth_model, "key", tmp_path)(IMAGE))
     assert len(list(tmp_path.glob("kept/*.png"))) == 1 and sorted(root.rglob("*")) == before
 
-    def never(self, picture):
+    def never(self, image):
         raise AssertionError("computed again")
 
     monkeypatch.setattr(Depth, "__call__", never)

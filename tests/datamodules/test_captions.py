@@ -5,7 +5,16 @@ import unicodedata
 
 import pytest
 
-from datamodules.captions import CAPTION, CAPTION_BYTES, Row, caption_in, clean_caption, decoded, table_rows, text_of
+from datamodules.reading.captions import (
+    CAPTION,
+    CAPTION_BYTES,
+    Row,
+    caption_in,
+    clean_caption,
+    decoded,
+    table_rows,
+    text_of,
+)
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 

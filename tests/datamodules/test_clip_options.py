@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from datamodules.clips import FORMS, SHARES, ClipData
-from datamodules.motions import MOTION_SHARES
+from datamodules.pretraining.clips import FORMS, SHARES, ClipData
+from datamodules.pretraining.motions import MOTION_SHARES
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +37,7 @@ def test_the_yaml_lists_every_argument_with_its_default():
         ({"forms": {"a": {"first": "yes", "frames": 1, "share": 1}}}, r"forms\.a\.first='yes'"),
         ({"forms": {"a": {"first": True, "frames": 3, "share": 1}}}, r"forms\.a\.frames=3.*1 .*2, 4, 6 or 8"),
         ({"forms": {"a": {"first": True, "frames": 10, "share": 1}}}, r"forms\.a\.frames=10"),
-        ({"forms": {"a": {"first": True, "frames": 2, "share": -1}}}, "'a' in forms is -1"),
+        ({"forms": {"a": {"first": True, "frames": 2, "share": -1}}}, "'a' in data.forms is -1"),
     ],
 )
 def test_bad_options_are_refused(wrong, words):

@@ -1,4 +1,4 @@
-"""ClipData: clips that depend on their number alone, forms that stack, one kind of picture a clip, fitting captions."""
+"""ClipData: clips that depend on their number alone, forms that stack, one kind of image a clip, fitting captions."""
 
 import itertools
 import pickle
@@ -10,10 +10,10 @@ import pytest
 import torch
 from made_clips import EIGHTHS, maker, of_kind
 
-from datamodules.clips import FAMILY, FORMS, LONGEST, POSED, SHARES, STYLES, Form
-from datamodules.emoji_cache import KINDS
-from datamodules.emoji_names import base_of, caption, subject
-from datamodules.motions import (
+from datamodules.emoji.cache import KINDS
+from datamodules.emoji.names import base_of, caption, subject
+from datamodules.pretraining.clips import FAMILY, FORMS, LONGEST, POSED, SHARES, STYLES, Form
+from datamodules.pretraining.motions import (
     GROUPS,
     MOTION_SHARES,
     MOTIONS,
@@ -24,7 +24,7 @@ from datamodules.motions import (
     posed,
     unlike,
 )
-from unigen.types import CONDITION, TARGET, Batch, ImageSlot, collate
+from unigen.core.types import CONDITION, TARGET, Batch, ImageSlot, collate
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_some_clips_are_in_a_random_pose(make):
     assert abs(sum(plan.moved for plan in plans) / 400 - POSED) < 0.08
     for plan in plans[:60]:
         start = dataset.draw(plan._replace(backward=False), [0.0])[1][0]
-        assert np.array_equal(start, dataset.pictures.picture(plan.kind, plan.glyphs[0])) != plan.moved
+        assert np.array_equal(start, dataset.images.image(plan.kind, plan.glyphs[0])) != plan.moved
 
 
 def test_kinds_and_motions_have_their_shares(make):
@@ -90,7 +90,7 @@ def test_kinds_and_motions_have_their_shares(make):
     kinds, motions = Counter(plan.kind for plan in plans), Counter(plan.motion for plan in plans)
     assert all(abs(kinds[kind] / 2000 - share) < 0.04 for kind, share in SHARES.items())
     assert {*MOTIONS, FAMILY} == set(itertools.chain(*GROUPS.values())) == set(motions) | set(GROUPS["fill"])
-    for group, share in MOTION_SHARES.items():  # a picture without relatives leaves the family's share to the others
+    for group, share in MOTION_SHARES.items():  # an image without relatives leaves the family's share to the others
         assert abs(sum(motions[name] for name in GROUPS[group]) / 2000 - share) < 0.06
     assert 0.4 < sum(plan.backward for plan in plans if plan.motion not in ONE_WAY) / 2000 < 0.55
     assert not any(plan.backward for plan in plans if plan.motion in ONE_WAY)
@@ -125,11 +125,11 @@ def test_splits_are_disjoint_by_base_in_all_that_clips_show(make):
         plans = [dataset.plan(i) for i in range(600)]
         shown = {index for plan in plans for index in plan.glyphs}
         assert shown <= set(data.emoji.indices[split])
-        bases[split] = {base_of(data.emoji.pictures.names[index]) for index in shown}
+        bases[split] = {base_of(data.emoji.images.names[index]) for index in shown}
         relatives += sum(len(plan.glyphs) == 2 for plan in plans)
     assert relatives > 5 and not any(a & b for a, b in itertools.combinations(bases.values(), 2))
     again = data.dataset("train")
-    bases["again"] = {base_of(data.emoji.pictures.names[again.plan(i).glyphs[0]]) for i in range(600)}
+    bases["again"] = {base_of(data.emoji.images.names[again.plan(i).glyphs[0]]) for i in range(600)}
     assert bases["again"] & bases["train"]  # the check can fail
 
 
@@ -139,10 +139,10 @@ def test_a_family_clip_turns_into_a_relative_of_the_same_kind(make, kind):
     families = [plan._replace(moved=False) for plan in plans if plan.motion == FAMILY]
     assert families and all((len(plan.glyphs) == 2) == (plan.motion == FAMILY) for plan in plans)
     for plan in families[:10]:
-        names = [dataset.pictures.names[index] for index in plan.glyphs]
+        names = [dataset.images.names[index] for index in plan.glyphs]
         assert base_of(names[0]) == base_of(names[1]) and names[0] != names[1]
         words, frames = dataset.draw(plan, EIGHTHS)
-        before, after = (dataset.pictures.picture(kind, index) for index in plan.glyphs)
+        before, after = (dataset.images.image(kind, index) for index in plan.glyphs)
         assert all(np.array_equal(frame, before) for frame in frames[:3]) and unlike(before, after)
         assert all(np.array_equal(frame, after) for frame in frames[3:])
         assert words.startswith("becoming ") and caption(names[1]).endswith(words.removeprefix("becoming "))
@@ -173,7 +173,7 @@ def test_prompts_fit_and_say_what_a_clip_shows(make):
     dataset = make().dataset("train")
     said = Counter()
     for i in range(400):
-        plan, glyph = dataset.plan(i), dataset.pictures.names[dataset.plan(i).glyphs[0]]
+        plan, glyph = dataset.plan(i), dataset.images.names[dataset.plan(i).glyphs[0]]
         words = dataset.draw(plan, [0.0])[0]
         style = STYLES.get(plan.kind, f"{plan.kind} style")
         still, moving = dataset["still", i, 0], dataset["clip4", i, 0]
@@ -192,7 +192,7 @@ def test_prompts_fit_and_say_what_a_clip_shows(make):
 def test_what_does_not_fit_is_left_out_the_motion_first(make):
     dataset = make().dataset("train")
     plan = dataset.plan(0)._replace(kind="twemoji", style_said=True, motion_said=True)
-    words = caption(dataset.pictures.names[plan.glyphs[0]])
+    words = caption(dataset.images.names[plan.glyphs[0]])
     assert dataset.prompt(plan, "turning left") == f"{words}, twemoji style, turning left"
     assert dataset.prompt(plan, "x" * LONGEST) == f"{words}, twemoji style"
     assert dataset.prompt(plan._replace(style_said=False), "turning left") == f"{words}, turning left"
@@ -261,9 +261,9 @@ def test_validation_is_fixed_and_takes_the_forms_in_turn(make):
         make(limit=2).val_dataloader()
 
 
-def test_fit_pictures_are_those_of_the_emoji_data(make):
+def test_fit_images_are_those_of_the_emoji_data(make):
     data = make()
-    assert torch.equal(data.fit_pictures(10), data.emoji.fit_pictures(10)) and data.tasks == ("clip",)
-    assert not torch.equal(data.fit_pictures(10)[:5], data.fit_pictures(10)[5:])
+    assert torch.equal(data.fit_images(10), data.emoji.fit_images(10)) and data.tasks == ("clip",)
+    assert not torch.equal(data.fit_images(10)[:5], data.fit_images(10)[5:])
     copied = pickle.loads(pickle.dumps(data.dataset("train")))
     assert copied.plan(3) == data.dataset("train").plan(3) != copied.plan(4)

@@ -5,24 +5,24 @@ import random
 
 import numpy as np
 
-from datamodules.clips import ClipData
-from datamodules.colouring import PALETTE, colour_in
-from datamodules.motions import choose
+from datamodules.pretraining.clips import ClipData
+from datamodules.pretraining.colouring import PALETTE, colour_in
+from datamodules.pretraining.motions import choose
 
 TONES = {tuple(colour.to_bytes(3)) for colour in PALETTE} | {(0, 0, 0), (255, 255, 255)}
 
 
 def squares(gap: int = 0) -> np.ndarray:
     """Two squares of lines, the left one open at its top by `gap` pixels."""
-    picture = np.zeros((3, 24, 48), np.uint8)
+    image = np.zeros((3, 24, 48), np.uint8)
     for left in (4, 28):
-        picture[:, 4:20, [left, left + 15]] = picture[:, [4, 19], left : left + 16] = 255
-    picture[:, 4, 10 : 10 + gap] = 0
-    return picture
+        image[:, 4:20, [left, left + 15]] = image[:, [4, 19], left : left + 16] = 255
+    image[:, 4, 10 : 10 + gap] = 0
+    return image
 
 
-def colours(picture: np.ndarray) -> set[tuple[int, ...]]:
-    return {tuple(colour) for colour in picture.reshape(3, -1).T.tolist()}
+def colours(image: np.ndarray) -> set[tuple[int, ...]]:
+    return {tuple(colour) for colour in image.reshape(3, -1).T.tolist()}
 
 
 def test_areas_between_lines_take_one_colour_each():
@@ -54,17 +54,17 @@ def test_areas_turn_one_after_the_other_and_stay():
         assert np.array_equal(before[:, turned], after[:, turned])
 
 
-def test_colours_do_not_depend_on_the_picture():
+def test_colours_do_not_depend_on_the_image():
     """The same draw colours another edge map alike: nothing of the glyph's own colours can come in."""
     one, other = squares(), np.ascontiguousarray(squares()[..., ::-1])
-    ends = [colour_in(picture, [1.0], random.Random(3))[1][0] for picture in (one, other)]
+    ends = [colour_in(image, [1.0], random.Random(3))[1][0] for image in (one, other)]
     assert colours(ends[0]) == colours(ends[1]) != colours(colour_in(one, [1.0], random.Random(4))[1][0])
 
 
 def test_blank_and_full_maps_are_no_error():
     for level in (0, 255):
-        picture = np.full((3, 16, 16), level, np.uint8)
-        assert colour_in(picture, [0.5, 1.0], random.Random(0))[1][1].shape == (3, 16, 16)
+        image = np.full((3, 16, 16), level, np.uint8)
+        assert colour_in(image, [0.5, 1.0], random.Random(0))[1][1].shape == (3, 16, 16)
 
 
 def test_only_edge_maps_are_coloured_in(tmp_path_factory):
@@ -76,5 +76,5 @@ def test_only_edge_maps_are_coloured_in(tmp_path_factory):
     plans = [dataset.plan(i) for i in range(400)]
     assert {plan.kind for plan in plans if plan.motion == "colour_in"} == {"canny"}
     assert {plan.kind for plan in plans} > {"canny", "twemoji"}
-    edges = data.emoji.pictures.picture("canny", 3)
+    edges = data.emoji.images.image("canny", 3)
     assert choose({"fill": 0.0, "move": 1.0}, edges, "canny", False, random.Random(0))[0] != "colour_in"

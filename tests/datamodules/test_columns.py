@@ -9,16 +9,15 @@ import yaml
 from PIL import Image
 from tiny import CONF
 
-from datamodules.columns import Columns
-from datamodules.emoji_names import caption
-from datamodules.example_rows import row_shares_of
-from datamodules.graph import AnnotationGraph
-from datamodules.graph_data import EmojiGraphData
-from datamodules.graph_sampling import Task
-from datamodules.instructions import Instructions, ShortInstructions
-from datamodules.keyed import FormBatchSampler
-from unigen.preview import columns_of
-from unigen.types import Sample
+from datamodules.emoji.data import EmojiGraphData
+from datamodules.emoji.names import caption
+from datamodules.graph.columns import Columns, row_shares_of
+from datamodules.graph.graph import AnnotationGraph
+from datamodules.graph.instructions import Instructions, ShortInstructions
+from datamodules.graph.keyed import FormBatchSampler
+from datamodules.graph.sampling import Task
+from unigen.core.types import Sample
+from unigen.tools.preview.gathering import columns_of
 
 STYLED = Task(("reference", "canny", "line_ref"), ("line",), "group", "meta")
 
@@ -34,7 +33,7 @@ def emoji(**options) -> EmojiGraphData:
 
 def test_conditions_stand_in_every_order_equally_often_and_targets_last():
     columns = Columns(shuffle=True)
-    found = Counter(columns.order(STYLED, seed).pictures for seed in range(3000))
+    found = Counter(columns.order(STYLED, seed).images for seed in range(3000))
     assert len(found) == 6 and all(abs(count - 500) < 100 for count in found.values())
     assert {order[-1] for order in found} == {"line"}
     first = Counter(order[0] for order in found.elements())
@@ -56,9 +55,9 @@ def test_all_rows_of_a_sample_have_the_order_that_its_key_and_its_prompt_say(fol
         item = ("2 rows of 3>1", i, 70 + i)
         sample, (task, rows) = dataset[item], dataset.plan(item)
         order = sample.key.split("/")[1].split(">")[0].split("+")
-        shown = [data.records.picture(name, row) for row in rows for name in [*order, "line"]]
-        for slot, picture in zip(sample.slots, shown, strict=True):
-            assert (sample.images[slot.name][0].numpy() == picture).all()
+        shown = [data.records.image(name, row) for row in rows for name in [*order, "line"]]
+        for slot, image in zip(sample.slots, shown, strict=True):
+            assert (sample.images[slot.name][0].numpy() == image).all()
         assert sample.prompt == f"3x4: {', '.join(words[name] for name in order)} > line art."
         assert sample.task == task.name == "reference+canny+line_ref>line", "the task is its own whatever the order"
         seen.add(tuple(order))
@@ -88,12 +87,12 @@ def test_prompts_of_a_split(folder):
     assert [batch.prompts[0] for batch in bare.test_dataloader()] == [caption(glyph) for _, glyph in tested]
 
 
-def test_an_instruction_describes_the_last_picture():
+def test_an_instruction_describes_the_last_image():
     edit = Task(("target",), ("canny", "skin_tone"), "group", "meta")
     assert Columns(Instructions()).told(edit) == "skin_tone" and Columns().told(edit) == "canny"
 
 
-def test_a_picture_of_ones_own_is_asked_for_as_in_training(tmp_path):
+def test_an_image_of_ones_own_is_asked_for_as_in_training(tmp_path):
     Image.new("RGB", (16, 16), "red").save(path := tmp_path / "red.png")
     said = [
         emoji(tasks=["canny>target"], instruction=form).user_sample(str(path), "red apple", ("apple",), task, False)
@@ -133,7 +132,7 @@ def test_the_test_may_have_other_rows_on_the_same_queries(folder):
         assert {form.rows for form in data.forms.values()} == {0, 1, 2}, "training is as ever"
     assert keys[0] == keys[1] and queries[0] == queries[1]
     named = emoji(test_rows=[1, 1], test_tasks=["canny>target"], **options)
-    assert {b.slots[-1].row for batches in named.test_dataloaders_by_task().values() for b in batches} == {1}
+    assert {batch.slots[-1].row for batch in named.test_dataloader()} == {1}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +155,7 @@ def test_wrong_rows_are_refused(options, words):
         emoji(**options)
 
 
-def test_the_preview_names_pictures_in_the_order_in_which_they_stand():
+def test_the_preview_names_images_in_the_order_in_which_they_stand():
     sample = Sample((), {}, "", (), "reference+canny>target", "1f34e/canny+reference>target")
     assert columns_of(sample) == "canny+reference>target"
     assert columns_of(sample._replace(key="user")) == "reference+canny>target", "a key that does not say it"

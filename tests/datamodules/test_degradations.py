@@ -30,9 +30,9 @@ def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
     y, x = np.mgrid[:height, :width] / 8.0
     waves = np.stack([np.sin(x + 1), np.sin(y + 0.5 * x), np.sign(np.sin(0.7 * x - y + 2))])
     noise = np.random.default_rng(seed).normal(0, 8, (3, height, width))
-    picture = (128 + np.array([100, 80, 60])[:, None, None] * waves + noise).clip(0, 255).astype(np.uint8)
-    picture.flags.writeable = False
-    return picture
+    image = (128 + np.array([100, 80, 60])[:, None, None] * waves + noise).clip(0, 255).astype(np.uint8)
+    image.flags.writeable = False
+    return image
 
 
 def change(one: np.ndarray, other: np.ndarray) -> float:
@@ -50,20 +50,20 @@ def test_names():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_changes_the_picture_whatever_is_drawn(name):
-    picture = textured(64, 64)
+def test_changes_the_image_whatever_is_drawn(name):
+    image = textured(64, 64)
     for seed in range(16):
         value = draw(name, random.Random(seed))
-        assert change(apply(picture, value), picture) > FLOOR, value
+        assert change(apply(image, value), image) > FLOOR, value
 
 
-def test_a_picture_that_is_only_copied_does_not_count_as_changed():
+def test_an_image_that_is_only_copied_does_not_count_as_changed():
     """Negative control; the other end is that the least of these changes, pixels two by two, is seen."""
-    picture = textured(64, 64)
-    assert change(picture.copy(), picture) == 0
-    barely = picture.copy()
+    image = textured(64, 64)
+    assert change(image.copy(), image) == 0
+    barely = image.copy()
     barely[:, ::8, ::8] ^= 1
-    assert 0 < change(barely, picture) < FLOOR
+    assert 0 < change(barely, image) < FLOOR
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,70 +82,70 @@ def test_drawn_values_are_plain(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("sides", SIDES, ids=str)
 def test_sides_type_and_an_untouched_input(name, sides):
-    picture = textured(*sides)
-    before = picture.copy()
+    image = textured(*sides)
+    before = image.copy()
     for seed in range(4):
-        made = apply(picture, draw(name, random.Random(seed)))  # the input is read-only: writing to it raises
+        made = apply(image, draw(name, random.Random(seed)))  # the input is read-only: writing to it raises
         assert made.shape == turned(name, *sides) and made.dtype == np.uint8
-        assert made.flags.c_contiguous and made.flags.writeable and not np.shares_memory(made, picture)
-    assert np.array_equal(picture, before)
+        assert made.flags.c_contiguous and made.flags.writeable and not np.shares_memory(made, image)
+    assert np.array_equal(image, before)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_same_value_makes_the_same_picture(name):
-    picture, values = textured(40, 48), [draw(name, random.Random(seed)) for seed in range(6)]
+def test_the_same_value_makes_the_same_image(name):
+    image, values = textured(40, 48), [draw(name, random.Random(seed)) for seed in range(6)]
     for value in values:
-        assert np.array_equal(apply(picture, value), apply(picture.copy(), dataclasses.replace(value)))
-    outcomes = {apply(picture, value).tobytes() for value in values}
+        assert np.array_equal(apply(image, value), apply(image.copy(), dataclasses.replace(value)))
+    outcomes = {apply(image, value).tobytes() for value in values}
     assert (len(outcomes) > 1) == (len(set(values)) > 1)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_view_with_strides_gives_the_same(name):
-    picture = textured(24, 40)
-    pixels = np.ascontiguousarray(picture.transpose(1, 2, 0))
-    for view in (np.repeat(picture, 2, axis=2)[:, :, ::2], pixels.transpose(2, 0, 1)):
-        assert not view.flags.c_contiguous and np.array_equal(view, picture)
+    image = textured(24, 40)
+    pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
+    for view in (np.repeat(image, 2, axis=2)[:, :, ::2], pixels.transpose(2, 0, 1)):
+        assert not view.flags.c_contiguous and np.array_equal(view, image)
         for seed in range(6):
             value = draw(name, random.Random(seed))
             made = apply(view, value)
-            assert made.flags.c_contiguous and np.array_equal(made, apply(picture, value))
+            assert made.flags.c_contiguous and np.array_equal(made, apply(image, value))
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("level", [0, 1, 128, 255])
-def test_flat_pictures(name, level):
+def test_flat_images(name, level):
     """No division by zero, and what neither draws at random nor uncovers anything leaves flat what is flat."""
-    picture = np.full((3, 17, 24), level, np.uint8)
+    image = np.full((3, 17, 24), level, np.uint8)
     for seed in range(8):
         value = draw(name, random.Random(seed))
-        made = apply(picture, value)
+        made = apply(image, value)
         assert made.shape == turned(name, 17, 24)
         flat = bool((np.ptp(made, axis=(1, 2)) == 0).all())
         assert flat or name in (*SEEDED, "mosaic", "barrel"), value
     if name in ("gaussian_noise", "salt_pepper_noise", "inpainting", "frost"):
         values = [draw(name, random.Random(seed)) for seed in range(8)]
-        assert any(np.ptp(apply(picture, value)) > 0 for value in values), "negative control: these are seen"
+        assert any(np.ptp(apply(image, value)) > 0 for value in values), "negative control: these are seen"
 
 
 @pytest.mark.filterwarnings("error")
-def test_random_pictures():
+def test_random_images():
     """A little fuzz: noise, two colours, one channel alone, in odd sides."""
     chance = np.random.default_rng(0)
     for round_ in range(6):
         height, width = chance.integers(8, 50, 2)
         noise = chance.integers(0, 256, (3, height, width), dtype=np.uint8)
-        pictures = noise, (noise // 128) * np.uint8(255), noise * np.array([1, 0, 0], np.uint8)[:, None, None]
-        for picture in pictures:
+        images = noise, (noise // 128) * np.uint8(255), noise * np.array([1, 0, 0], np.uint8)[:, None, None]
+        for image in images:
             for name in NAMES:
-                made = apply(picture, draw(name, random.Random(round_)))
+                made = apply(image, draw(name, random.Random(round_)))
                 assert made.shape == turned(name, height, width) and made.dtype == np.uint8
 
 
 @pytest.mark.parametrize("name", sorted({*SEEDED, "blur", "gray", "jpeg"}))
 def test_reseeding_keeps_all_but_the_seed(name):
-    picture = textured(64, 64)
+    image = textured(64, 64)
     for seed in range(8):
         value = draw(name, random.Random(seed))
         other = reseeded(value, random.Random(seed + 100))
@@ -153,7 +153,7 @@ def test_reseeding_keeps_all_but_the_seed(name):
             assert other is value
             continue
         assert other.seed != value.seed and dataclasses.replace(other, seed=value.seed) == value
-        assert not np.array_equal(apply(picture, other), apply(picture, value))
+        assert not np.array_equal(apply(image, other), apply(image, value))
 
 
 def test_rows_that_share_a_value_share_its_noise():
@@ -175,13 +175,13 @@ def test_an_unknown_name(name, said):
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [np.zeros((3, 16, 16), np.float32), np.zeros((16, 16, 3), np.uint8), np.zeros((3, 7, 16), np.uint8), np.zeros(3)],
     ids=lambda p: f"{p.dtype}-{p.shape}",
 )
-def test_a_picture_of_another_kind_is_refused(picture):
+def test_an_image_of_another_kind_is_refused(image):
     with pytest.raises(ValueError, match="it must be uint8 \\(3, H, W\\) with sides of at least 8"):
-        apply(picture, draw("gray", random.Random(0)))
+        apply(image, draw("gray", random.Random(0)))
 
 
 def test_workers_need_no_torch_and_importing_needs_no_opencv():

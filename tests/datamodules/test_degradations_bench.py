@@ -8,12 +8,13 @@ import torch
 from tiny import CONF
 
 from datamodules.degradations import NAMES
-from unigen.bench import Effort
+from unigen.tools.bench.turns import Effort
 
 sys.path.insert(0, str(CONF.parent))
 
 from bench import arguments
-from bench_degradations import COLUMNS, degradations_table, photo_like
+
+from unigen.tools.bench.degradations import COLUMNS, degradations_table, photo_like
 
 
 def test_a_row_for_each_degradation():
@@ -29,7 +30,7 @@ def test_it_is_a_section():
     assert arguments(["degradations"])[0] == ["degradations"] and "degradations" in arguments([])[0]
 
 
-def test_the_picture_uses_the_whole_range():
-    picture = photo_like(64)
-    assert picture.shape == (3, 64, 64) and picture.dtype == np.uint8 and np.ptp(picture) > 200
-    assert not np.array_equal(picture[0], picture[1])
+def test_the_image_uses_the_whole_range():
+    image = photo_like(64)
+    assert image.shape == (3, 64, 64) and image.dtype == np.uint8 and np.ptp(image) > 200
+    assert not np.array_equal(image[0], image[1])

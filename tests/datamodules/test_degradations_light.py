@@ -29,8 +29,8 @@ SMOOTH = np.ascontiguousarray(SMOOTH.transpose(2, 0, 1))
 PLAIN = np.repeat(np.arange(256, dtype=np.uint8).reshape(1, 16, 16), 3, axis=0)  # every grey once
 
 
-def pixels(picture: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(picture.transpose(1, 2, 0))
+def pixels(image: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(image.transpose(1, 2, 0))
 
 
 def off(one: np.ndarray, other: np.ndarray) -> float:
@@ -38,9 +38,9 @@ def off(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one.astype(np.float64) - other).max())
 
 
-def in_hsv(picture: np.ndarray, channel: int, curve) -> np.ndarray:
+def in_hsv(image: np.ndarray, channel: int, curve) -> np.ndarray:
     """One channel of float HSV through a curve, by OpenCV; (3, H, W) of 0 to 255, clipped."""
-    hsv = cv2.cvtColor(pixels(picture).astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
+    hsv = cv2.cvtColor(pixels(image).astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
     hsv[..., channel] = curve(hsv[..., channel])
     return (255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)).clip(0, 255).transpose(2, 0, 1)
 
@@ -197,14 +197,14 @@ def test_jpeg_as_opencv_codes_it(quality):
 
 @pytest.mark.parametrize("decibels", [29, 27.5, 26])
 def test_jpeg_2000_has_its_ratio_of_signal_to_noise(decibels):
-    picture = cv2.resize(pixels(NOISE), (208, 160), interpolation=cv2.INTER_CUBIC)
-    picture = np.ascontiguousarray(picture.transpose(2, 0, 1))
+    image = cv2.resize(pixels(NOISE), (208, 160), interpolation=cv2.INTER_CUBIC)
+    image = np.ascontiguousarray(image.transpose(2, 0, 1))
 
     def ratio(made):
-        return 10 * np.log10(255**2 / np.square(made.astype(float) - picture).mean())
+        return 10 * np.log10(255**2 / np.square(made.astype(float) - image).mean())
 
-    assert abs(ratio(apply(picture, Jpeg2000(decibels))) - decibels) < 1
-    assert abs(ratio(apply(picture, Jpeg2000(decibels - 3))) - decibels) > 2
+    assert abs(ratio(apply(image, Jpeg2000(decibels))) - decibels) < 1
+    assert abs(ratio(apply(image, Jpeg2000(decibels - 3))) - decibels) > 2
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.25])
@@ -221,13 +221,13 @@ def test_pixelate_as_pillow_does(scale):
 
 @pytest.mark.parametrize(("scale", "cells"), [(0.3, (24, 28)), (0.2, (16, 19))])
 def test_pixelate_leaves_so_many_cells(scale, cells):
-    picture = np.random.default_rng(0).integers(0, 256, (3, 80, 96), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (3, 80, 96), dtype=np.uint8)
 
-    def count(picture, axis):
-        return 1 + int(np.diff(picture, axis=axis).any(axis=(0, 3 - axis)).sum())
+    def count(image, axis):
+        return 1 + int(np.diff(image, axis=axis).any(axis=(0, 3 - axis)).sum())
 
-    made = apply(picture, Pixelate(scale))
-    assert (count(made, 1), count(made, 2)) == cells and (count(picture, 1), count(picture, 2)) == (80, 96)
+    made = apply(image, Pixelate(scale))
+    assert (count(made, 1), count(made, 2)) == cells and (count(image, 1), count(image, 2)) == (80, 96)
 
 
 @pytest.mark.parametrize("factor", [2, 4])

@@ -28,7 +28,7 @@ def response(value, side: int = 81) -> np.ndarray:
 
 
 def places(height: int, width: int) -> np.ndarray:
-    """A picture whose red says x and whose green says y."""
+    """An image whose red says x and whose green says y."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x, y, 0 * x]).astype(np.uint8)
 
@@ -81,7 +81,7 @@ def test_zoom_blurs_more_outside_than_at_the_centre():
     stripes[:, :, ::2] = 255
     made = apply(stripes, ZoomBlur(8))[0].astype(int)
     assert np.ptp(made[:, 62:67]) > 200 > 120 > np.ptp(made[:, 2:12])
-    assert np.array_equal(apply(places(64, 64), ZoomBlur(1)), places(64, 64))  # one layer is the picture itself
+    assert np.array_equal(apply(places(64, 64), ZoomBlur(1)), places(64, 64))  # one layer is the image itself
 
 
 @pytest.mark.parametrize("shift", [1, 3, 5])
@@ -155,11 +155,11 @@ def test_turns_are_clockwise():
     corner[:, 0, 0] = 255
     ends = {turns: tuple(np.argwhere(apply(corner, QuarterTurns(turns))[0])[0]) for turns in (1, 2, 3)}
     assert ends == {1: (0, 9), 2: (9, 15), 3: (15, 0)}  # top left goes to top right, bottom right, bottom left
-    picture = np.random.default_rng(0).integers(0, 256, (3, 10, 16), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (3, 10, 16), dtype=np.uint8)
     for turns, code in ((1, cv2.ROTATE_90_CLOCKWISE), (2, cv2.ROTATE_180), (3, cv2.ROTATE_90_COUNTERCLOCKWISE)):
-        theirs = cv2.rotate(np.ascontiguousarray(picture.transpose(1, 2, 0)), code).transpose(2, 0, 1)
-        assert np.array_equal(apply(picture, QuarterTurns(turns)), theirs)
-        assert not np.array_equal(apply(picture, QuarterTurns((turns + 1) % 4)), theirs)
+        theirs = cv2.rotate(np.ascontiguousarray(image.transpose(1, 2, 0)), code).transpose(2, 0, 1)
+        assert np.array_equal(apply(image, QuarterTurns(turns)), theirs)
+        assert not np.array_equal(apply(image, QuarterTurns((turns + 1) % 4)), theirs)
 
 
 @pytest.mark.parametrize("value", [BARREL, PINCUSHION], ids=["barrel", "pincushion"])
@@ -224,7 +224,7 @@ def test_frost_is_seen_and_blends_as_published():
     assert np.abs(grey - black - 0.65 * 80).max() <= 1.01
     assert np.abs(grey - black - 0.85 * 80).max() > 10, "negative control"
     assert (white <= 255).all() and 20 < black.mean() < 90 and black.std() > 15 and black.max() > 140
-    assert (white < 250).mean() > 0.3  # between the crystals a white picture is darker
+    assert (white < 250).mean() > 0.3  # between the crystals a white image is darker
 
 
 @pytest.mark.parametrize("seed", range(3))

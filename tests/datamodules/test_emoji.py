@@ -1,11 +1,11 @@
-"""EmojiSplits: which glyphs train, validate and test, and the pictures that a codec is fitted on."""
+"""EmojiSplits: which glyphs train, validate and test, and the images that a codec is fitted on."""
 
 import pytest
 import torch
 
-from datamodules.emoji import EmojiSplits, split_indices, split_of
-from datamodules.emoji_cache import KINDS, glyphs
-from datamodules.emoji_names import base_of
+from datamodules.emoji.cache import KINDS, glyphs
+from datamodules.emoji.names import base_of
+from datamodules.emoji.splits import EmojiSplits, split_indices, split_of
 
 
 def splits(**options) -> EmojiSplits:
@@ -52,13 +52,13 @@ def test_bad_options_are_refused(wrong, words):
         splits(**wrong)
 
 
-def test_fit_pictures_are_of_all_kinds_and_of_training_only(folder):
+def test_fit_images_are_of_all_kinds_and_of_training_only(folder):
     data = splits(cache=folder)
-    pictures = data.fit_pictures(20)
-    assert pictures.shape == (20, 3, 24, 24) and pictures.dtype == torch.uint8
-    assert torch.equal(pictures, splits(cache=folder, val_items=3).fit_pictures(20))
-    assert len({picture.numpy().tobytes() for picture in pictures}) == 20
+    images = data.fit_images(20)
+    assert images.shape == (20, 3, 24, 24) and images.dtype == torch.uint8
+    assert torch.equal(images, splits(cache=folder, val_items=3).fit_images(20))
+    assert len({image.numpy().tobytes() for image in images}) == 20
     train = set(data.indices["train"])
     for k, kind in enumerate(KINDS):
-        found = [i for i in range(200) if torch.equal(torch.tensor(data.pictures.picture(kind, i)), pictures[k])]
+        found = [i for i in range(200) if torch.equal(torch.tensor(data.images.image(kind, i)), images[k])]
         assert found and set(found) <= train

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules import emoji_cache
-from datamodules.emoji_cache import KINDS, EmojiPictures, draw_glyph, glyphs
-from datamodules.pictures import canny, grey
+from datamodules.emoji import cache as emoji_cache
+from datamodules.emoji.cache import KINDS, EmojiImages, draw_glyph, glyphs
+from datamodules.reading.drawing import canny, grey
 
 ROOT = Path(__file__).parents[2]
 PREPARE = """
 import os, sys, time
 from pathlib import Path
-from datamodules import emoji_cache
+from datamodules.emoji import cache as emoji_cache
 folder, limit, mode = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 plain = emoji_cache._progress
 def slow(rows, *rest):
@@ -41,7 +41,7 @@ if mode == "full":
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 if __name__ == "__main__":
-    emoji_cache.EmojiPictures(16, emoji_cache.glyphs(limit), folder).prepare()
+    emoji_cache.EmojiImages(16, emoji_cache.glyphs(limit), folder).prepare()
 """
 
 
@@ -61,8 +61,8 @@ def direct(limit: int) -> np.ndarray:
 
 
 def held(folder: Path, limit: int) -> np.ndarray:
-    pictures = EmojiPictures(16, glyphs(limit), folder)
-    return np.stack([np.stack([pictures.picture(kind, i) for kind in emoji_cache.DRAWN]) for i in range(limit)])
+    images = EmojiImages(16, glyphs(limit), folder)
+    return np.stack([np.stack([images.image(kind, i) for kind in emoji_cache.DRAWN]) for i in range(limit)])
 
 
 def test_counts():
@@ -76,53 +76,54 @@ def test_counts():
 
 
 def test_the_cache_holds_what_is_drawn(tmp_path):
-    pictures = EmojiPictures(16, glyphs(40), tmp_path)
+    images = EmojiImages(16, glyphs(40), tmp_path)
     with pytest.raises(FileNotFoundError, match=r"prepare\(\)"):
-        pictures.picture("twemoji", 0)
-    pictures.prepare()
+        images.image("twemoji", 0)
+    images.prepare()
     assert np.array_equal(held(tmp_path, 40), direct(40))
-    assert not np.array_equal(held(tmp_path, 40), direct(41)[:40])  # other glyphs are other pictures
-    assert np.array_equal(pictures.picture("canny", 3), canny(pictures.picture("twemoji", 3)))
-    assert np.array_equal(pictures.picture("grey", 3), grey(pictures.picture("twemoji", 3)))
+    assert not np.array_equal(held(tmp_path, 40), direct(41)[:40])  # other glyphs are other images
+    assert np.array_equal(images.image("canny", 3), canny(images.image("twemoji", 3)))
+    assert np.array_equal(images.image("grey", 3), grey(images.image("twemoji", 3)))
     with pytest.raises(ValueError, match=", ".join(KINDS)):
-        pictures.picture("sepia", 0)
-    again = pickle.loads(pickle.dumps(pictures))
-    assert again._table is None and np.array_equal(again.picture("line", 5), pictures.picture("line", 5))
-    assert len(pickle.dumps(pictures)) < 10_000
+        images.image("sepia", 0)
+    again = pickle.loads(pickle.dumps(images))
+    assert again._table is None and np.array_equal(again.image("line", 5), images.image("line", 5))
+    assert len(pickle.dumps(images)) < 10_000
 
 
 def test_worker_processes_draw_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(emoji_cache, "POOL_FROM", 1)
-    EmojiPictures(16, glyphs(70), tmp_path).prepare()
+    EmojiImages(16, glyphs(70), tmp_path).prepare()
     assert np.array_equal(held(tmp_path, 70), direct(70))
 
 
 def test_the_file_is_named_after_all_that_its_pixels_depend_on(tmp_path, monkeypatch):
-    path = EmojiPictures(16, glyphs(40), tmp_path).path
-    assert path == EmojiPictures(16, glyphs(40), tmp_path).path
-    others = {EmojiPictures(24, glyphs(40), tmp_path).path, EmojiPictures(16, glyphs(41), tmp_path).path}
+    path = EmojiImages(16, glyphs(40), tmp_path).path
+    assert path == EmojiImages(16, glyphs(40), tmp_path).path
+    others = {EmojiImages(24, glyphs(40), tmp_path).path, EmojiImages(16, glyphs(41), tmp_path).path}
     monkeypatch.setattr(emoji_cache, "DRAWING_VERSION", 99)
-    others.add(EmojiPictures(16, glyphs(40), tmp_path).path)
+    others.add(EmojiImages(16, glyphs(40), tmp_path).path)
     monkeypatch.setattr(emoji_cache.metadata, "version", lambda package: "0")
-    others.add(EmojiPictures(16, glyphs(40), tmp_path).path)
+    others.add(EmojiImages(16, glyphs(40), tmp_path).path)
     assert len(others - {path}) == 4
 
 
 def test_a_damaged_file_is_drawn_again(tmp_path):
-    pictures = EmojiPictures(16, glyphs(40), tmp_path)
-    pictures.prepare()
-    stamp = pictures.path.stat().st_mtime_ns
-    pictures.prepare()
-    assert pictures.path.stat().st_mtime_ns == stamp  # a whole file is left alone
-    whole = pictures.path.read_bytes()
+    images = EmojiImages(16, glyphs(40), tmp_path)
+    images.prepare()
+    stamp = images.path.stat().st_mtime_ns
+    images.prepare()
+    assert images.path.stat().st_mtime_ns == stamp  # a whole file is left alone
+    whole = images.path.read_bytes()
     for damaged in (b"", whole[:1000], whole[:-1], whole + b"x", b"junk" * 100):
-        pictures.path.write_bytes(damaged)
+        images.path.write_bytes(damaged)
         with pytest.raises(FileNotFoundError):
-            EmojiPictures(16, glyphs(40), tmp_path).picture("twemoji", 0)
-        EmojiPictures(16, glyphs(40), tmp_path).prepare()
-        assert pictures.path.read_bytes() == whole
+            EmojiImages(16, glyphs(40), tmp_path).image("twemoji", 0)
+        EmojiImages(16, glyphs(40), tmp_path).prepare()
+        assert images.path.read_bytes() == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [120, 400])  # in one process, and with a pool
 def test_kill_9_while_drawing_leaves_no_cache_and_no_workers(tmp_path, limit):
     folder = tmp_path / "cache"
@@ -133,7 +134,7 @@ def test_kill_9_while_drawing_leaves_no_cache_and_no_workers(tmp_path, limit):
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     assert list(folder.glob(".*.tmp-*")) and not list(folder.glob("*.npy"))  # it was killed halfway
-    EmojiPictures(16, glyphs(limit), folder).prepare()
+    EmojiImages(16, glyphs(limit), folder).prepare()
     assert np.array_equal(held(folder, limit), direct(limit))
     assert not list(folder.glob(".*.tmp-*"))
     deadline = time.time() + 20
@@ -142,13 +143,14 @@ def test_kill_9_while_drawing_leaves_no_cache_and_no_workers(tmp_path, limit):
     assert not left and (limit < emoji_cache.POOL_FROM or workers or not children.exists() or os.cpu_count() == 1)
 
 
+@pytest.mark.slow
 def test_drawing_ends_where_sigterm_is_ignored(tmp_path):
     """Workers are then as deaf as what started them, and must end by themselves."""
     code = (
         "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "from pathlib import Path\n"
-        "from datamodules.emoji_cache import EmojiPictures, glyphs\n"
-        f"EmojiPictures(16, glyphs(400), Path({str(tmp_path)!r})).prepare()"
+        "from datamodules.emoji.cache import EmojiImages, glyphs\n"
+        f"EmojiImages(16, glyphs(400), Path({str(tmp_path)!r})).prepare()"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=300)
 
@@ -178,12 +180,12 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
     writer = start(tmp_path, folder, 100, "full")
     said = writer.communicate(timeout=60)[1]
     assert writer.returncode == 1
-    assert said.strip().splitlines()[-1].startswith(f"OSError: cannot write the picture cache into folder '{folder}': ")
+    assert said.strip().splitlines()[-1].startswith(f"OSError: cannot write the image cache into folder '{folder}': ")
     assert not list(folder.glob("*.npy")) and not list(folder.glob(".*.tmp-*"))
     assert start(tmp_path, folder, 100, "plain").wait(60) == 0  # with room it works
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"cannot be kept in folder '.*file'.*; name another: data.cache=<folder>"):
-        EmojiPictures(16, glyphs(10), tmp_path / "file").prepare()
+        EmojiImages(16, glyphs(10), tmp_path / "file").prepare()
 
 
 def test_without_the_packages_of_emoji_one_sentence_says_what_to_do(monkeypatch):
@@ -198,18 +200,18 @@ def test_line_art_is_black_on_white_and_nothing_else():
         assert np.ptp(line, axis=0).max() == 0 and (line < 40).sum() > 100 and line[:, 0, 0].min() == 255
         if glyph != "1f522":
             assert np.ptp(colour, axis=0).max() > 50
-        assert (np.abs(colour - line)[:, line[0] < 40]).mean() < 8  # the lines are where the colour picture has them
+        assert (np.abs(colour - line)[:, line[0] < 40]).mean() < 8  # the lines are where the colour image has them
     shifted = np.roll(draw_glyph("1f600", "line", 64), 3, axis=2)
     assert np.abs(draw_glyph("1f600", "openmoji", 64).astype(int) - shifted)[:, shifted[0] < 40].mean() > 50
 
 
-def test_large_pictures_are_drawn_on_demand(tmp_path):
-    pictures = EmojiPictures(160, glyphs(3), tmp_path / "cache")
-    pictures.prepare()
-    assert pictures.picture("twemoji", 0).shape == pictures.picture("canny", 1).shape == (3, 160, 160)
+def test_large_images_are_drawn_on_demand(tmp_path):
+    images = EmojiImages(160, glyphs(3), tmp_path / "cache")
+    images.prepare()
+    assert images.image("twemoji", 0).shape == images.image("canny", 1).shape == (3, 160, 160)
     assert not (tmp_path / "cache").exists()
 
 
 def test_workers_need_not_import_torch():
-    code = "import sys, datamodules.emoji_cache; sys.exit('torch' in sys.modules)"
+    code = "import sys, datamodules.emoji.cache; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -1,4 +1,4 @@
-"""EmojiGraph: what every picture of a row is, which glyphs have it, and the graph of conf/graph/emoji."""
+"""EmojiGraph: what every image of a row is, which glyphs have it, and the graph of conf/graph/emoji."""
 
 from collections import Counter
 
@@ -8,11 +8,11 @@ import yaml
 from tiny import CONF
 
 from datamodules import degradations
-from datamodules.emoji import split_of
-from datamodules.emoji_cache import LAYERS, EmojiPictures, draw_glyph, glyphs
-from datamodules.emoji_graph import NAMES, NO_COLOUR_LAYER, NO_LINE, STYLES, EmojiGraph, Row, _codes, category, sobel
-from datamodules.emoji_names import TONES, base_of, caption
-from datamodules.graph import AnnotationGraph
+from datamodules.emoji.cache import LAYERS, EmojiImages, draw_glyph, glyphs
+from datamodules.emoji.images import NAMES, NO_COLOUR_LAYER, NO_LINE, STYLES, EmojiGraph, Row, _codes, category, sobel
+from datamodules.emoji.names import TONES, base_of, caption
+from datamodules.emoji.splits import split_of
+from datamodules.graph.graph import AnnotationGraph
 
 SIZE = 32
 WAVE, FARMER = "1f44b", "1f469-1f3fb-200d-1f33e"
@@ -41,31 +41,31 @@ def graph(name: str = "emoji", **changes) -> AnnotationGraph:
 @pytest.fixture(scope="module")
 def records(tmp_path_factory) -> EmojiGraph:
     names = sorted([*WAVES, *FARMERS, *OTHERS])
-    made = EmojiGraph(EmojiPictures(SIZE, names, tmp_path_factory.mktemp("emoji")), shared_degradations=True)
+    made = EmojiGraph(EmojiImages(SIZE, names, tmp_path_factory.mktemp("emoji")), shared_degradations=True)
     made.prepare(graph().tasks)
     return made
 
 
 def row(records: EmojiGraph, glyph: str, other: str = "1f431", sample: int = 1, number: int = 0) -> Row:
-    return Row(records.pictures.names.index(glyph), records.pictures.names.index(other), sample, number)
+    return Row(records.images.names.index(glyph), records.images.names.index(other), sample, number)
 
 
 def shown(records: EmojiGraph, name: str, at: Row) -> str:
-    return records.pictures.names[records.shown(name, at)]
+    return records.images.names[records.shown(name, at)]
 
 
 # --- the graph ------------------------------------------------------------------------------------------------------
 
 
-def test_the_graph_has_at_least_as_many_tasks_as_the_paper_of_pictures_that_emoji_have(records):
+def test_the_graph_has_at_least_as_many_tasks_as_the_paper_of_images_that_emoji_have(records):
     made = graph()
     summary = made.summary()
     assert len(made.tasks) == 137 and len(summary["tasks_by_meta_task"]) == 5 and summary["nodes"] == 43
     assert made.strongly_connected() and made.strongly_connected(made.training_tasks)
     records.check((*made.tasks, *made.unseen_tasks), "tasks")
-    with pytest.raises(ValueError, match=r"tasks: the emoji have no picture 'depth', which task depth>target needs"):
+    with pytest.raises(ValueError, match=r"tasks: the emoji have no image 'depth', which task depth>target needs"):
         records.check(graph("graph200k").tasks, "tasks")
-    used = {name for task in made.tasks for name in task.pictures}
+    used = {name for task in made.tasks for name in task.images}
     assert {*NAMES} - {"gray"} == used
 
 
@@ -83,7 +83,7 @@ def test_the_graph_has_the_mini_tasks_and_the_degradations_of_graph200k():
 
 def test_relatives_differ_in_the_one_attribute_and_share_a_base_hence_a_split():
     names = glyphs()
-    made = EmojiGraph(EmojiPictures(SIZE, names), shared_degradations=True)
+    made = EmojiGraph(EmojiImages(SIZE, names), shared_degradations=True)
     for attribute, relatives in made.relatives.items():
         assert len(relatives) > 1900
         for index, found in relatives.items():
@@ -98,7 +98,7 @@ def test_relatives_differ_in_the_one_attribute_and_share_a_base_hence_a_split():
 
 
 def test_who_has_relatives(records):
-    names = records.pictures.names
+    names = records.images.names
     found = {name: {a for a in ("skin_tone", "gender") if records.has(i, a)} for i, name in enumerate(names)}
     assert all(found[name] == {"skin_tone"} for name in WAVES)
     assert all(found[name] == {"skin_tone", "gender"} for name in FARMERS)
@@ -120,7 +120,7 @@ def test_needs_are_what_not_every_glyph_has(records):
     assert records.needs(task("reference+canny>target")) == frozenset()
     assert records.needs(task("target+line_ref>line")) == {"line"}
     assert records.needs(task("gender>target")) == {"gender"}
-    clock = records.pictures.names.index("1f550")
+    clock = records.images.names.index("1f550")
     assert not records.has(clock, "colour_layer") and not records.has(clock, "colour_layer_ref")
     assert records.has(clock, "line") and records.has(clock, "jpeg")
 
@@ -142,36 +142,36 @@ def test_categories_are_one_for_all_variants_of_a_base():
     assert len(Counter(category(glyph) for glyph in glyphs())) > 10
 
 
-# --- what a picture is ----------------------------------------------------------------------------------------------
+# --- what an image is ----------------------------------------------------------------------------------------------
 
 
-def test_every_picture_is_a_picture_and_most_differ(records):
+def test_every_image_is_an_image_and_most_differ(records):
     at, seen = row(records, FARMER), set()
     for name in NAMES:
-        picture = records.picture(name, at)
-        assert picture.dtype == np.uint8 and picture.shape == (3, SIZE, SIZE), name
-        seen.add(picture.tobytes())
+        image = records.image(name, at)
+        assert image.dtype == np.uint8 and image.shape == (3, SIZE, SIZE), name
+        seen.add(image.tobytes())
     assert len(seen) == len(NAMES) - 1  # gray and grey are one
     with pytest.raises(ValueError, match="unknown degradation 'sepia'"):
-        records.picture("sepia", at)
+        records.image("sepia", at)
 
 
-def test_drawn_pictures_and_their_references(records):
+def test_drawn_images_and_their_references(records):
     at = row(records, FARMER)
-    assert np.array_equal(records.picture("target", at), draw_glyph(FARMER, "twemoji", SIZE))
+    assert np.array_equal(records.image("target", at), draw_glyph(FARMER, "twemoji", SIZE))
     for style in STYLES:
-        assert np.array_equal(records.picture(style, at), draw_glyph(FARMER, style, SIZE))
-        assert np.array_equal(records.picture(f"{style}_ref", at), draw_glyph("1f431", style, SIZE))
+        assert np.array_equal(records.image(style, at), draw_glyph(FARMER, style, SIZE))
+        assert np.array_equal(records.image(f"{style}_ref", at), draw_glyph("1f431", style, SIZE))
         assert shown(records, style, at) == FARMER and shown(records, f"{style}_ref", at) == "1f431"
-    assert np.array_equal(records.picture("grey", at), records.picture("gray", at))
-    assert not np.array_equal(records.picture("grey", at), records.picture("target", at))
+    assert np.array_equal(records.image("grey", at), records.image("gray", at))
+    assert not np.array_equal(records.image("grey", at), records.image("target", at))
 
 
 def test_the_two_layers_make_up_the_drawing(records):
     """Outlines laid over colours, of drawings that have no white or coloured ones."""
     for glyph in (WAVE, "1f431", "1f34e"):
         at = row(records, glyph)
-        whole, line, colours = (records.picture(style, at).astype(int) for style in STYLES)
+        whole, line, colours = (records.image(style, at).astype(int) for style in STYLES)
         assert np.abs(line * colours / 255 - whole).mean() < 1
         assert np.abs(line - whole).mean() > 9 and np.abs(colours - whole).mean() > 9
 
@@ -180,7 +180,7 @@ def test_mask_foreground_and_box(records):
     for glyph in (FARMER, "1f600", "1f1e9-1f1ea"):
         at = row(records, glyph)
         target, mask, over_black, box = (
-            records.picture(name, at).astype(int) for name in ("target", "mask", "foreground", "bbox")
+            records.image(name, at).astype(int) for name in ("target", "mask", "foreground", "bbox")
         )
         assert np.array_equal(over_black + (255 - mask), target)  # over white it is the target again
         assert not over_black[mask == 0].any() and (target[mask == 0] == 255).all()
@@ -199,10 +199,10 @@ def test_soft_edges_are_where_the_luma_changes():
 
 
 def test_the_reference_is_the_target_moved_alike_in_all_rows_of_a_sample(records):
-    first, second = (records.picture("reference", row(records, FARMER, number=number)) for number in (0, 1))
-    elsewhere = records.picture("reference", row(records, FARMER, sample=2))
+    first, second = (records.image("reference", row(records, FARMER, number=number)) for number in (0, 1))
+    elsewhere = records.image("reference", row(records, FARMER, sample=2))
     assert np.array_equal(first, second) and not np.array_equal(first, elsewhere)
-    assert (first < 250).sum() < 0.95 * (records.picture("target", row(records, FARMER)) < 250).sum()
+    assert (first < 250).sum() < 0.95 * (records.image("target", row(records, FARMER)) < 250).sum()
 
 
 def test_an_edit_leads_all_rows_of_a_sample_to_the_same_tone(records):
@@ -222,33 +222,33 @@ def test_a_gender_edit_keeps_the_skin_tone(records):
     led = Counter(shown(records, "gender", row(records, FARMER, sample=sample)) for sample in range(100))
     assert set(led) == {"1f468-1f3fb-200d-1f33e", "1f9d1-1f3fb-200d-1f33e"} and min(led.values()) > 20
     at = row(records, FARMER)
-    assert np.array_equal(records.picture("gender", at), draw_glyph(shown(records, "gender", at), "twemoji", SIZE))
+    assert np.array_equal(records.image("gender", at), draw_glyph(shown(records, "gender", at), "twemoji", SIZE))
 
 
 def rows_alike(records: EmojiGraph, name: str, shared: bool) -> int:
-    """Of 20 samples, in how many two rows of one glyph get the same picture."""
-    records = EmojiGraph(records.pictures, shared)
-    pairs = [[records.picture(name, row(records, FARMER, sample=s, number=n)) for n in (0, 1)] for s in range(20)]
+    """Of 20 samples, in how many two rows of one glyph get the same image."""
+    records = EmojiGraph(records.images, shared)
+    pairs = [[records.image(name, row(records, FARMER, sample=s, number=n)) for n in (0, 1)] for s in range(20)]
     return sum(np.array_equal(*pair) for pair in pairs)
 
 
 def test_rows_share_a_degradation_or_draw_their_own(records):
     assert rows_alike(records, "brighten", True) == 20 and rows_alike(records, "brighten", False) < 10
     assert rows_alike(records, "gaussian_noise", True) == 0, "the strength is shared, the noise is not"
-    samples = {records.picture("brighten", row(records, FARMER, sample=s)).tobytes() for s in range(20)}
+    samples = {records.image("brighten", row(records, FARMER, sample=s)).tobytes() for s in range(20)}
     assert len(samples) > 10
 
 
 def test_a_shared_strength_is_the_strength_of_every_row(records):
     """Noise of one strength: its size is alike within a sample, and not between samples."""
-    target = records.picture("target", row(records, WAVE)).astype(int)
+    target = records.image("target", row(records, WAVE)).astype(int)
 
     def size(made: EmojiGraph, sample: int, number: int) -> float:
-        noisy = made.picture("gaussian_noise", row(made, WAVE, sample=sample, number=number))
+        noisy = made.image("gaussian_noise", row(made, WAVE, sample=sample, number=number))
         return float(np.abs(noisy.astype(int) - target).mean())
 
     def spread(shared: bool) -> float:
-        made = EmojiGraph(records.pictures, shared)
+        made = EmojiGraph(records.images, shared)
         return float(np.median([abs(size(made, s, 0) / size(made, s, 1) - 1) for s in range(30)]))
 
     assert spread(True) < 0.06 < 0.15 < spread(False)
@@ -256,12 +256,12 @@ def test_a_shared_strength_is_the_strength_of_every_row(records):
 
 def test_layers_have_a_file_of_their_own(tmp_path):
     names = glyphs(4)
-    drawings, layers = EmojiPictures(16, names, tmp_path), EmojiPictures(16, names, tmp_path, LAYERS)
+    drawings, layers = EmojiImages(16, names, tmp_path), EmojiImages(16, names, tmp_path, LAYERS)
     assert drawings.path != layers.path
     layers.prepare()
     assert layers.path.exists() and not drawings.path.exists()
-    assert np.array_equal(layers.picture("mask", 2), draw_glyph(names[2], "mask", 16))
-    assert not np.array_equal(layers.picture("mask", 2), layers.picture("colour_layer", 2))
+    assert np.array_equal(layers.image("mask", 2), draw_glyph(names[2], "mask", 16))
+    assert not np.array_equal(layers.image("mask", 2), layers.image("colour_layer", 2))
     for kind in ("twemoji", "canny"):
-        with pytest.raises(ValueError, match=f"no pictures of kind '{kind}': legal kinds are mask, colour_layer"):
-            layers.picture(kind, 0)
+        with pytest.raises(ValueError, match=f"no images of kind '{kind}': legal kinds are mask, colour_layer"):
+            layers.image(kind, 0)

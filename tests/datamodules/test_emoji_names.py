@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from datamodules.emoji_cache import glyphs
-from datamodules.emoji_names import base_of, caption, subject
+from datamodules.emoji.cache import glyphs
+from datamodules.emoji.names import base_of, caption, subject
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.captions import CAPTION
-from datamodules.folder import scan
-from datamodules.folder_captions import NO_IMAGE
+from datamodules.reading.captions import CAPTION
+from datamodules.reading.folder import scan
+from datamodules.reading.folder_captions import NO_IMAGE
 
 pytestmark = pytest.mark.usefixtures("without_heif")
 

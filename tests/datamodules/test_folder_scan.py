@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from datamodules import reading
-from datamodules.folder import Record, scan
-from datamodules.folder_captions import NO_IMAGE
+from datamodules.reading import images as reading
+from datamodules.reading.folder import Record, scan
+from datamodules.reading.folder_captions import NO_IMAGE
 
 pytestmark = pytest.mark.usefixtures("without_heif")
 
@@ -25,7 +25,7 @@ def filled(root: Path, *paths: str, **texts: str) -> Path:
 
 
 def found(root: Path, names=NAMES) -> dict[str, tuple[str, dict[str, str]]]:
-    """{key: (picture, {annotation: path})}, as paths relative to the root."""
+    """{key: (image, {annotation: path})}, as paths relative to the root."""
     records = scan(root, names).records
     assert [record.key for record in records] == sorted(record.key for record in records)
     return {
@@ -44,10 +44,10 @@ def left(root: Path, names=NAMES) -> dict[str, str]:
     return dict(out)
 
 
-# --- pictures and annotations --------------------------------------------------------------------------------------
+# --- images and annotations --------------------------------------------------------------------------------------
 
 
-def test_annotations_lie_beside_their_picture(tmp_path):
+def test_annotations_lie_beside_their_image(tmp_path):
     filled(tmp_path, "b.JPG", "a.png", "a.canny.png", "a_depth.jpeg", "sub/a.webp", "sub/a.sam2_mask.tif", "a.mask.npy")
     assert found(tmp_path) == {
         "a": ("a.png", {"canny": "a.canny.png", "depth": "a_depth.jpeg", "mask": "a.mask.npy"}),
@@ -74,7 +74,7 @@ def test_annotations_lie_in_folders_of_their_own(tmp_path, folder, above):
     }
 
 
-def test_the_longest_word_that_fits_a_picture_counts(tmp_path):
+def test_the_longest_word_that_fits_an_image_counts(tmp_path):
     filled(tmp_path, "a.png", "a_sam2_mask.png", "b_sam2.png", "b_sam2_mask.png")
     assert found(tmp_path) == {
         "a": ("a.png", {"sam2_mask": "a_sam2_mask.png"}),
@@ -82,7 +82,7 @@ def test_the_longest_word_that_fits_a_picture_counts(tmp_path):
     }
 
 
-def test_numbers_and_words_of_no_other_picture_are_part_of_a_name(tmp_path):
+def test_numbers_and_words_of_no_other_image_are_part_of_a_name(tmp_path):
     names = ["dog.png", "dog_2.png", "dog.3.png", "dog_on_beach.png", "my_cat.v2.png", "_canny.png", "2024/dog.png"]
     filled(tmp_path, *names, "dog_2_canny.png")
     scanned = scan(tmp_path, NAMES)
@@ -90,7 +90,7 @@ def test_numbers_and_words_of_no_other_picture_are_part_of_a_name(tmp_path):
     assert scanned.notes == scanned.left_out == () and found(tmp_path)["dog_2"][1] == {"canny": "dog_2_canny.png"}
 
 
-def test_in_a_folder_of_pictures_a_name_like_an_annotations_is_a_picture(tmp_path):
+def test_in_a_folder_of_images_a_name_like_an_annotations_is_an_image(tmp_path):
     filled(tmp_path, "target/big_mask.png", "canny/big_mask.png", "target/a.png", "target/a_mask.png")
     assert found(tmp_path) == {
         "a": ("target/a.png", {"mask": "target/a_mask.png"}),
@@ -194,10 +194,10 @@ def test_a_misspelt_folder_is_told_and_left_out_as_a_whole(tmp_path, folder):
     assert left(tmp_path)["dephts/x.png"].endswith("did you mean depth?")
 
 
-def test_other_folders_may_hold_pictures_of_the_same_name(tmp_path):
+def test_other_folders_may_hold_images_of_the_same_name(tmp_path):
     filled(tmp_path, "1.png", "cats/1.png", "dogs/1.png", "dogs/canny/1.png", "2024/1.png")
     assert list(found(tmp_path)) == ["1", "2024/1", "cats/1", "dogs/1"] and left(tmp_path) == {}
-    filled(tmp_path, "canny/1.png")  # now folders beside the picture say what is in them
+    filled(tmp_path, "canny/1.png")  # now folders beside the image say what is in them
     assert list(found(tmp_path)) == ["1", "2024/1", "dogs/1"] and "'cats'" in left(tmp_path)["cats/1.png"]
 
 
@@ -249,7 +249,7 @@ def test_ambiguous_and_duplicate_files_are_errors_that_name_both(tmp_path, paths
         assert scan(tmp_path, NAMES).records  # one of the two is legal
 
 
-def test_a_file_that_fits_two_pictures_is_an_error(tmp_path):
+def test_a_file_that_fits_two_images_is_an_error(tmp_path):
     filled(tmp_path, "a.png", "a_2.png", "a_2_mask.png")
     assert set(found(tmp_path, ("mask", "canny"))) == {"a", "a_2"}
     with pytest.raises(ValueError, match=r"'a_2_mask\.png' could be the mask of 'a_2\.png' or the 2_mask of 'a\.png'"):

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_fuzzed_pictures import mutated, valid
+from test_fuzzed_images import mutated, valid
 
-from datamodules.folder import scan
-from datamodules.graph import AnnotationGraph
-from datamodules.reading import BadPicture
+from datamodules.graph.graph import AnnotationGraph
+from datamodules.reading.folder import scan
+from datamodules.reading.images import BadImage
 from datamodules.sets.data import SetGraphData
 from datamodules.sets.own_folder import OwnFolder
 
@@ -135,16 +135,16 @@ def check(root: Path) -> tuple[str, int]:
 
 
 def read(root: Path) -> Counter[str]:
-    """What became of the images of a folder; nothing but a BadPicture is raised, and the header is one line."""
+    """What became of the images of a folder; nothing but a BadImage is raised, and the header is one line."""
     own, outcomes = OwnFolder(root, ANNOTATIONS), Counter()
     data = SetGraphData(graph=GRAPH, train=own, held_out=5, size=64, rows=[0, 0], report=root / "none")
     assert "\n" not in data.said() and str(len(own)) in data.said() and "\n" not in data.report()
     for i in range(len(own)):
-        for picture in own.record(i).pictures.values():
+        for image in own.record(i).images.values():
             try:
-                pixels = picture.read()
+                pixels = image.read()
                 outcomes["read"] += pixels.dtype == np.uint8 and pixels.shape[0] == 3
-            except BadPicture as error:
+            except BadImage as error:
                 assert "\n" not in str(error)
                 outcomes["bad"] += 1
     return outcomes

@@ -10,8 +10,8 @@ from collections import Counter
 import pytest
 from small_graphs import DEGRADATIONS, MAPS, RELEASED, ROOT, WITH_BBOX, drawings, graph200k, names, released
 
-from datamodules.graph import KINDS, UNSEEN, AnnotationGraph, Node
-from datamodules.graph_sampling import Task
+from datamodules.graph.graph import KINDS, UNSEEN, AnnotationGraph, Node
+from datamodules.graph.sampling import Task
 
 __all__ = ["released"]  # the fixture
 
@@ -24,8 +24,8 @@ def test_graph200k_has_the_49_annotation_types(released):
     assert kinds == {"condition": 12, "degradation": 32, "style": 2, "edit": 2, "reference": 1}
     assert list(released.of_kind("degradation")) == DEGRADATIONS and len(set(DEGRADATIONS)) == 32
     assert set(released.of_kind("condition")) == {*MAPS, "bbox", "foreground", "background"}
-    assert released.nodes["redux_style"].pictures == ("redux_style_ref", "redux_style")
-    assert released.nodes["depth"].pictures == ("depth",)
+    assert released.nodes["redux_style"].images == ("redux_style_ref", "redux_style")
+    assert released.nodes["depth"].images == ("depth",)
     assert len(released.node_of) == 49 + 2 + 1 and released.node_of["redux_style_ref"] == "redux_style"
 
 
@@ -34,7 +34,7 @@ def test_graph200k_has_exactly_the_released_tasks(released):
     assert groups == {group: sorted(tasks, key=groups[group].index) for group, tasks in RELEASED.items()}
     assert len(released.tasks) == len(set(names(released.tasks))) == 129
     assert [len(tasks) for tasks in RELEASED.values()] == [11, 10, 18, 8, 1, 1, 3, 9, 2, 2, 32, 32]
-    assert Counter(len(task.pictures) for task in released.tasks) == {2: 55, 3: 65, 4: 9}
+    assert Counter(len(task.images) for task in released.tasks) == {2: 55, 3: 65, 4: 9}
     assert len({task.meta_task for task in released.tasks}) == 5
 
 
@@ -57,7 +57,7 @@ def test_the_released_shares_are_uniform_over_groups_and_then_inside(released):
 
 
 def test_the_unseen_menu_is_never_trained_on(released):
-    """Several maps, several targets, a stylised picture into its layout and style (the paper's reverse generation)."""
+    """Several maps, several targets, a stylised image into its layout and style (the paper's reverse generation)."""
     unseen = names(released.unseen_tasks)
     assert {"openpose+canny>target", "target>depth+normal+hed", "canny>target+depth+normal"} <= set(unseen)
     assert "instant_style>depth+instant_style_ref" in unseen
@@ -163,7 +163,7 @@ def test_a_rule_stands_for_every_combination_of_its_alternatives():
     assert names(graph.expand("style>target")) == ["flat>target", "round>target"]
 
 
-def test_pictures_twice_and_mere_orders_are_left_out():
+def test_images_twice_and_mere_orders_are_left_out():
     graph = drawings()
     assert names(t for t in graph.tasks if t.group == "two") == [
         "line+colours>target",
@@ -197,9 +197,9 @@ def test_a_task_is_named_as_it_is_written(name):
         ("line", "write conditions>targets"),
         ("line>grey>target", "write conditions>targets"),
         ("line+>target", "unknown annotation ''"),
-        ("target>target", "no picture may be in two places"),
-        ("line+line>target", "no picture may be in two places"),
-        ("line+grey>line", "no picture may be in two places"),
+        ("target>target", "no image may be in two places"),
+        ("line+line>target", "no image may be in two places"),
+        ("line+grey>line", "no image may be in two places"),
         ("line|grey>target", "stands for 2 tasks"),
     ],
 )
@@ -220,18 +220,18 @@ NODES = {"condition": ["line", "grey"]}
     ("changes", "said"),
     [
         ({"nodes": {"conditoin": ["line"]}}, "nodes: unknown name 'conditoin'; did you mean 'condition'"),
-        ({"nodes": {"condition": ["line", "line"]}}, "a picture 'line' already"),
-        ({"nodes": {"condition": ["line", "target"]}}, "a picture 'target' already"),
-        ({"nodes": {"condition": ["flat_ref"], "style": ["flat"]}}, "a picture 'flat_ref' already"),
+        ({"nodes": {"condition": ["line", "line"]}}, "an image 'line' already"),
+        ({"nodes": {"condition": ["line", "target"]}}, "an image 'target' already"),
+        ({"nodes": {"condition": ["flat_ref"], "style": ["flat"]}}, "an image 'flat_ref' already"),
         ({"nodes": {"condition": ["line", "edit"]}}, "'edit' is a kind's name"),
         ({"nodes": {"reference": ["reference", "other"]}}, "'reference' is a kind's name"),
         ({"nodes": {"condition": ["line+grey"]}}, "'line.grey' is no name"),
         ({"nodes": {"condition": "line"}}, "nodes.condition is 'line'; it must be a list"),
         ({"nodes": ["line"]}, "nodes is .*it must be a mapping"),
-        ({"sets": {"line": ["grey"]}}, "sets: 'line' is the name of a picture"),
+        ({"sets": {"line": ["grey"]}}, "sets: 'line' is the name of an image"),
         (
             {"sets": {"degradation": ["grey"], "condition": ["grey"]}},
-            "sets: 'condition' is the name of a picture or of",
+            "sets: 'condition' is the name of an image or of",
         ),
         ({"sets": {"maps": ["lines"]}}, "sets.maps: unknown name 'lines'; did you mean 'line'"),
         ({"groups": {"all": {"one": "line>target"}}}, "groups.all.one is .*it must be a list"),
@@ -296,5 +296,5 @@ def test_another_graph_comes_to_134_tasks_in_a_dozen_lines():
 
 
 def test_the_graph_needs_no_torch():
-    code = "import sys, datamodules.graph; sys.exit('torch' in sys.modules)"
+    code = "import sys, datamodules.graph.graph; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -7,16 +7,17 @@ from collections import Counter
 import pytest
 import torch
 import yaml
+from small_graphs import by_task
 from tiny import CONF, composed
 
-from datamodules.emoji import split_of
-from datamodules.emoji_names import base_of, caption, subject
-from datamodules.graph import AnnotationGraph
-from datamodules.graph_data import EmojiGraphData, apportioned
-from datamodules.graph_samples import GraphDataset
-from datamodules.keyed import FormBatchSampler
-from unigen.build import build
-from unigen.types import TARGET, Batch
+from datamodules.emoji.data import EmojiGraphData, apportioned
+from datamodules.emoji.names import base_of, caption, subject
+from datamodules.emoji.samples import GraphDataset
+from datamodules.emoji.splits import split_of
+from datamodules.graph.graph import AnnotationGraph
+from datamodules.graph.keyed import FormBatchSampler
+from unigen.core.types import TARGET, Batch
+from unigen.pipeline.build import build
 
 
 def graph(**changes) -> AnnotationGraph:
@@ -26,7 +27,7 @@ def graph(**changes) -> AnnotationGraph:
 
 @pytest.fixture(scope="module")
 def whole() -> EmojiGraphData:
-    """All glyphs and tasks, one sample a batch; for what needs no pictures."""
+    """All glyphs and tasks, one sample a batch; for what needs no images."""
     return EmojiGraphData(graph=graph(), batch_size=1)
 
 
@@ -60,19 +61,19 @@ def same(a: list[Batch], b: list[Batch]) -> bool:
 # --- what a batch holds ---------------------------------------------------------------------------------------------
 
 
-def test_a_batch_holds_the_pictures_of_its_rows(make):
+def test_a_batch_holds_the_images_of_its_rows(make):
     data = make(rows=[1, 2])
     dataset = data.dataset("train", data.forms)
-    names, forms = data.records.pictures.names, set()
+    names, forms = data.records.images.names, set()
     for items, batch in zip(sampler(data, dataset), first(data.train_dataloader(), 12), strict=False):
         (form,) = {name for name, _, _ in items}
         forms.add(form)
         assert batch.slots == data.forms[form].slots(16) and len(batch) == 8
         for i, item in enumerate(items):
             task, rows = dataset.plan(item)
-            pictures = [data.records.picture(name, row) for row in rows for name in task.pictures]
-            for slot, picture in zip(batch.slots, pictures, strict=True):
-                assert torch.equal(batch.images[slot.name][i, 0], torch.tensor(picture))
+            images = [data.records.image(name, row) for row in rows for name in task.images]
+            for slot, image in zip(batch.slots, images, strict=True):
+                assert torch.equal(batch.images[slot.name][i, 0], torch.tensor(image))
             query = rows[-1].glyph
             assert batch.tasks[i] == task.name and batch.keys[i] == f"{names[query]}/{task.name}"
             assert batch.subjects[i][0] in batch.prompts[i]
@@ -98,7 +99,7 @@ def test_a_task_overlay_shows_pairs_of_drawings(folder, name):
     few = {"size": 16, "limit": 240, "cache": str(folder), "batch_size": 8}
     data = build({**composed(f"task={name}")["data"], **few})
     data.prepare_data()
-    pictures, found = data.emoji.pictures, Counter()
+    images, found = data.emoji.images, Counter()
     for batch in first(data.train_dataloader(), 10):
         assert batch.slots == data.slots and [slot.name for slot in batch.slots] == ["condition", "target"]
         for i, key in enumerate(batch.keys):
@@ -107,7 +108,7 @@ def test_a_task_overlay_shows_pairs_of_drawings(folder, name):
             assert batch.tasks[i] == task in data.tasks and split_of(base_of(glyph)) == "train"
             assert batch.prompts[i] == caption(glyph) and batch.subjects[i] == (subject(glyph),)
             for slot, kind, other in (("condition", *shown), ("target", *shown[::-1])):
-                drawn = [torch.tensor(pictures.picture(k, pictures.names.index(glyph))) for k in (kind, other)]
+                drawn = [torch.tensor(images.image(k, images.names.index(glyph))) for k in (kind, other)]
                 assert torch.equal(batch.images[slot][i, 0], drawn[0])
                 assert not torch.equal(batch.images[slot][i, 0], drawn[1]), "negative control"
             found[shown] += 1
@@ -131,7 +132,7 @@ def test_the_layers_are_drawn_where_a_task_needs_them(tmp_path, options, files):
 
 def test_the_prompt_of_an_edit_tells_what_it_leads_to():
     data = EmojiGraphData(graph=graph(), tasks=["target>skin_tone", "skin_tone>target"], rows=[1, 1], size=256)
-    dataset, names, told = data.dataset("train", data.forms), data.emoji.pictures.names, Counter()
+    dataset, names, told = data.dataset("train", data.forms), data.emoji.images.names, Counter()
     for i in range(12):
         item = ("1 rows of 1>1", i, 50 + i)
         task, rows = dataset.plan(item)
@@ -196,14 +197,14 @@ def test_apportioned_shares_are_rounded_and_add_up(whole):
 
 def test_test_tasks_may_be_unseen_and_have_the_same_glyphs(make):
     data = make(test_tasks=["unseen", "mask+openmoji_ref>openmoji", "jpeg>target"], batch_size=2)
-    found = {name: list(loader) for name, loader in data.test_dataloaders_by_task().items()}
+    found = by_task(data.test_dataloader())
     assert {"canny>target+mask", "mask+openmoji_ref>openmoji"} < set(found) and len(found) >= 8
     assert set(data.tasks) & set(found) == {"jpeg>target"}
     keys = {name: [key.split("/")[0] for batch in batches for key in batch.keys] for name, batches in found.items()}
     assert len(keys["jpeg>target"]) == 6 and keys["jpeg>target"] == keys["canny>target+mask"]
     rows = [batch.slots[-1].row for batch in found["jpeg>target"]]
     assert rows == [2, 1, 0], "the numbers of examples take turns"
-    assert same(list(data.test_dataloader()), [batch for batches in found.values() for batch in batches])
+    assert same(list(data.test_dataloader()), [batch for batches in found.values() for batch in batches]), "in turn"
     assert {task for batch in make().test_dataloader() for task in batch.tasks} <= set(data.tasks)
     targets = [slot.name for slot in found["target>canny+mask+bbox"][0].slots if slot.role == TARGET]
     assert targets == ["target0", "target1", "target2"]
@@ -221,7 +222,7 @@ def test_the_split_of_every_task_is_large_enough_for_two_examples(whole):
         dataset = whole.dataset(split, whole.forms)
         assert all(len(pool.bases) >= 5 for pool in dataset._pools.values())
     unseen = EmojiGraphData(graph=graph(), test_tasks=["unseen", "*>*"])
-    assert len(unseen.test_tasks) == len(unseen.test_dataloaders_by_task()) == 137 + 7
+    assert len(unseen.test_tasks) == 137 + 7 and unseen.test_dataloader()
 
 
 @pytest.mark.parametrize(
@@ -246,9 +247,9 @@ def test_bad_options_are_refused(wrong, words):
         EmojiGraphData(graph=graph(), **wrong)
 
 
-def test_a_graph_of_other_pictures_is_refused_but_for_the_tasks_that_fit():
+def test_a_graph_of_other_images_is_refused_but_for_the_tasks_that_fit():
     other = AnnotationGraph(nodes={"condition": ["canny", "depth"]}, groups={"all": {"all": ["canny|depth > target"]}})
-    with pytest.raises(ValueError, match="tasks: the emoji have no picture 'depth', which task depth>target needs"):
+    with pytest.raises(ValueError, match="tasks: the emoji have no image 'depth', which task depth>target needs"):
         EmojiGraphData(graph=other)
     assert EmojiGraphData(graph=other, tasks=["canny>target"]).tasks == ("canny>target",)
 

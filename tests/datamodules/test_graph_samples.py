@@ -1,4 +1,4 @@
-"""GraphDataset: which tasks and glyphs are drawn how often, and where their pictures go; nothing here is drawn."""
+"""GraphDataset: which tasks and glyphs are drawn how often, and where their images go; nothing here is drawn."""
 
 import itertools
 from collections import Counter
@@ -7,14 +7,14 @@ import pytest
 import yaml
 from tiny import CONF
 
-from datamodules.emoji import split_of
-from datamodules.emoji_cache import glyphs
-from datamodules.emoji_names import base_of
-from datamodules.graph import AnnotationGraph
-from datamodules.graph_data import EmojiGraphData
-from datamodules.graph_samples import GraphDataset, forms_of, glyphs_of
-from datamodules.keyed import FormBatchSampler, KeyedBatchSampler
-from unigen.types import CONDITION, EXAMPLE, TARGET
+from datamodules.emoji.cache import glyphs
+from datamodules.emoji.data import EmojiGraphData
+from datamodules.emoji.names import base_of
+from datamodules.emoji.samples import GraphDataset, forms_of, glyphs_of
+from datamodules.emoji.splits import split_of
+from datamodules.graph.graph import AnnotationGraph
+from datamodules.graph.keyed import FormBatchSampler, KeyedBatchSampler
+from unigen.core.types import CONDITION, EXAMPLE, TARGET
 
 DRAWS = 20_000
 
@@ -26,7 +26,7 @@ def graph(**changes) -> AnnotationGraph:
 
 @pytest.fixture(scope="module")
 def whole() -> EmojiGraphData:
-    """All glyphs and tasks, one sample a batch; for what needs no pictures."""
+    """All glyphs and tasks, one sample a batch; for what needs no images."""
     return EmojiGraphData(graph=graph(), batch_size=1)
 
 
@@ -64,8 +64,8 @@ def test_tasks_are_drawn_as_the_graph_says(whole, drawn):
 
 
 def test_every_number_of_examples_is_equally_likely_with_every_length(drawn):
-    lengths = Counter(len(task.pictures) for task, _ in drawn)
-    counts = Counter((len(rows) - 1, len(task.pictures)) for task, rows in drawn)
+    lengths = Counter(len(task.images) for task, _ in drawn)
+    counts = Counter((len(rows) - 1, len(task.images)) for task, rows in drawn)
     shares = {(rows, length): n / DRAWS / 3 for rows in range(3) for length, n in lengths.items()}
     assert set(counts) == set(shares) and set(lengths) == {2, 3, 4}
     assert chi_square(counts, shares) < 1 + 5 * (2 / len(shares)) ** 0.5
@@ -97,17 +97,17 @@ def test_an_epoch_has_every_glyph_once_where_none_is_replaced():
 # --- which glyphs ---------------------------------------------------------------------------------------------------
 
 
-def test_rows_and_references_show_other_glyphs_of_the_split_that_have_the_pictures(whole, drawn):
+def test_rows_and_references_show_other_glyphs_of_the_split_that_have_the_images(whole, drawn):
     names, records, replaced = glyphs(), whole.records, 0
     for task, rows in drawn[:6000]:
-        assert all(records.has(row.glyph, name) for row in rows for name in task.pictures)
-        styled = any(name.endswith("_ref") for name in task.pictures)
+        assert all(records.has(row.glyph, name) for row in rows for name in task.images)
+        styled = any(name.endswith("_ref") for name in task.images)
         shown = [row.glyph for row in rows] + [row.other for row in rows if styled]
         bases = [base_of(names[index]) for index in shown]
         assert len(set(bases)) == len(bases) and {split_of(base) for base in bases} == {"train"}
-        told = [records.shown(name, row) for row in rows for name in task.pictures]
+        told = [records.shown(name, row) for row in rows for name in task.images]
         assert {split_of(base_of(names[index])) for index in told} == {"train"}
-        replaced += "gender" in task.pictures
+        replaced += "gender" in task.images
     assert replaced > 100
 
 
@@ -163,7 +163,7 @@ def test_another_example_seed_changes_the_examples_alone(whole):
     tasks = ("gaussian_blur>target", "target+openmoji_ref>openmoji", "skin_tone>target")
     shares = {task: 1.0 for task in whole.training if task.name in tasks}
     assert len(shares) == len(tasks)
-    names, examples = whole.emoji.pictures.names, Counter()
+    names, examples = whole.emoji.images.names, Counter()
     made = {seed: EmojiGraphData(graph=graph(), test_example_seed=seed) for seed in range(3)}
     forms = forms_of(shares, [2])
     sets = {seed: data.dataset("test", forms) for seed, data in made.items()}

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from small_graphs import RELEASED, drawings, graph200k, names, released
 
-from datamodules.graph import AnnotationGraph
+from datamodules.graph.graph import AnnotationGraph
 
 __all__ = ["released"]  # the fixture
 
@@ -70,7 +70,7 @@ def test_a_histogram_is_of_draws_and_comes_close_to_the_shares(released):
 # --- records -------------------------------------------------------------------------------------------------------
 
 
-def test_a_task_is_legal_if_every_row_has_its_pictures(released):
+def test_a_task_is_legal_if_every_row_has_its_images(released):
     one, two = {"target", "canny", "depth", "reference", "blur"}, ["target", "canny", "blur", "hed"]
     assert names(released.training.legal(one)) == [
         *("canny>target", "depth>target", "reference+canny>target", "reference+depth>target"),
@@ -83,7 +83,7 @@ def test_a_task_is_legal_if_every_row_has_its_pictures(released):
     assert unseen.fits(one) and not unseen.fits(one, two) and not unseen.fits(two)
 
 
-def test_a_style_needs_both_of_its_pictures(released):
+def test_a_style_needs_both_of_its_images(released):
     record = {"target", "instant_style"}
     assert released.training.legal(record) == ()
     assert names(released.training.legal(record | {"instant_style_ref"})) == ["target+instant_style_ref>instant_style"]

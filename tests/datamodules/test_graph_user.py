@@ -1,25 +1,25 @@
-"""A user's own picture as a sample of the emoji graph: what is made of it, what is given, and what cannot be."""
+"""A user's own image as a sample of the emoji graph: what is made of it, what is given, and what cannot be."""
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
-from small_runs import command, kept_pictures, small, train
+from small_runs import command, kept_images, small, train
 from tiny import CONF
 
 from datamodules.degradations import NAMES
-from datamodules.emoji_graph import OF_IMAGES, Row
-from datamodules.graph import AnnotationGraph
-from datamodules.graph_data import EmojiGraphData
-from datamodules.graph_user import SEED
-from datamodules.pictures import canny, read_image
+from datamodules.emoji.data import EmojiGraphData
+from datamodules.emoji.images import OF_IMAGES, Row
+from datamodules.graph.graph import AnnotationGraph
+from datamodules.graph.user import SEED
+from datamodules.reading.drawing import canny, read_image
 
 
 def made(**options) -> EmojiGraphData:
     config = yaml.safe_load((CONF / "graph" / "emoji.yaml").read_text())
     graph = AnnotationGraph(**{key: value for key, value in config.items() if key != "_target_"})
-    return EmojiGraphData(graph=graph, size=32, limit=240, cache=kept_pictures().partition("=")[2], **options)
+    return EmojiGraphData(graph=graph, size=32, limit=240, cache=kept_images().partition("=")[2], **options)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def sample(data: EmojiGraphData, path: str, task: str, prepared: bool = False):
     return data.user_sample(path, "a cat", ("cat",), task, prepared)
 
 
-def test_a_condition_is_made_of_the_picture_unless_it_is_given(data, path):
+def test_a_condition_is_made_of_the_image_unless_it_is_given(data, path):
     mine = read_image(path, 32)
     found = sample(data, path, "canny>target")
     assert np.array_equal(found.images["condition"][0], canny(mine[0].numpy())) and not found.images["target"].any()
@@ -68,7 +68,7 @@ def test_every_degradation_and_map_is_made_the_same_each_time(data, path, name):
             "reference+canny>target",
             r"shows reference and canny and asks for target; .*: condition=\[reference.png,canny.png\]",
         ),
-        ("mask>target", "needs a mask, which is not made of a picture; give one with prepared=true, or .*canny"),
+        ("mask>target", "needs a mask, which is not made of an image; give one with prepared=true, or .*canny"),
         ("cany>target", "unknown annotation 'cany' in 'cany>target'; did you mean 'canny'"),
         ("canny", "no task; write conditions>targets"),
     ],
@@ -101,13 +101,13 @@ def test_a_condition_is_that_of_training_for_the_same_image(data, tmp_path):
     data.prepare_data()
     rows = [Row(glyph, glyph, SEED, 0) for glyph in data.emoji.indices["train"][:2]]
     path = str(tmp_path / "target.png")
-    Image.fromarray(data.records.picture("target", rows[0]).transpose(1, 2, 0)).save(path)
+    Image.fromarray(data.records.image("target", rows[0]).transpose(1, 2, 0)).save(path)
     for name in OF_IMAGES & data.graph.node_of.keys():
         mine = sample(data, path, f"{name}>target").images["condition"][0].numpy()
-        assert np.array_equal(mine, data.records.picture(name, rows[0])), name
-        assert not np.array_equal(mine, data.records.picture(name, rows[1])), f"negative control: {name}"
+        assert np.array_equal(mine, data.records.image(name, rows[0])), name
+        assert not np.array_equal(mine, data.records.image(name, rows[1])), f"negative control: {name}"
     noisy = sample(data, path, "gaussian_noise>target").images["condition"][0].numpy()
-    assert not np.array_equal(noisy, data.records.picture("gaussian_noise", rows[0]._replace(sample=SEED + 1)))
+    assert not np.array_equal(noisy, data.records.image("gaussian_noise", rows[0]._replace(sample=SEED + 1)))
 
 
 def test_a_run_that_always_had_examples_says_so(path):

@@ -1,4 +1,4 @@
-"""Instructions: parts and their frequencies, numbering, words of our own for every picture, lengths, determinism."""
+"""Instructions: parts and their frequencies, numbering, words of our own for every image, lengths, determinism."""
 
 import random
 import re
@@ -9,11 +9,11 @@ import torch
 from small_graphs import graph200k
 from tiny import composed
 
-from datamodules.emoji_graph import NAMES
-from datamodules.graph_sampling import Task
-from datamodules.instruction_words import CONTENTS, LAYOUTS, PICTURES, TASKS, phrases_of, word_of
-from datamodules.instructions import Instructions, ShortInstructions, fitting
-from unigen.build import build
+from datamodules.emoji.images import NAMES
+from datamodules.graph.instruction_words import CONTENTS, IMAGES, LAYOUTS, TASKS, phrases_of, word_of
+from datamodules.graph.instructions import Instructions, ShortInstructions, fitting
+from datamodules.graph.sampling import Task
+from unigen.pipeline.build import build
 
 DRAWS = 6000
 EDGES = Task(("reference", "canny"), ("target",), "group", "meta")
@@ -78,14 +78,14 @@ def test_what_is_shown_is_named_before_a_caption_that_does_not_name_it():
 # --- what is said ---------------------------------------------------------------------------------------------------
 
 
-def test_pictures_are_numbered_in_the_order_of_the_columns():
+def test_images_are_numbered_in_the_order_of_the_columns():
     for task in (EDGES, EDGES._replace(conditions=("canny", "reference"))):
         for seed in range(40):
             prompt = said(Instructions(), seed, task, training=False)
-            for number, name in enumerate(task.pictures, start=1):
+            for number, name in enumerate(task.images, start=1):
                 after = prompt.split(f"[IMAGE{number}] ")
                 assert len(after) == 2 and after[1].startswith(phrases_of(name)), prompt
-            assert f"[IMAGE{len(task.pictures) + 1}]" not in prompt
+            assert f"[IMAGE{len(task.images) + 1}]" not in prompt
 
 
 def test_words_vary_with_the_seed_and_with_nothing_else():
@@ -95,7 +95,7 @@ def test_words_vary_with_the_seed_and_with_nothing_else():
     assert len({said(ShortInstructions(), seed, training=False) for seed in range(300)}) == 1
 
 
-def test_templates_say_rows_before_columns_and_how_many_pictures():
+def test_templates_say_rows_before_columns_and_how_many_images():
     rng = random.Random(0)
     for template in LAYOUTS:
         filled = template.format(rows="7 rows", columns="3 columns", total=21, r=7, c=3)
@@ -108,15 +108,15 @@ def test_templates_say_rows_before_columns_and_how_many_pictures():
     assert min(map(len, map(set, (LAYOUTS, TASKS, CONTENTS)))) == 10 and all(text.endswith(":") for text in CONTENTS)
 
 
-def test_every_picture_of_both_graphs_has_words():
-    names = {name for task in graph200k("graph200k_bbox").tasks for name in task.pictures} | set(NAMES)
-    lacking = {name for name in names if name not in PICTURES}
+def test_every_image_of_both_graphs_has_words():
+    names = {name for task in graph200k("graph200k_bbox").tasks for name in task.images} | set(NAMES)
+    lacking = {name for name in names if name not in IMAGES}
     assert len(names) > 60 and not lacking
-    for word, phrases in PICTURES.values():
+    for word, phrases in IMAGES.values():
         assert word and len(set(phrases)) == len(phrases) >= 2 and not set("[]{}") & set("".join(phrases))
 
 
-def test_a_picture_of_an_own_graph_is_called_by_its_name():
+def test_an_image_of_an_own_graph_is_called_by_its_name():
     assert phrases_of("pencil_sketch") == ("the picture 'pencil sketch'",) and word_of("frame_0") == "frame 0"
     assert (
         phrases_of("woodcut_ref") == ("a sample of the style 'woodcut'",) and word_of("woodcut_ref") == "woodcut style"
@@ -135,7 +135,7 @@ def test_the_short_form_is_short():
     [
         ({"task_dropout": 1.5}, r"data\.instruction\.task_dropout=1\.5 must be a probability"),
         ({"content_dropout": None}, r"data\.instruction\.content_dropout=None"),
-        ({"described": "target"}, "must be a list of pictures"),
+        ({"described": "target"}, "must be a list of images"),
     ],
 )
 def test_wrong_options_are_refused(options, words):
@@ -151,7 +151,7 @@ def test_wrong_options_are_refused(options, words):
     ("scale", "form"), [("mini", ShortInstructions), ("scratch", ShortInstructions), ("paper", Instructions)]
 )
 def test_the_presets_say_as_much_as_the_scales_text_encoder_reads(scale, form):
-    assert type(build(composed("+exp=visualcloze_paper", f"scale={scale}")["data"]["instruction"])) is form
+    assert type(build(composed("+exp=visualcloze_fill", f"scale={scale}")["data"]["instruction"])) is form
     assert composed("task=graph", f"scale={scale}")["data"]["instruction"] is None, "other experiments: bare captions"
 
 

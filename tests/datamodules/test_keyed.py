@@ -8,12 +8,12 @@ import torch
 from bare_trainer import bare_trainer
 from tiny import composed
 
-from datamodules import keyed
-from datamodules.graph_data import EmojiGraphData
-from datamodules.keyed import KeyedBatchSampler
-from unigen.build import build
-from unigen.noise import mix
-from unigen.types import Batch
+from datamodules.emoji.data import EmojiGraphData
+from datamodules.graph import keyed
+from datamodules.graph.keyed import KeyedBatchSampler
+from unigen.core.noise import mix
+from unigen.core.types import Batch
+from unigen.pipeline.build import build
 
 FEW = {"size": 24, "limit": 200, "batch_size": 8, "tasks": ["canny>target", "line>openmoji", "jpeg>target"]}
 

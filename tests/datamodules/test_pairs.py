@@ -12,9 +12,9 @@ import pytest
 import torch
 import yaml
 
-from datamodules.emoji_names import base_of, caption, subject
-from datamodules.pairs import LONGEST, STYLES, PairDataset, PairsData, augmented
-from unigen.types import CONDITION, TARGET, Batch, ImageSlot
+from datamodules.emoji.names import base_of, caption, subject
+from datamodules.pretraining.pairs import LONGEST, STYLES, PairDataset, PairsData, augmented
+from unigen.core.types import CONDITION, TARGET, Batch, ImageSlot
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,32 +53,32 @@ def kinds_of(sample) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("kind", STYLES)
-def test_a_view_is_close_to_its_picture_and_never_the_same(make, kind):
-    """Closer than another glyph's picture, mostly: it must stay recognisable."""
-    pictures = [make().emoji.pictures.picture(kind, i) for i in range(0, 280, 7)]
+def test_a_view_is_close_to_its_image_and_never_the_same(make, kind):
+    """Closer than another glyph's image, mostly: it must stay recognisable."""
+    images = [make().emoji.images.image(kind, i) for i in range(0, 280, 7)]
     nearest = 0
-    for i, picture in enumerate(pictures):
-        view, other = (augmented(picture, random.Random(seed)) for seed in (i, i + 1000))
-        assert view.dtype == np.uint8 and view.shape == picture.shape and view.flags.c_contiguous
-        assert not np.array_equal(view, picture) and not np.array_equal(view, other)
-        assert np.array_equal(view, augmented(picture, random.Random(i)))
-        distances = [np.abs(view.astype(int) - p).mean() for p in pictures]
+    for i, image in enumerate(images):
+        view, other = (augmented(image, random.Random(seed)) for seed in (i, i + 1000))
+        assert view.dtype == np.uint8 and view.shape == image.shape and view.flags.c_contiguous
+        assert not np.array_equal(view, image) and not np.array_equal(view, other)
+        assert np.array_equal(view, augmented(image, random.Random(i)))
+        distances = [np.abs(view.astype(int) - p).mean() for p in images]
         nearest += int(np.argmin(distances) == i)
-    assert nearest > 0.5 * len(pictures)
+    assert nearest > 0.5 * len(images)
 
 
 def test_what_a_view_uncovers_has_the_colour_of_the_border():
-    picture = np.zeros((3, 32, 32), np.uint8)
-    picture[0] = 200
+    image = np.zeros((3, 32, 32), np.uint8)
+    image[0] = 200
     for seed in range(30):
-        assert augmented(picture, random.Random(seed)).std(axis=(1, 2)).max() < 20  # noise, at the most
+        assert augmented(image, random.Random(seed)).std(axis=(1, 2)).max() < 20  # noise, at the most
 
 
 def test_views_vary_in_all_that_a_judge_should_overlook():
     """Over many seeds: a square's place and size, its colours (sometimes none), sharpness and noise."""
-    picture = np.full((3, 32, 32), 255, np.uint8)
-    picture[:, 10:22, 10:22] = np.array([200, 30, 90], np.uint8)[:, None, None]
-    views = np.stack([augmented(picture, random.Random(seed)) for seed in range(300)]).astype(float)
+    image = np.full((3, 32, 32), 255, np.uint8)
+    image[:, 10:22, 10:22] = np.array([200, 30, 90], np.uint8)[:, None, None]
+    views = np.stack([augmented(image, random.Random(seed)) for seed in range(300)]).astype(float)
     dark = views[:, 1] < 140
     columns = np.array([np.nonzero(d)[1].mean() for d in dark])
     sizes, colours = dark.sum(axis=(1, 2)), np.ptp(views[:, :, 14:18, 14:18].mean(axis=(2, 3)), axis=1)
@@ -90,10 +90,10 @@ def test_views_vary_in_all_that_a_judge_should_overlook():
 
 def test_a_view_is_never_mirrored():
     """Captions say 'facing right'."""
-    picture = np.full((3, 32, 32), 255, np.uint8)
-    picture[:, 8:24, 6:12] = 0
+    image = np.full((3, 32, 32), 255, np.uint8)
+    image[:, 8:24, 6:12] = 0
     for seed in range(60):
-        view = augmented(picture, random.Random(seed)).astype(float).mean(axis=0)
+        view = augmented(image, random.Random(seed)).astype(float).mean(axis=0)
         assert view[:, :16].mean() < view[:, 16:].mean()
 
 
@@ -112,7 +112,7 @@ def test_a_sample_shows_one_glyph_twice(make):
             assert prompt.startswith(caption(glyph)) and subjects == (subject(glyph),)
 
 
-def test_styles_have_their_shares_and_the_words_are_the_second_pictures(make):
+def test_styles_have_their_shares_and_the_words_are_the_second_images(make):
     dataset = trained_on(make())
     samples = [dataset[i % len(dataset), 31 * i] for i in range(600)]
     kinds = Counter(kinds_of(sample) for sample in samples)
@@ -171,13 +171,13 @@ def test_held_out_pairs_are_as_drawn_and_fixed(make, split):
     batches = list(loader(data))
     assert same(batches, list(loader(make(seed=1, val_items=8, test_items=8))))
     assert [len(batch) for batch in batches] == [6, 2]
-    drawn = data.emoji.pictures
+    drawn = data.emoji.images
     for batch in batches:
         for i, (key, prompt) in enumerate(zip(batch.keys, batch.prompts, strict=True)):
             index = drawn.names.index(key.split("/")[0])
             assert key.endswith("/openmoji>twemoji") and prompt == caption(drawn.names[index])
-            assert np.array_equal(batch.images["first"][i, 0], drawn.picture("openmoji", index))
-            assert np.array_equal(batch.images["second"][i, 0], drawn.picture("twemoji", index))
+            assert np.array_equal(batch.images["first"][i, 0], drawn.image("openmoji", index))
+            assert np.array_equal(batch.images["second"][i, 0], drawn.image("twemoji", index))
             assert not np.array_equal(batch.images["first"][i, 0], batch.images["second"][i, 0])
 
 
@@ -207,7 +207,7 @@ def test_datasets_travel_to_workers(make):
     copied = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(copied[3, 5].images["first"], dataset[3, 5].images["first"])
     assert not torch.equal(copied[3, 5].images["first"], dataset[3, 6].images["first"])
-    assert torch.equal(make().fit_pictures(4), make().emoji.fit_pictures(4))
+    assert torch.equal(make().fit_images(4), make().emoji.fit_images(4))
 
 
 def test_the_yaml_lists_every_argument_with_its_default():

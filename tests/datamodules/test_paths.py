@@ -1,9 +1,9 @@
 """Paths of records stay inside the data's root."""
 
 import pytest
-from made_pictures import coloured
+from made_images import coloured
 
-from datamodules.reading import BadPicture, inside, read_picture
+from datamodules.reading.images import BadImage, decode_image, inside
 
 
 def test_paths_stay_inside_the_root(tmp_path):
@@ -15,7 +15,7 @@ def test_paths_stay_inside_the_root(tmp_path):
     assert inside(root, "sub/a.png") == inside(root, "sub/../sub/a.png") == saved_at == inside(root, saved_at)
     assert inside(root, "new.png") == root / "new.png"
     for bad in ("../secret.png", "sub/../../secret.png", "/etc/passwd", "../database/x", "..\0", "new/../../x", ".."):
-        with pytest.raises(BadPicture, match="it must be a path in") as caught:
+        with pytest.raises(BadImage, match="it must be a path in") as caught:
             inside(root, bad)
         assert repr(bad) in str(caught.value)
 
@@ -31,13 +31,13 @@ def test_links_in_the_root_are_followed(tmp_path):
     (tmp_path / "link").symlink_to(root)
     for base in (root, tmp_path / "link"):
         assert (
-            read_picture(inside(base, "a.png")).shape == read_picture(inside(base, "folder/5ba7")).shape == (3, 9, 12)
+            decode_image(inside(base, "a.png")).shape == decode_image(inside(base, "folder/5ba7")).shape == (3, 9, 12)
         )
-    with pytest.raises(BadPicture, match="leads out"):
+    with pytest.raises(BadImage, match="leads out"):
         inside(root, "../../blobs/5ba7")
 
 
 def test_a_loop_of_links_is_refused(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(BadPicture):
-        read_picture(inside(tmp_path, "loop"))
+    with pytest.raises(BadImage):
+        decode_image(inside(tmp_path, "loop"))

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.instructions import ShortInstructions
-from datamodules.rows import fit_rows
-from datamodules.visual_prompt import instructed, prompt_slots, visual_prompt
-from unigen.types import ImageSlot
+from datamodules.graph.instructions import ShortInstructions
+from datamodules.graph.rows import fit_rows
+from datamodules.graph.visual_prompt import instructed, prompt_slots, visual_prompt
+from unigen.core.types import ImageSlot
 
 
 @pytest.fixture
@@ -25,13 +25,13 @@ def read(path: str) -> np.ndarray:
     return np.asarray(Image.open(path)).transpose(2, 0, 1)
 
 
-def test_a_sample_has_the_pictures_as_the_rule_sizes_them(files):
+def test_a_sample_has_the_images_as_the_rule_sizes_them(files):
     a, b, c = files["a"], files["b"], files["c"]
     sample = visual_prompt([[b, a], [c, None]], 64, "a cat", ("cat",), "canny>target")
     assert [slot.name for slot in sample.slots] == ["example0_condition", "example0_target", "condition", "target"]
     (first, second), (third, _) = fit_rows([[read(b), read(a)], [read(c), None]], 64)
-    for name, picture in {"example0_condition": first, "example0_target": second, "condition": third}.items():
-        assert torch.equal(sample.images[name], torch.from_numpy(picture)[None])
+    for name, image in {"example0_condition": first, "example0_target": second, "condition": third}.items():
+        assert torch.equal(sample.images[name], torch.from_numpy(image)[None])
     assert sample.images["target"].shape == sample.images["condition"].shape and not sample.images["target"].any()
     assert first.shape != third.shape, "rows keep their own shape"
     for slot in sample.slots:
@@ -39,10 +39,17 @@ def test_a_sample_has_the_pictures_as_the_rule_sizes_them(files):
     assert (sample.prompt, sample.subjects, sample.task, sample.key) == ("a cat", ("cat",), "canny>target", "user")
 
 
+def test_an_animation_in_the_rows_is_said(files, tmp_path):
+    frames = [Image.open(files["a"]), Image.open(files["a"]).rotate(90)]
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match=r"moving\.webp' is an animation, of which the first frame alone is used"):
+        visual_prompt([[str(tmp_path / "moving.webp"), None]], 64, "a cat", ("cat",), "canny>target")
+
+
 def test_slots_are_the_graphs_for_a_task_of_that_form(files):
     """Negative control below: what is wanted decides, and not the place."""
-    from datamodules.graph_samples import forms_of
-    from datamodules.graph_sampling import Task
+    from datamodules.emoji.samples import forms_of
+    from datamodules.graph.sampling import Task
 
     def names(slots: tuple[ImageSlot, ...]) -> list[tuple]:
         return [(slot.name, slot.role, slot.row) for slot in slots]
@@ -55,7 +62,7 @@ def test_slots_are_the_graphs_for_a_task_of_that_form(files):
     assert names(reverse)[-2:] == [("target", "target", 2), ("condition", "condition", 2)]
 
 
-def test_several_wanted_pictures_are_numbered_in_order():
+def test_several_wanted_images_are_numbered_in_order():
     slots = prompt_slots([True, False, True], [(32, 16), (16, 48)])
     assert [slot.name for slot in slots[3:]] == ["target0", "condition", "target1"]
     assert slots[0] == ImageSlot("example0_target0", "example", 16, 32, 1, 0)
@@ -65,10 +72,10 @@ def test_several_wanted_pictures_are_numbered_in_order():
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([["gone"], ["a", None]], "row 0 has 1 pictures"),
-        ([["gone", "gone"], ["gone", "gone"]], "the last row, 1, has all of its 2 pictures"),
-        ([["a", None], ["a", None]], "picture 1 of row 0 is missing"),
-        ([["a", "gone"], ["a", None]], "cannot read picture 'gone': there is no such file"),
+        ([["gone"], ["a", None]], "row 0 has 1 images"),
+        ([["gone", "gone"], ["gone", "gone"]], "the last row, 1, has all of its 2 images"),
+        ([["a", None], ["a", None]], "image 1 of row 0 is missing"),
+        ([["a", "gone"], ["a", None]], "cannot read image 'gone': there is no such file"),
     ],
 )
 def test_what_is_wrong_with_the_rows_is_said_before_a_file_is_missed(files, rows, said):
@@ -87,11 +94,11 @@ def test_what_is_wrong_with_the_rows_is_said_before_a_file_is_missed(files, rows
     ],
 )
 def test_a_visual_prompt_is_instructed_as_in_training(query, columns, said):
-    """A condition that is left out does not change the text; several pictures at the end are several targets."""
+    """A condition that is left out does not change the text; several images at the end are several targets."""
     rows = [["x"] * len(query), [None if cell == "." else cell for cell in query]]
     assert instructed(rows, columns.split(), "a red cat", "cat", ShortInstructions()) == said
 
 
 def test_every_column_is_named():
-    with pytest.raises(ValueError, match=r"columns=\['canny'\] names 1 pictures, but a row has 2"):
+    with pytest.raises(ValueError, match=r"columns=\['canny'\] names 1 images, but a row has 2"):
         instructed([["a", None]], ["canny"], "", "", ShortInstructions())

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.reading import BadPicture
-from datamodules.records import NAMED, TRIES, Refusals, fitted, present, summary
+from datamodules.reading.images import BadImage
+from datamodules.reading.records import NAMED, TRIES, Refusals, fitted, present, summary
 
 
 def reader(bad: set[int]):
@@ -19,7 +19,7 @@ def reader(bad: set[int]):
 
     def get(index: int, seed: int) -> tuple[int, int]:
         if index in bad:
-            raise BadPicture.of(f"file {index}.png", f"it has {index} x 1 pixels", "it must be larger")
+            raise BadImage.of(f"file {index}.png", f"it has {index} x 1 pixels", "it must be larger")
         return index, seed
 
     return get
@@ -60,7 +60,7 @@ def test_when_all_are_bad_the_tries_are_bounded():
     with pytest.raises(ValueError, match=f"{TRIES + 1} records of 'tiles' in a row cannot be used") as caught:
         refusals.read(reader(set(range(1000))), (12, 0), 1000)
     assert refusals.seen == TRIES + 1 and "'file 12.png': it has 12 x 1 pixels" in str(caught.value)
-    assert not isinstance(caught.value, BadPicture)  # else the next one out would go on
+    assert not isinstance(caught.value, BadImage)  # else the next one out would go on
     with pytest.raises(ValueError, match="1 records of 'one' in a row"):
         Refusals("one").read(reader({0}), (0, 0), 1)
 
@@ -79,7 +79,7 @@ def reads_until_the_end(refusals: Refusals, bad_share: float, most: int, seed: i
 
     def get(index: int, seed: int) -> int:
         if rng.random() < bad_share:
-            raise BadPicture.of(f"{rng.random()}", "bad", "good")
+            raise BadImage.of(f"{rng.random()}", "bad", "good")
         return index
 
     try:
@@ -197,7 +197,7 @@ def test_a_report_that_cannot_be_written_ends_nothing(tmp_path):
 def test_odd_names_are_reported_in_small_lines(tmp_path):
     def get(index, seed):
         if index == 0:
-            raise BadPicture.of("\U0001f600" * 9000 + "\udc80\n.png", "\n" * 9000, "legal")
+            raise BadImage.of("\U0001f600" * 9000 + "\udc80\n.png", "\n" * 9000, "legal")
         return index
 
     Refusals("set", share=1.0, report=tmp_path).read(get, (0, 0), 2)
@@ -214,7 +214,7 @@ def test_a_record_without_its_annotation_is_refused_by_name():
     record = {"target": b"1", "depth": None, "canny": b""}
     assert present(record, "canny", "parquet row 17") == b""
     for column in ("depth", "hed"):
-        with pytest.raises(BadPicture, match=f"'parquet row 17, {column}': there is no {column}; .* target, canny"):
+        with pytest.raises(BadImage, match=f"'parquet row 17, {column}': there is no {column}; .* target, canny"):
             present(record, column, "parquet row 17")
 
 
@@ -233,7 +233,7 @@ def test_an_annotation_of_the_same_shape_is_resized():
 
 @pytest.mark.parametrize(("height", "width"), [(40, 40), (60, 40), (1000, 1520), (40, 62)])
 def test_an_annotation_of_another_shape_is_refused(height, width):
-    with pytest.raises(BadPicture, match=f"'a.canny.png': it has 6000 x 4000 pixels, its picture {width} x {height}"):
+    with pytest.raises(BadImage, match=f"'a.canny.png': it has 6000 x 4000 pixels, its image {width} x {height}"):
         fitted(np.zeros((4000, 6000), np.uint8), height, width, "a.canny.png")
 
 

@@ -1,9 +1,9 @@
-"""Rows of pictures at the sizes that VisualCloze's released sampler gives them, and what no grid can be made of."""
+"""Rows of images at the sizes that VisualCloze's released sampler gives them, and what no grid can be made of."""
 
 import numpy as np
 import pytest
 
-from datamodules.rows import fit_rows, fitted, reference_sizes, row_sizes
+from datamodules.graph.rows import fit_rows, fitted, reference_sizes, row_sizes
 
 SQUARE, PORTRAIT, LANDSCAPE = (1024, 1024), (768, 1024), (1344, 768)
 
@@ -16,7 +16,7 @@ def flat(size: tuple[int, int], value: int = 200) -> np.ndarray:
     ("rows", "resolution", "expected"),
     [
         ([[SQUARE, None]], 384, [(384, 384)]),
-        ([[PORTRAIT, SQUARE, None]], 384, [(320, 432)]),  # the first picture of a row sizes it
+        ([[PORTRAIT, SQUARE, None]], 384, [(320, 432)]),  # the first image of a row sizes it
         ([[None, PORTRAIT]], 384, [(320, 432)]),  # the first that is there
         ([[PORTRAIT, SQUARE], [LANDSCAPE, None]], 384, [(320, 432), (496, 288)]),  # every row by itself
         ([[PORTRAIT, SQUARE], [None, None]], 512, [(432, 576), (432, 576)]),  # a query that only an example sizes
@@ -42,7 +42,7 @@ def test_only_several_targets_make_rows_equally_wide():
         (LANDSCAPE, (384, 384), (0, 0)),
     ],
 )
-def test_a_picture_fits_its_shorter_side_and_the_rest_is_black(size, row, bars):
+def test_an_image_fits_its_shorter_side_and_the_rest_is_black(size, row, bars):
     made = fitted(flat(size), row, 384)
     assert made.shape == (3, row[1], row[0]) and made.dtype == np.uint8
     top, left = bars
@@ -51,7 +51,7 @@ def test_a_picture_fits_its_shorter_side_and_the_rest_is_black(size, row, bars):
     assert top == 0 or (made[:, top - 1] == 0).all(), "the bars are where they are said to be"
 
 
-def test_a_picture_is_cropped_around_its_centre():
+def test_an_image_is_cropped_around_its_centre():
     wide = np.zeros((3, 100, 300), np.uint8)
     wide[:, :, 100:200] = 250
     made = fitted(wide, (384, 384), 384)
@@ -60,7 +60,7 @@ def test_a_picture_is_cropped_around_its_centre():
     assert (fitted(wide, (384, 384), 384)[:, :, 20:364] < 10).all(), "negative control"
 
 
-def test_rows_of_pictures_get_the_sizes_of_the_rule():
+def test_rows_of_images_get_the_sizes_of_the_rule():
     rows = [[flat((60, 40)), flat((30, 50)), flat((50, 50))], [flat((40, 60)), None, None]]
     made = fit_rows(rows, 64)
     (example, query) = row_sizes([[(60, 40)] * 3, [(40, 60), None, None]], 64)
@@ -75,9 +75,9 @@ def test_rows_of_pictures_get_the_sizes_of_the_rule():
     ("rows", "said"),
     [
         ([], "rows is empty"),
-        ([[SQUARE, SQUARE], [SQUARE, None, None]], "row 0 has 2 pictures, the last row 3"),
-        ([[SQUARE, None], [SQUARE, None]], "picture 1 of row 0 is missing; only the last row, 1,"),
-        ([[None, None]], "nothing says how large the pictures are to be"),
+        ([[SQUARE, SQUARE], [SQUARE, None, None]], "row 0 has 2 images, the last row 3"),
+        ([[SQUARE, None], [SQUARE, None]], "image 1 of row 0 is missing; only the last row, 1,"),
+        ([[None, None]], "nothing says how large the images are to be"),
     ],
 )
 def test_what_makes_no_grid_is_said(rows, said):

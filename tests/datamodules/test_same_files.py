@@ -1,6 +1,6 @@
 """Files of one content are found, however far into them they differ from others."""
 
-from datamodules.same_files import START, same_files
+from datamodules.reading.accounts import START, same_files
 
 
 def test_files_of_the_same_bytes_are_grouped(tmp_path):

@@ -1,4 +1,4 @@
-"""Single pictures for a codec: kinds, variation, splits."""
+"""Single images for a codec: kinds, variation, splits."""
 
 import random
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.emoji_names import base_of
-from datamodules.stills import StillsData, varied
+from datamodules.emoji.names import base_of
+from datamodules.pretraining.stills import StillsData, varied
 
 KINDS = {"twemoji": 0.5, "canny": 0.5}
 
@@ -33,7 +33,7 @@ def first(loader) -> list:
     return [next(stream) for _ in range(3)]
 
 
-def test_batches_hold_one_picture_a_sample_and_resume(data):
+def test_batches_hold_one_image_a_sample_and_resume(data):
     batches = first(data.train_dataloader())
     assert batches[0].images["picture"].shape == (8, 1, 3, 32, 32) and batches[0].slots == data.slots
     data.start_batch = 1
@@ -55,28 +55,28 @@ def test_training_mixes_kinds_and_the_test_has_a_loader_for_each(data):
     assert glyphs["twemoji"] == glyphs["canny"] and 0 < len(glyphs["canny"]) <= 6
 
 
-def test_held_out_pictures_are_as_drawn_and_training_ones_are_not(data):
+def test_held_out_images_are_as_drawn_and_training_ones_are_not(data):
     (batch,) = data.test_dataloaders_by_kind()["twemoji"]
-    names = data.emoji.pictures.names
-    drawn = [data.emoji.pictures.picture("twemoji", names.index(key.split("/")[0])) for key in batch.keys]
+    names = data.emoji.images.names
+    drawn = [data.emoji.images.image("twemoji", names.index(key.split("/")[0])) for key in batch.keys]
     assert np.array_equal(batch.images["picture"][:, 0].numpy(), np.stack(drawn))
     train = first(data.train_dataloader())[0]
-    plain = [data.emoji.pictures.picture(t, names.index(k.split("/")[0])) for k, t in zip(train.keys, train.tasks)]
+    plain = [data.emoji.images.image(t, names.index(k.split("/")[0])) for k, t in zip(train.keys, train.tasks)]
     assert not np.array_equal(train.images["picture"][:, 0].numpy(), np.stack(plain))
 
 
 def test_training_and_held_out_glyphs_share_no_base(data):
-    bases = {s: {base_of(data.emoji.pictures.names[i]) for i in found} for s, found in data.emoji.indices.items()}
+    bases = {s: {base_of(data.emoji.images.names[i]) for i in found} for s, found in data.emoji.indices.items()}
     assert not bases["train"] & (bases["val"] | bases["test"]) and bases["train"]
     seen = {base_of(key.split("/")[0]) for batch in first(data.train_dataloader()) for key in batch.keys}
     assert seen <= bases["train"]
 
 
 def test_variation_keeps_the_pixels_values():
-    picture = np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8)
-    results = [varied(picture, random.Random(seed)) for seed in range(40)]
-    assert all(sorted(x.ravel()) == sorted(picture.ravel()) for x in results)
-    assert any(np.array_equal(x, picture) for x in results) and len({x.tobytes() for x in results}) > 10
+    image = np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8)
+    results = [varied(image, random.Random(seed)) for seed in range(40)]
+    assert all(sorted(x.ravel()) == sorted(image.ravel()) for x in results)
+    assert any(np.array_equal(x, image) for x in results) and len({x.tobytes() for x in results}) > 10
 
 
 def test_an_unknown_kind_is_refused():

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny import composed, tiny
 
-from unigen.build import build
 from unigen.encoders.flux_text import FluxText, PooledCLIP
 from unigen.encoders.t5 import T5Text
+from unigen.pipeline.build import build
 
 T5 = tiny()["encoder"]["text"]["config"]
 CLIP = {

@@ -3,18 +3,18 @@
 import pytest
 import torch
 from test_cache import pipeline
-from test_codecs import pictures, unit
+from test_codecs import images, unit
 from test_flux_text import CLIP
 from tiny import CONF, batch, composed, tiny
 
-from unigen import noise
-from unigen.build import build, build_learner
-from unigen.cache import Cache, fingerprint
+from unigen.cache.store import Cache, fingerprint
+from unigen.core import noise
 from unigen.encoders.flux_text import FluxText, PooledCLIP
 from unigen.encoders.t5 import T5Text
-from unigen.plan import plan
-from unigen.plan_profile import read_profile
-from unigen.weights import load_pretrained
+from unigen.pipeline.build import build, build_learner
+from unigen.tools.plan.estimate import plan
+from unigen.tools.plan.profile import read_profile
+from unigen.weights.loading import load_pretrained
 
 T5 = tiny()["encoder"]["text"]["config"]
 SMALL = {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
@@ -46,8 +46,8 @@ def test_text_features_are_those_of_fp32_but_for_rounding():
 
 
 @pytest.mark.parametrize("name", ["flux_vae", "cogvideox_vae"])
-def test_latents_and_pictures_are_those_of_fp32_but_for_rounding(name):
-    exact, rounded, x = codec(name, "float32"), codec(name, "bfloat16"), unit(pictures(2))
+def test_latents_and_images_are_those_of_fp32_but_for_rounding(name):
+    exact, rounded, x = codec(name, "float32"), codec(name, "bfloat16"), unit(images(2))
     assert rounded.moments(x).dtype == torch.bfloat16
     z, rounded_z = (c.encode(x, noise.generator(0, "train", 0, 0)) for c in (exact, rounded))
     assert rounded_z.dtype == torch.float32 and 0 < error(rounded_z, z) < 0.02

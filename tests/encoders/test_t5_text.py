@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny import tiny
 
-from unigen.build import build
 from unigen.encoders.t5 import T5Text, load_tokenizer
-from unigen.repositories import Wanted, located
+from unigen.pipeline.build import build
+from unigen.weights.repositories import Wanted, located
 
 CONFIG = tiny()["encoder"]["text"]["config"]
 
@@ -105,7 +105,7 @@ def test_padding_is_encoded_as_in_cogvideox():
 def test_a_long_prompt_is_cut_with_a_warning_that_says_where():
     model = text(window=8)
     with pytest.warns(
-        UserWarning, match=r"prompt has 12 tokens, the window \(encoder.text.window\) 8: cut after 'a long '"
+        UserWarning, match=r"the prompt has 12 tokens and encoder.text.window is 8, so it is cut after 'a long '"
     ):
         cut = model.encode(["a long tail"])
     assert torch.equal(cut, model.encode(["a long "]))

@@ -1,13 +1,15 @@
 """VisualCloze's placement: rows in time, images across; the ids of the public pipeline, and what is no grid."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers.pipelines.visualcloze.pipeline_visualcloze_generation import VisualClozeGenerationPipeline
 
-from unigen import canvas
+from unigen.core import canvas
+from unigen.core.layout import Geometry, Placement, positions
+from unigen.core.types import ImageSlot, Signature
 from unigen.formatters.grid import Grid
-from unigen.layout import Geometry, Placement, positions
-from unigen.types import ImageSlot, Signature
 
 FLUX = Geometry(8, (1, 2, 2), ("t", "h", "w"), (64, 256, 256))
 COGVIDEOX = Geometry(8, (2, 2, 2), ("t", "h", "w"), (11, 150, 150))
@@ -43,7 +45,7 @@ def by_token(where, caps=FILL, geometry: Geometry = FLUX, **options) -> torch.Te
 
 @pytest.mark.parametrize("sizes", [SMALL, SMALL[:1], ((32, 32), (32, 32))])
 def test_ids_are_those_of_the_public_pipeline(sizes):
-    """Also for rows of unequal size; tokens in raster order of each row's picture, rows after each other."""
+    """Also for rows of unequal size; tokens in raster order of each row's image, rows after each other."""
     where = slots(sizes)
     rows = [torch.zeros(1, 3, h, 3 * w) for h, w in sizes]
     theirs = VisualClozeGenerationPipeline._prepare_latent_image_ids(rows, 8, "cpu", torch.long)
@@ -82,15 +84,15 @@ def test_roles_have_the_caps_that_are_given():
     ],
 )
 @pytest.mark.parametrize("ids", ["rows", "canvas"])
-def test_what_the_codec_sees_as_one_picture(encode, canvases, last, ids):
+def test_what_the_codec_sees_as_one_image(encode, canvases, last, ids):
     """Whatever the ids; and cutting undoes stitching, pixel for pixel."""
     where = slots([(32, 32)] * 3)
     found = plan(*where, encode=encode, ids=ids)
     assert len({p.canvas for p in found.placements}) == canvases and found.placements[-1] == last
     g = torch.Generator().manual_seed(0)
     images = {s.name: torch.randint(0, 256, (1, 1, 3, 32, 32), generator=g, dtype=torch.uint8) for s in where}
-    pages = canvas.stitch(images, found, where)
-    boxes = canvas.cut(pages, found, where, stride=1)
+    pages = canvas.stitch(images, found)
+    boxes = canvas.cut(pages, replace(found, geometry=found.geometry._replace(stride=1)))
     assert all(torch.equal(boxes[n], images[n]) for n in images)
     if encode == "row":
         row = torch.cat([images[s.name] for s in where if s.row == 1], dim=-1)
@@ -98,11 +100,11 @@ def test_what_the_codec_sees_as_one_picture(encode, canvases, last, ids):
 
 
 def test_a_still_fills_its_temporal_patch_on_a_video_backbone():
-    """Tokens and times are as on Flux: what the copies hold is the plan's `fill`."""
+    """Tokens and times are as on Flux: what the copies hold is the plan's `padding`."""
     where = slots()
-    video, still = (plan(*where, geometry=g, temporal_fill="zero").layout for g in (COGVIDEOX, FLUX))
+    video, still = (plan(*where, geometry=g, temporal_padding="zero").layout for g in (COGVIDEOX, FLUX))
     assert video == still and {s.origin[0] for s in video.visual} == {1, 2, 3}
-    assert plan(*where, temporal_fill="zero", copy_noise="independent").fill == "zero"
+    assert plan(*where, temporal_padding="zero", copy_noise="independent").padding == "zero"
 
 
 def test_several_targets_and_reverse_generation_are_only_roles():
@@ -171,18 +173,18 @@ def test_wrong_words_and_unequal_rows_on_one_canvas_are_refused():
     [
         (CLEAN, "row", "condition"),
         (CLEAN, "canvas", "example"),
-        ({**CLEAN, "condition": 1.0}, "row", None),  # an example lies in no picture with a target
+        ({**CLEAN, "condition": 1.0}, "row", None),  # an example lies in no image with a target
         ({**CLEAN, "condition": 1.0}, "canvas", "example"),
         (CLEAN, "cell", None),
         (FILL, "canvas", None),
     ],
 )
-def test_nothing_clean_is_encoded_in_one_picture_with_a_target(caps, encode, culprit):
+def test_nothing_clean_is_encoded_in_one_image_with_a_target(caps, encode, culprit):
     """A codec looks beyond an image's borders: the condition would show some of what is to be generated."""
     if culprit is None:
         assert Grid(caps, encode=encode).encode == encode
         return
     with pytest.raises(
-        ValueError, match=f"one picture with role '{culprit}', whose noise ceiling .* is 0: .*encode=cell"
+        ValueError, match=f"one image with role '{culprit}', whose noise ceiling .* is 0: .*encode=cell"
     ):
         Grid(caps, encode=encode)

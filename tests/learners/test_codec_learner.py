@@ -9,8 +9,8 @@ from bare_trainer import bare_trainer
 from diffusers import AutoencoderKL
 from tiny import composed
 
-from datamodules.stills import StillsData
-from unigen.canvas import to_unit
+from datamodules.pretraining.stills import StillsData
+from unigen.core.canvas import to_unit
 from unigen.encoders.folded import FoldedVAE
 from unigen.learners.codec import CodecLearner
 
@@ -49,13 +49,13 @@ def fit(learner: CodecLearner, data: StillsData, steps: int) -> None:
     bare_trainer(steps, limit_val_batches=1).fit(learner, datamodule=data)
 
 
-def error(learner: CodecLearner, pictures: torch.Tensor) -> float:
-    x = to_unit(pictures)
+def error(learner: CodecLearner, images: torch.Tensor) -> float:
+    x = to_unit(images)
     with torch.no_grad():
         return float((learner.codec.reconstruct(learner.codec.posterior(x).mode()) - x).square().mean())
 
 
-def test_training_lowers_the_error_on_held_out_pictures(learner, data):
+def test_training_lowers_the_error_on_held_out_images(learner, data):
     (batch,) = data.val_dataloader()
     held_out = batch.images["picture"].flatten(0, 1)
     before = error(learner, held_out)
@@ -68,7 +68,7 @@ def test_what_is_measured_is_what_is_saved(learner, data, tmp_path):
     folders = learner.export(tmp_path, learner.config)
     saved = FoldedVAE(dict(learner.codec.vae.config), fold=4)
     saved.vae = AutoencoderKL.from_pretrained(folders[0], torch_dtype=torch.float16).float()
-    x = to_unit(data.fit_pictures(8))
+    x = to_unit(data.fit_images(8))[:, None]
     z = learner.codec.encode(x)
     assert torch.equal(saved.encode(x), z) and z.std() == pytest.approx(1, abs=0.3)
     with torch.no_grad():
@@ -85,7 +85,7 @@ def test_every_kind_is_measured_alone_between_its_bounds(learner, data):
     assert found["metrics"]["psnr_line"]["value"] != found["metrics"]["psnr_twemoji"]["value"]
 
 
-def test_samples_are_pictures_after_the_codec(learner, data):
+def test_samples_are_images_after_the_codec(learner, data):
     (batch,) = data.val_dataloader()
     out = learner.sample(batch, seed=0)["picture"]
     assert out.shape == batch.images["picture"].shape and out.dtype == torch.uint8

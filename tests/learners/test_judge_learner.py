@@ -10,9 +10,9 @@ from bare_trainer import bare_trainer
 from tiny import composed
 from tiny_judge import CLIP, VISION
 
-from datamodules.pairs import PairsData
-from unigen.judge import Judge, info_nce, retrieval
+from datamodules.pretraining.pairs import PairsData
 from unigen.learners.judge import JudgeLearner
+from unigen.metrics.judge import Judge, info_nce, retrieval
 
 RETRIEVALS = {"style_retrieval_clip", "style_retrieval_dino", "caption_retrieval"}
 
@@ -66,7 +66,7 @@ def test_the_losses_are_of_the_pairs_they_name(learner, data):
     losses, _ = learner._losses(batch)
     judge, scale = learner.judge, learner.log_scales[0]
     first, second = (batch.images[name][:, 0] for name in ("first", "second"))
-    one, other, words = judge.embed_pictures(first), judge.embed_pictures(second), judge.embed_texts(batch.prompts)
+    one, other, words = judge.embed_images(first), judge.embed_images(second), judge.embed_texts(batch.prompts)
     expected = {
         "text": info_nce(other, words, judge.clip.logit_scale),
         "pair": info_nce(one, other, scale),
@@ -84,7 +84,7 @@ def test_the_losses_are_of_the_pairs_they_name(learner, data):
 
 
 def test_words_do_not_reach_dino(learner, data):
-    """It is trained on pictures alone."""
+    """It is trained on images alone."""
     losses, _ = learner._losses(next(iter(data.train_dataloader())))
     losses["view"].backward(retain_graph=True)
     assert all(p.grad is None for p in learner.judge.clip.parameters())
@@ -109,7 +109,7 @@ def test_measure_is_the_retrieval_on_the_test_glyphs(learner, data, config):
     assert set(scores) == RETRIEVALS | {f"{name}_top5" for name in RETRIEVALS} and items == 12
     batch = next(iter(data.test_dataloader()))
     with torch.no_grad():
-        first, second = (learner.judge.embed_pictures(batch.images[name][:, 0]) for name in ("first", "second"))
+        first, second = (learner.judge.embed_images(batch.images[name][:, 0]) for name in ("first", "second"))
         views = [learner.judge.view_embed(batch.images[name][:, 0]) for name in ("first", "second")]
         words = learner.judge.embed_texts(batch.prompts)
     for k, suffix in ((1, ""), (5, "_top5")):
@@ -142,12 +142,12 @@ def test_what_is_measured_is_what_is_saved(learner, data, config, tmp_path):
     x = next(iter(data.test_dataloader())).images["first"][:, 0]
     learner.eval()
     with torch.no_grad():
-        unsettled = learner.judge.embed_pictures(x)
+        unsettled = learner.judge.embed_images(x)
         learner.settle(data)
-        settled = learner.judge.embed_pictures(x)
+        settled = learner.judge.embed_images(x)
     assert learner.export(tmp_path, config) == [tmp_path / "judge"]
     loaded = Judge.load(str(tmp_path / "judge"), "k")
-    assert torch.equal(settled, loaded.embed_pictures(x)) and not torch.equal(settled, unsettled)
+    assert torch.equal(settled, loaded.embed_images(x)) and not torch.equal(settled, unsettled)
     assert sorted(path.name for path in (tmp_path / "judge").iterdir()) == ["clip", "dino"]
 
 
@@ -162,7 +162,7 @@ def test_the_header_says_what_is_trained(learner, data, config, capsys):
 
 
 def test_the_recipe_builds_its_learner_and_data():
-    from unigen.build import build, build_learner
+    from unigen.pipeline.build import build, build_learner
 
     recipe = composed("+exp=mini/judge")
     with torch.device("meta"):

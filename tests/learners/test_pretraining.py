@@ -8,8 +8,8 @@ from diffusers import CogVideoXTransformer3DModel
 from tiny import batch, randomise, slots, tiny, tokens_for
 from transformers import T5EncoderModel
 
-from unigen.build import build_pipeline
 from unigen.learners.pretraining import Pretraining
+from unigen.pipeline.build import build_pipeline
 
 STOCK = ("conditioning/modulation=shared", "conditioning/embedding=none", "conditioning/adapter=full", "mask=fcd_d")
 
@@ -75,7 +75,7 @@ def test_what_is_no_stock_model_is_refused(overrides, said, tmp_path):
 
 def test_forms_with_a_condition_are_measured_each_alone():
     made = learner()
-    config = tiny(*STOCK) | {"metric": {"psnr": {"_target_": "unigen.metrics.psnr.PSNR"}}}
+    config = tiny(*STOCK) | {"metric": {"psnr": {"_target_": "unigen.metrics.pixels.PSNR"}}}
     first, second = batch(2), batch(2, seed=1)
     first.keys, second.keys = ["clip-0/next", "clip-1/next"], ["clip-0/continue", "clip-1/continue"]
     without = batch(2, conditions=0)

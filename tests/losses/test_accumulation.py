@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny import batch, randomise, tiny
 
-from unigen.build import build_pipeline
-from unigen.noise import generator
-from unigen.types import Batch
+from unigen.core.noise import generator
+from unigen.core.types import Batch
+from unigen.pipeline.build import build_pipeline
 
 SIZE = 8
 FLUX = ("backbone=flux_mini", "process=rectified_flow")
@@ -44,7 +44,7 @@ def gradient(pipeline, micro: int) -> torch.Tensor:
     if cells:
         counts = {tuple(x[i].any().item() for x in cells.values()) for i in range(SIZE)}
         assert len(counts) > 1, "all samples mask the same cells"
-    noises = pipeline.draw_noise(plan, whole.slots, [generator(i) for i in range(SIZE)])
+    noises = pipeline.draw_noise(plan, [generator(i) for i in range(SIZE)])
     t_B = (torch.arange(SIZE) + 0.5) / SIZE
     pipeline.backbone.zero_grad()
     for start in range(0, SIZE, micro):
@@ -52,7 +52,7 @@ def gradient(pipeline, micro: int) -> torch.Tensor:
         few = {n: x[part] for n, x in cells.items()} if cells else None
         clean = pipeline.encode(part_of(whole, part), {}, cells=few)
         own = {n: x[part] for n, x in noises.items()}
-        loss, _ = pipeline.denoising_loss(plan.layout, clean, own, t_B[part], few)
+        loss, _ = pipeline.denoising_loss(clean, own, t_B[part], few)
         (loss / (SIZE // micro)).backward()
     return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
 

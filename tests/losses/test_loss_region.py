@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unigen.losses.velocity import Velocity
+from unigen.losses.errors import Velocity
 from unigen.losses.weighted import weighted_mean
 
 ROLES = {"e": "example", "c": "condition", "x": "target"}

@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from unigen.losses.epsilon import Epsilon
-from unigen.losses.min_snr import MinSNR
-from unigen.losses.velocity import Velocity
+from unigen.losses.errors import Epsilon, MinSNR, Velocity
 from unigen.losses.weighted import weighted_mean
 from unigen.processes.rectified_flow import RectifiedFlow, Uniform
 from unigen.processes.vp import VariancePreserving

@@ -1,15 +1,14 @@
 """The mini metrics: what they compare, one loaded judge, protocols that name it. The judge is tiny and untrained."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_judge import CLIP, VISION
 
-from unigen.judge import Judge, fingerprint, load_judge
-from unigen.metrics.mini_clip_i import MiniClipI
-from unigen.metrics.mini_clip_t import MiniClipT
-from unigen.metrics.mini_dino import MiniDino
+from unigen.metrics.judge import Judge, fingerprint, load_judge
+from unigen.metrics.mini import MiniClipI, MiniClipT, MiniDino
 
 ALL = (MiniClipI, MiniClipT, MiniDino)
 PROMPTS = ["red heart", "cat, twemoji style", "flag DE"]
@@ -23,22 +22,22 @@ def source(tmp_path_factory) -> str:
     return str(folder)
 
 
-def pictures(seed: int = 0) -> torch.Tensor:
+def images(seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=generator)
 
 
 def reference(metric) -> torch.Tensor | list[str]:
-    return PROMPTS if metric.against == "prompt" else pictures(1)
+    return PROMPTS if metric.against == "prompt" else images(1)
 
 
 def test_each_is_the_cosine_of_its_towers(source):
-    judge, output, truth = load_judge(source, "k"), pictures(), pictures(1)
+    judge, output, truth = load_judge(source, "k"), images(), images(1)
     cosine = torch.nn.functional.cosine_similarity
     expected = {
-        MiniClipI: cosine(judge.embed_pictures(output), judge.embed_pictures(truth)),
+        MiniClipI: cosine(judge.embed_images(output), judge.embed_images(truth)),
         MiniDino: cosine(judge.view_embed(output), judge.view_embed(truth)),
-        MiniClipT: cosine(judge.embed_pictures(output), judge.embed_texts(PROMPTS)),
+        MiniClipT: cosine(judge.embed_images(output), judge.embed_texts(PROMPTS)),
     }
     for kind, scores in expected.items():
         torch.testing.assert_close(kind(source)(output, reference(kind)), scores)
@@ -48,7 +47,7 @@ def test_each_is_the_cosine_of_its_towers(source):
 
 @pytest.mark.parametrize("kind", ALL)
 def test_scores_are_per_item(source, kind):
-    metric, output = kind(source), pictures()
+    metric, output = kind(source), images()
     scores = metric(output, reference(metric))
     assert scores.shape == (3,) and scores.dtype == torch.float32 and not scores.requires_grad
     alone = torch.cat([metric(output[i : i + 1], reference(metric)[i : i + 1]) for i in range(3)])
@@ -57,23 +56,23 @@ def test_scores_are_per_item(source, kind):
 
 
 @pytest.mark.parametrize("kind", [MiniClipI, MiniDino])
-def test_equal_pictures_score_one(source, kind):
-    torch.testing.assert_close(kind(source)(pictures(), pictures()), torch.ones(3))
-    assert kind(source)(pictures(), pictures(1)).max() < 0.9999
+def test_equal_images_score_one(source, kind):
+    torch.testing.assert_close(kind(source)(images(), images()), torch.ones(3))
+    assert kind(source)(images(), images(1)).max() < 0.9999
 
 
 def test_the_prompt_matters_with_its_style(source):
     metric = MiniClipT(source)
-    plain, styled = metric(pictures(), PROMPTS), metric(pictures(), [f"{p}, openmoji style" for p in PROMPTS])
+    plain, styled = metric(images(), PROMPTS), metric(images(), [f"{p}, openmoji style" for p in PROMPTS])
     assert (plain - styled).abs().min() > 1e-5
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_building_needs_no_weights_and_using_does(kind):
     metric = kind("shipped:nobody")
-    assert metric.name == f"mini_{kind.__module__.rpartition('mini_')[2]}"
+    assert metric.name == re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
     with pytest.raises(ValueError, match=f"shipped:nobody/clip.*metric.{metric.name}.judge"):
-        metric(pictures(), reference(metric))
+        metric(images(), reference(metric))
     with pytest.raises(ValueError, match="shipped:nobody/clip"):
         dict(metric.protocol)
 
@@ -93,12 +92,12 @@ def test_the_protocol_names_the_judge_by_its_weights(source, tmp_path):
 def test_wrong_input_is_refused(source):
     for kind in (MiniClipI, MiniDino):
         with pytest.raises(ValueError, match="uint8"):
-            kind(source)(pictures().float(), pictures())
+            kind(source)(images().float(), images())
         with pytest.raises(ValueError, match="differ in shape"):
-            kind(source)(pictures(), pictures()[:1])
+            kind(source)(images(), images()[:1])
     with pytest.raises(ValueError, match="uint8"):
-        MiniClipT(source)(pictures().float(), PROMPTS)
+        MiniClipT(source)(images().float(), PROMPTS)
     with pytest.raises(ValueError, match="3 outputs need as many prompts"):
-        MiniClipT(source)(pictures(), PROMPTS[:1])
+        MiniClipT(source)(images(), PROMPTS[:1])
     with pytest.raises(ValueError, match="3 outputs need as many prompts"):
-        MiniClipT(source)(pictures(), "cat")
+        MiniClipT(source)(images(), "cat")

@@ -8,24 +8,21 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from unigen.metrics.canny_f1 import CannyF1
-from unigen.metrics.psnr import PSNR
-from unigen.metrics.rmse import RMSE
-from unigen.metrics.ssim import SSIM
+from unigen.metrics.pixels import PSNR, RMSE, SSIM, CannyF1
 
 METRICS = [SSIM(sigma=1.5), PSNR(), RMSE(), CannyF1(low=100, high=200)]
 
 
 def shapes(n: int, seed: int) -> torch.Tensor:
-    """Pictures with edges: a few filled boxes on a coloured ground."""
+    """Images with edges: a few filled boxes on a coloured ground."""
     rng = np.random.default_rng(seed)
-    pictures = np.empty((n, 3, 48, 56), np.uint8)
-    for picture in pictures:
-        picture[:] = rng.integers(0, 256, (3, 1, 1))
+    images = np.empty((n, 3, 48, 56), np.uint8)
+    for image in images:
+        image[:] = rng.integers(0, 256, (3, 1, 1))
         for _ in range(4):
             y, x, size = rng.integers(0, 40), rng.integers(0, 40), rng.integers(5, 16)
-            picture[:, y : y + size, x : x + size] = rng.integers(0, 256, (3, 1, 1))
-    return torch.from_numpy(pictures)
+            image[:, y : y + size, x : x + size] = rng.integers(0, 256, (3, 1, 1))
+    return torch.from_numpy(images)
 
 
 def ssim_numpy(a: np.ndarray, b: np.ndarray, sigma: float, border: str | None = None) -> float:
@@ -84,7 +81,7 @@ def test_ssim_counts_no_reflected_border():
     assert SSIM(sigma=1.5).window == 11
 
 
-def test_ssim_of_pictures_as_large_as_the_window_is_one_value():
+def test_ssim_of_images_as_large_as_the_window_is_one_value():
     output, truth = (x[..., :11, :11] for x in close_pair())
     scores = SSIM(sigma=1.5)(output, truth)
     expected = [ssim_numpy(a, b, 1.5) for a, b in zip(output.numpy(), truth.numpy())]
@@ -105,7 +102,7 @@ def test_canny_f1_equals_numpy():
     scores = CannyF1(low=100, high=200)(output, truth)
     expected = [f1_numpy(a, b) for a, b in zip(output.numpy(), truth.numpy())]
     torch.testing.assert_close(scores, torch.tensor(expected), rtol=1e-6, atol=1e-6)
-    assert (scores[:3] > 0.3).all() and (scores[:3] < 1).all(), "the pictures must agree in part"
+    assert (scores[:3] > 0.3).all() and (scores[:3] < 1).all(), "the images must agree in part"
 
 
 def test_canny_f1_has_no_tolerance():
@@ -139,17 +136,17 @@ def test_scores_are_per_item_and_point_the_stated_way(metric):
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
 def test_wrong_input_is_refused(metric):
-    picture = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
-    assert metric(picture, picture).shape == (2,)
+    image = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    assert metric(image, image).shape == (2,)
     with pytest.raises(ValueError, match="uint8"):
-        metric(picture.float(), picture)
+        metric(image.float(), image)
     with pytest.raises(ValueError, match="uint8"):
-        metric(picture, picture[0])
+        metric(image, image[0])
     with pytest.raises(ValueError, match="differ in shape"):
-        metric(picture, picture[:1])
+        metric(image, image[:1])
 
 
-def test_ssim_refuses_pictures_smaller_than_its_window():
+def test_ssim_refuses_images_smaller_than_its_window():
     small = torch.zeros(1, 3, 10, 32, dtype=torch.uint8)
     with pytest.raises(ValueError, match="at least 11 pixels"):
         SSIM(sigma=1.5)(small, small)

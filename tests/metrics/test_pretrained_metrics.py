@@ -21,14 +21,10 @@ from transformers import (
     ViTModel,
 )
 
-from unigen.metrics.clip_i import ClipI
-from unigen.metrics.clip_score import ClipScore
-from unigen.metrics.clip_t import ClipT
+from unigen.metrics.clip import ClipI, ClipScore, ClipT, StyleImage
 from unigen.metrics.depth_rmse import DepthRMSE
-from unigen.metrics.dino import Dino
-from unigen.metrics.dinov2 import DinoV2
-from unigen.metrics.style_image import StyleImage
-from unigen.weights import Unavailable
+from unigen.metrics.dino import Dino, DinoV2
+from unigen.weights.loading import Unavailable
 
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 PROMPTS = ["a red heart", "cat", "a b c d e f g h i j k l m n o p q r s t u v w x y z"]
@@ -80,7 +76,7 @@ def metric(name: str, folders: dict[str, str], resize: int = 40, crop: int = 32)
     return LIKENESS[name](folders[name.partition("_")[0]], resize, crop, download=False)
 
 
-def pictures(seed: int = 0, height: int = 48, width: int = 64) -> torch.Tensor:
+def images(seed: int = 0, height: int = 48, width: int = 64) -> torch.Tensor:
     """Smooth colours, so that scaling them matters little more than it should."""
     small = torch.rand(3, 3, 6, 8, generator=torch.Generator().manual_seed(seed))
     return (F.interpolate(small, (height, width), mode="bicubic").clamp(0, 1) * 255).round().byte()
@@ -89,10 +85,10 @@ def pictures(seed: int = 0, height: int = 48, width: int = 64) -> torch.Tensor:
 def prepared(batch: torch.Tensor, mean: tuple, std: tuple, resize: int = 40, crop: int = 32) -> torch.Tensor:
     """By PIL and numpy: 64 x 48 to 53 x 40, the middle 32 x 32."""
     made = []
-    for picture in batch:
-        height, width = picture.shape[1:]
+    for pixels in batch:
+        height, width = pixels.shape[1:]
         size = (int(resize * width / height), resize)
-        image = Image.fromarray(picture.permute(1, 2, 0).numpy()).resize(size, Image.Resampling.BICUBIC)
+        image = Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize(size, Image.Resampling.BICUBIC)
         left, top = (size[0] - crop) // 2, (size[1] - crop) // 2
         x = np.asarray(image.crop((left, top, left + crop, top + crop)), dtype=np.float64) / 255
         made.append(torch.from_numpy((x - mean) / std).permute(2, 0, 1).float())
@@ -120,7 +116,7 @@ def by_hand(name: str, folders: dict[str, str], output: torch.Tensor, truth: tor
 
 @pytest.mark.parametrize("name", LIKENESS)
 def test_each_is_the_cosine_of_its_librarys_model(name, folders):
-    output, truth = pictures(0), pictures(1)
+    output, truth = images(0), images(1)
     made = metric(name, folders)
     scores = made(output, PROMPTS if made.against == "prompt" else truth)
     torch.testing.assert_close(scores, by_hand(name, folders, output, truth), rtol=0, atol=2e-5)
@@ -130,42 +126,42 @@ def test_each_is_the_cosine_of_its_librarys_model(name, folders):
 
 def test_models_do_not_agree_with_one_another(folders):
     """Negative control: another model would not pass for the one that is asked for."""
-    scores = [metric(name, folders)(pictures(0), pictures(1)) for name in ("clip_i", "dino", "dinov2")]
+    scores = [metric(name, folders)(images(0), images(1)) for name in ("clip_i", "dino", "dinov2")]
     assert all((a - b).abs().max() > 1e-4 for i, a in enumerate(scores) for b in scores[:i])
 
 
-def test_equal_pictures_are_alike_and_the_end_of_a_long_prompt_is_read(folders):
+def test_equal_images_are_alike_and_the_end_of_a_long_prompt_is_read(folders):
     for name in ("clip_i", "dino", "dinov2"):
-        torch.testing.assert_close(metric(name, folders)(pictures(), pictures()), torch.ones(3))
+        torch.testing.assert_close(metric(name, folders)(images(), images()), torch.ones(3))
     clip_t = metric("clip_t", folders)
-    cut, whole = clip_t(pictures(), [PROMPTS[2]] * 3), clip_t(pictures(), [PROMPTS[2][:43]] * 3)
+    cut, whole = clip_t(images(), [PROMPTS[2]] * 3), clip_t(images(), [PROMPTS[2][:43]] * 3)
     torch.testing.assert_close(cut, whole)  # 22 letters and both ends
-    assert (cut - clip_t(pictures(), [PROMPTS[2][:41]] * 3)).abs().max() > 1e-5
+    assert (cut - clip_t(images(), [PROMPTS[2][:41]] * 3)).abs().max() > 1e-5
 
 
-def test_the_style_score_is_clips_likeness_to_the_picture_that_it_names(folders):
+def test_the_style_score_is_clips_likeness_to_the_image_that_it_names(folders):
     style, other = (StyleImage(name, folders["clip"], 40, 32, download=False) for name in ("condition1", "condition"))
-    torch.testing.assert_close(style(pictures(0), pictures(1)), by_hand("clip_i", folders, pictures(0), pictures(1)))
+    torch.testing.assert_close(style(images(0), images(1)), by_hand("clip_i", folders, images(0), images(1)))
     assert style.against == "slot condition1" and style.protocol != other.protocol
     assert style.protocol["parameters"].startswith("cosine of output and slot condition1, ")
 
 
 def test_the_clip_score_is_the_positive_part_in_hundredths(folders):
     score = ClipScore(folders["clip"], 40, 32, download=False)
-    cosines = metric("clip_t", folders)(pictures(), PROMPTS)
-    torch.testing.assert_close(score(pictures(), PROMPTS), 100 * cosines.clamp(min=0))
+    cosines = metric("clip_t", folders)(images(), PROMPTS)
+    torch.testing.assert_close(score(images(), PROMPTS), 100 * cosines.clamp(min=0))
     with pytest.MonkeyPatch.context() as patch:
         towards, away = torch.eye(3), -torch.eye(3)
         patch.setattr(ClipScore, "embed_texts", lambda self, texts: towards)
-        for pictured, wanted in ((towards, 100.0), (away, 0.0)):
-            patch.setattr(ClipScore, "embed_pictures", lambda self, x, found=pictured: found)
-            assert score(pictures(), PROMPTS).tolist() == [wanted] * 3
+        for embedded, wanted in ((towards, 100.0), (away, 0.0)):
+            patch.setattr(ClipScore, "embed_images", lambda self, x, found=embedded: found)
+            assert score(images(), PROMPTS).tolist() == [wanted] * 3
     assert score.protocol["parameters"] != metric("clip_t", folders).protocol["parameters"]
 
 
 def test_depth_is_the_librarys_estimate_in_8_bits(folders):
     made = DepthRMSE(folders["depth"], 32, 8, download=False)
-    output, truth = pictures(0, 32, 32), pictures(1, 32, 32)
+    output, truth = images(0, 32, 32), images(1, 32, 32)
     model = DepthAnythingForDepthEstimation.from_pretrained(folders["depth"]).eval()
     maps = []
     for batch in (output, truth):
@@ -228,13 +224,13 @@ def test_half_a_model_is_none(folders, tmp_path):
     kept.pop("layernorm.bias")
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(Unavailable, match=r"no whole ViTModel: 1 weights are missing, e.g. layernorm.bias"):
-        Dino(str(folder), 40, 32, False)(pictures(), pictures(1))
+        Dino(str(folder), 40, 32, False)(images(), images(1))
     damaged = shutil.copytree(folders["dino"], tmp_path / "damaged")
     kept = load_file(damaged / "model.safetensors")
     kept["layernorm.bias"][0] = float("nan")
     save_file(kept, damaged / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(Unavailable, match=r"damaged is damaged: 1 of the \d+ numbers of 'layernorm.bias' are NaN"):
-        Dino(str(damaged), 40, 32, False)(pictures(), pictures(1))
+        Dino(str(damaged), 40, 32, False)(images(), images(1))
 
 
 def test_wrong_input_is_refused(folders):
@@ -243,9 +239,9 @@ def test_wrong_input_is_refused(folders):
     with pytest.raises(ValueError, match="size=8 must be at least multiple=14"):
         DepthRMSE(folders["depth"], 8, 14, False)
     with pytest.raises(ValueError, match="uint8"):
-        metric("dino", folders)(pictures().float(), pictures())
+        metric("dino", folders)(images().float(), images())
     with pytest.raises(ValueError, match="3 outputs need as many prompts"):
-        metric("clip_t", folders)(pictures(), PROMPTS[:1])
+        metric("clip_t", folders)(images(), PROMPTS[:1])
 
 
 assert VISION["image_size"] == 32  # what `prepared` cuts

@@ -7,13 +7,12 @@ import torch
 from tiny import composed
 from torch import Tensor
 
-from unigen.build import build
-from unigen.evaluation import measured, references_of
-from unigen.metrics.cutout import GroundedSam
-from unigen.metrics.dinov2 import DinoV2
-from unigen.metrics.pictures import Subjects
+from unigen.evaluation.scoring import measured, references_of
+from unigen.metrics.dino import DinoV2
+from unigen.metrics.images import Subjects
 from unigen.metrics.pretrained import model_folder
-from unigen.metrics.segmented import Segmented
+from unigen.metrics.segmented import GroundedSam, Segmented
+from unigen.pipeline.build import build
 
 PUBLISHED = {
     "detector": "IDEA-Research/grounding-dino-base",
@@ -29,16 +28,16 @@ def models(hub) -> dict[str, str]:
 
 
 class Marked:
-    """Finds a subject where a picture is red beyond 200; of the word 'none' nothing. Keeps what it was asked."""
+    """Finds a subject where an image is red beyond 200; of the word 'none' nothing. Keeps what it was asked."""
 
     protocol = {"detector": "colour"}
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, ...]] = []
 
-    def __call__(self, picture_3HW: Tensor, words: tuple[str, ...]) -> Tensor | None:
+    def __call__(self, image_3HW: Tensor, words: tuple[str, ...]) -> Tensor | None:
         self.asked.append(tuple(words))
-        return None if "none" in words else picture_3HW[0] > 200
+        return None if "none" in words else image_3HW[0] > 200
 
 
 class Difference:
@@ -50,20 +49,20 @@ class Difference:
         return (output.double() - truth.double()).abs().mean((1, 2, 3))
 
 
-def picture(red_rows: int, around: int) -> Tensor:
+def image(red_rows: int, around: int) -> Tensor:
     """(3, 4, 4): the first rows (250, 10, 10), all else grey `around`."""
     made = torch.full((3, 4, 4), around, dtype=torch.uint8)
     made[:, :red_rows] = torch.tensor([250, 10, 10], dtype=torch.uint8)[:, None, None]
     return made
 
 
-def stacked(*pictures: Tensor) -> Tensor:
-    return torch.stack(pictures)
+def stacked(*images: Tensor) -> Tensor:
+    return torch.stack(images)
 
 
 def test_what_is_around_the_subject_does_not_count():
     metric = Segmented("s", Difference(), Marked(), background=255)
-    output, truth = stacked(picture(2, 30)), stacked(picture(2, 90))
+    output, truth = stacked(image(2, 30)), stacked(image(2, 90))
     reference = Subjects(truth, [("cat",)])
     assert metric(output, reference[0:1]).tolist() == [0.0] and Difference()(output, truth).item() == 30.0
     alone = metric.alone(output, [("cat",)])[0]
@@ -71,25 +70,25 @@ def test_what_is_around_the_subject_does_not_count():
     assert (Segmented("s", Difference(), Marked(), background=128).alone(output, [("cat",)])[0, :, 2:] == 128).all()
 
 
-def test_without_a_detection_the_whole_picture_counts_and_is_counted():
+def test_without_a_detection_the_whole_image_counts_and_is_counted():
     metric = Segmented("s", Difference(), Marked(), background=255)
-    output, truth = stacked(picture(2, 30), picture(2, 30)), stacked(picture(2, 90), picture(2, 90))
-    found = measured(metric, output, truth, references_of(truth, [""] * 2, [("cat",), ("none",)], {}))
+    output, truth = stacked(image(2, 30), image(2, 30)), stacked(image(2, 90), image(2, 90))
+    found = measured(metric, output, truth, references_of(truth, [""] * 2, [("cat",), ("none",)], {}, [""] * 2))
     assert found["each"] == [0.0, 30.0] and found["value"] == 15.0 and found["undetected"] == 1
-    found = measured(metric, output, truth, references_of(truth, [""] * 2, [("cat",)] * 2, {}))
+    found = measured(metric, output, truth, references_of(truth, [""] * 2, [("cat",)] * 2, {}, [""] * 2))
     assert found["value"] == 0.0 and found["undetected"] == 0, "negative control"
-    assert "undetected" not in measured(PSNR, output, truth, references_of(truth, [""] * 2, [()] * 2, {}))
+    assert "undetected" not in measured(PSNR, output, truth, references_of(truth, [""] * 2, [()] * 2, {}, [""] * 2))
 
 
 PSNR = build(composed()["metric"]["psnr"])
 
 
-def test_each_picture_is_searched_for_its_own_word_once():
+def test_each_image_is_searched_for_its_own_word_once():
     """For the lower bound an output stands beside another item's truth, and both keep their words."""
     metric = Segmented("s", Difference(), cutout := Marked(), background=255)
-    output, truth = stacked(picture(1, 30), picture(2, 40)), stacked(picture(1, 90), picture(2, 95))
-    found = measured(metric, output, truth, references_of(truth, [""] * 2, [("cat",), ("dog",)], {}))
-    assert sorted(cutout.asked) == [("cat",)] * 2 + [("dog",)] * 2, "four pictures, though bounds look again"
+    output, truth = stacked(image(1, 30), image(2, 40)), stacked(image(1, 90), image(2, 95))
+    found = measured(metric, output, truth, references_of(truth, [""] * 2, [("cat",), ("dog",)], {}, [""] * 2))
+    assert sorted(cutout.asked) == [("cat",)] * 2 + [("dog",)] * 2, "four images, though bounds look again"
     row = (5 + 245 + 245) / 3 / 4  # a red row beside a white one
     assert (found["value"], found["low"], found["high"]) == pytest.approx((0.0, row, 0.0))
 
@@ -123,11 +122,11 @@ def test_absent_weights_are_named_with_their_keys(name, models, tmp_path):
     key = f"metric.{name}_segmented"
     node = composed(f"metric=[{name}_segmented]", f"{key}.metric.model={tmp_path / 'none'}")["metric"]
     metric, black = build(node[f"{name}_segmented"]), torch.zeros(1, 3, 8, 8).byte()
-    found = measured(metric, black, black, references_of(black, [""], [()], {}))
+    found = measured(metric, black, black, references_of(black, [""], [()], {}, [""]))
     assert found["value"] is None and f"{key}.metric.download=true" in found["reason"]
     metric.metric = Difference()
     metric.cutout.sources["detector"] = str(tmp_path / "none")
-    found = measured(metric, black, black, references_of(black, [""], [()], {}))
+    found = measured(metric, black, black, references_of(black, [""], [()], {}, [""]))
     assert f"set {key}.cutout.detector=<folder>" in found["reason"]
     assert Path(models["detector"]).is_dir()
 

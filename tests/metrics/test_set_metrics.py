@@ -10,16 +10,13 @@ from torchmetrics.functional.image import learned_perceptual_image_patch_similar
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from unigen.judge import Judge
-from unigen.metrics import extractors
-from unigen.metrics.extractors import Inception
-from unigen.metrics.fid import FID
-from unigen.metrics.kid import KID
+from unigen.metrics import mini
+from unigen.metrics.judge import Judge
 from unigen.metrics.lpips import LPIPS
-from unigen.metrics.man_iqa import MANIQA
-from unigen.metrics.mini_kid import MiniKID
-from unigen.metrics.musiq import MUSIQ
-from unigen.weights import Unavailable
+from unigen.metrics.mini import MiniKID
+from unigen.metrics.quality import MANIQA, MUSIQ
+from unigen.metrics.sets import FID, KID, Inception
+from unigen.weights.loading import Unavailable
 
 pytestmark = pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`")  # keeps features, as it says
 
@@ -29,8 +26,8 @@ class Colours(nn.Module):
 
     num_features = 6
 
-    def forward(self, pictures):
-        x = pictures.double() / 255
+    def forward(self, images):
+        x = images.double() / 255
         return torch.cat([x.mean((2, 3)), x.std((2, 3))], dim=1).float()
 
 
@@ -41,14 +38,14 @@ class Extractor:
         return Colours()
 
 
-def pictures(n: int, seed: int, brightest: int = 256) -> torch.Tensor:
+def images(n: int, seed: int, brightest: int = 256) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     tops = torch.randint(2, brightest, (n, 3, 1, 1), generator=generator)
     return (torch.rand(n, 3, 16, 16, generator=generator) * tops).byte()
 
 
 class Lazy:
-    """Pictures that are never all together."""
+    """Images that are never all together."""
 
     def __init__(self, held):
         self.held = held
@@ -62,7 +59,7 @@ class Lazy:
 
 
 def test_fid_equals_torchmetrics_over_the_whole_set():
-    output, truth = pictures(40, 0, 200), pictures(40, 1)
+    output, truth = images(40, 0, 200), images(40, 1)
     theirs = FrechetInceptionDistance(feature=Colours(), normalize=False)
     theirs.update(truth, real=True)
     theirs.update(output, real=False)
@@ -77,7 +74,7 @@ def test_fid_equals_torchmetrics_over_the_whole_set():
 
 
 def test_kid_equals_torchmetrics_and_is_the_same_again():
-    output, truth = pictures(40, 0, 200), pictures(40, 1)
+    output, truth = images(40, 0, 200), images(40, 1)
     ours = KID(Extractor(), subsets=7, subset_size=20)
     theirs = KernelInceptionDistance(feature=Colours(), subsets=7, subset_size=20)
     theirs.update(truth, real=True)
@@ -87,31 +84,31 @@ def test_kid_equals_torchmetrics_and_is_the_same_again():
     torch.testing.assert_close(first, theirs.compute()[0])
     before = torch.get_rng_state()
     assert ours(output, truth) == first and torch.equal(before, torch.get_rng_state())
-    assert first > 10 * abs(ours(pictures(40, 2), truth)), "another draw of the same pictures is much nearer"
+    assert first > 10 * abs(ours(images(40, 2), truth)), "another draw of the same images is much nearer"
 
 
 def test_the_mini_kid_is_kid_in_the_judges_features(tmp_path):
     torch.manual_seed(1)
     Judge(CLIP, VISION).save(tmp_path)
     ours = MiniKID(str(tmp_path), subsets=3, subset_size=20)
-    output, truth = pictures(24, 0, 200), pictures(24, 1)
-    theirs = KernelInceptionDistance(feature=extractors._Judged(str(tmp_path), "k"), subsets=3, subset_size=20)
+    output, truth = images(24, 0, 200), images(24, 1)
+    theirs = KernelInceptionDistance(feature=mini._Judged(str(tmp_path), "k"), subsets=3, subset_size=20)
     theirs.update(truth, real=True)
     theirs.update(output, real=False)
     torch.manual_seed(0)
     torch.testing.assert_close(ours(output, truth), theirs.compute()[0])
     assert "SHA-256" in ours.protocol["model"] and ours.protocol["parameters"].startswith("3 subsets of 20")
     assert KID(Extractor(), 3, 20)(output, truth) != ours(output, truth)
-    features = extractors._Judged(str(tmp_path), "k")(truth)
+    features = mini._Judged(str(tmp_path), "k")(truth)
     cosines = nn.functional.normalize(features) @ nn.functional.normalize(features).T
     torch.testing.assert_close(features @ features.T / features.shape[1], cosines)
 
 
-def test_too_few_pictures_have_no_distance():
-    with pytest.raises(Unavailable, match="needs two pictures of each, got 1"):
-        FID(Extractor())(pictures(1, 0), pictures(1, 1))
-    with pytest.raises(Unavailable, match=r"there are 5 pictures, and metric\.kid.subset_size=20"):
-        KID(Extractor(), 3, 20)(pictures(5, 0), pictures(5, 1))
+def test_too_few_images_have_no_distance():
+    with pytest.raises(Unavailable, match="needs two images of each, got 1"):
+        FID(Extractor())(images(1, 0), images(1, 1))
+    with pytest.raises(Unavailable, match=r"there are 5 images, and metric\.kid.subset_size=20"):
+        KID(Extractor(), 3, 20)(images(5, 0), images(5, 1))
     with pytest.raises(ValueError, match="subset_size=1"):
         KID(Extractor(), 3, 1)
 
@@ -130,7 +127,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_lpips_equals_torchmetrics(hub):
-    output, truth = pictures(3, 0).repeat(1, 1, 2, 2), pictures(3, 1).repeat(1, 1, 2, 2)
+    output, truth = images(3, 0).repeat(1, 1, 2, 2), images(3, 1).repeat(1, 1, 2, 2)
     ours = LPIPS("squeeze", download=False)
     unit = [x.double().float() / 127.5 - 1 for x in (output, truth)]
     alone = [learned_perceptual_image_patch_similarity(a[None], b[None], "squeeze") for a, b in zip(*unit, strict=True)]
@@ -142,7 +139,7 @@ def test_lpips_equals_torchmetrics(hub):
 
 def test_a_network_that_is_not_there_is_named(hub):
     with pytest.raises(Unavailable, match=r"alexnet-owt-.*\.pth is not there; .*metric.lpips.download=true"):
-        LPIPS("alex", download=False)(pictures(1, 0), pictures(1, 1))
+        LPIPS("alex", download=False)(images(1, 0), images(1, 1))
     with pytest.raises(ValueError, match="net=resnet is unknown: it must be one of alex, vgg, squeeze"):
         LPIPS("resnet", download=False)
 

@@ -6,10 +6,10 @@ from diffusers.models.normalization import AdaLayerNormZero, AdaLayerNormZeroSin
 from tiny import randomise
 from torch import nn
 
-from unigen.layout import Layout, Segment, text_segment
+from unigen.core.layout import Layout, Segment, text_segment
+from unigen.core.types import TEXT
 from unigen.nn.adaln_zero import EVERY, VISUAL, BranchedAdaLayerNorm, stock_state
 from unigen.nn.modulation import Modulation
-from unigen.types import TEXT
 
 LAYOUT = Layout(
     (text_segment(3), Segment("c", "condition", "visual", (1, 1, 4)), Segment("x", "target", "visual", (1, 1, 5)))

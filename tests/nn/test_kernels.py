@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from tiny import mask, plan_for, tiny, tokens_for
 
-from unigen import attention
-from unigen.build import build
-from unigen.config import ConfigError
+from unigen.config.values import ConfigError
+from unigen.core import attention
 from unigen.nn import kernels
+from unigen.pipeline.build import build
 
 CPU = torch.device("cpu")
 
@@ -98,7 +98,7 @@ def test_the_choice_reaches_every_call_of_a_backbone(monkeypatch):
     monkeypatch.setattr(kernels, "unmasked", lambda q, k, v, kernel: seen.append(kernel) or real(q, k, v, kernel))
     outputs = {}
     for kernel in (None, "math"):
-        config = tiny("backbone.lowering._target_=unigen.attention.grouped")
+        config = tiny("backbone.lowering._target_=unigen.core.attention.grouped")
         config["backbone"]["kernel"] = kernel
         torch.manual_seed(0)
         backbone = build(config["backbone"])

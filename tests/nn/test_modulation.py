@@ -5,7 +5,7 @@ import torch
 from diffusers.models.normalization import CogVideoXLayerNormZero
 from tiny import randomise
 
-from unigen.layout import Layout, Segment, text_segment
+from unigen.core.layout import Layout, Segment, text_segment
 from unigen.nn.modulation import BranchedLayerNormZero, Modulation
 
 LAYOUT = Layout(

@@ -7,12 +7,12 @@ import torch
 from tiny import batch, randomise, tiny
 from torch import nn
 
-from unigen.build import build_pipeline
-from unigen.config import ConfigError
+from unigen.config.values import ConfigError
 from unigen.nn import quantized
 from unigen.nn.quantized import Bits, QuantizedLinear, bytes_beside, quantize_frozen
+from unigen.pipeline.build import build_pipeline
 
-GROUPED = "backbone.lowering._target_=unigen.attention.grouped"
+GROUPED = "backbone.lowering._target_=unigen.core.attention.grouped"
 ERROR = {"int8": 0.02, "nf4": 0.15}  # mean, of a weight's mean size
 
 

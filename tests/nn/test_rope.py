@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
-from unigen.layout import Layout, Segment, positions
+from unigen.core.layout import Layout, Segment, positions
 from unigen.nn.rope import layout_rotary, rotary
 
 

@@ -40,7 +40,7 @@ def offline(cache: Path) -> Iterator[None]:
     """This process and those that it starts have this cache and no network."""
     from huggingface_hub import constants
 
-    from unigen import repositories
+    from unigen.weights import repositories
 
     asked = repositories.hub_silent
     asked.cache_clear()

@@ -1,13 +1,16 @@
-"""CogVideoX1.5-5B, FLUX.1-dev and FLUX.1-Fill-dev in miniature, file by file as published."""
+"""CogVideoX1.5-5B, FLUX.1-dev and FLUX.1-Fill-dev, Wan2.1-T2V-1.3B and Wan2.2-TI2V-5B in miniature, file by file as
+published."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from tiny import CONF
 from torch import nn
 
 from published import tokenizers
-from published.sizes import CLIP_TEXT, COGVIDEOX, FLUX, T5, T5_WORDS, VAE, WIDTH
+from published.sizes import CLIP_TEXT, COGVIDEOX, FLUX, T5, T5_WORDS, VAE, WAN, WAN_2_2_VAE, WAN_VAE, WIDTH
 from published.tokenizers import write
 
 SHARD = "60KB"
@@ -24,10 +27,11 @@ def save(model: nn.Module, folder: Path, dtype: torch.dtype = torch.bfloat16, sh
     nn.Module.to(model, dtype).save_pretrained(folder, max_shard_size=shard)
 
 
-def t5_encoder(folder: Path) -> None:
-    from transformers import T5Config, T5EncoderModel
+def t5_encoder(folder: Path, multilingual: bool = False) -> None:
+    from transformers import T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
-    config = T5Config(
+    kind, model = (UMT5Config, UMT5EncoderModel) if multilingual else (T5Config, T5EncoderModel)
+    config = kind(
         **T5,
         d_model=WIDTH,
         vocab_size=T5_WORDS,
@@ -37,7 +41,7 @@ def t5_encoder(folder: Path) -> None:
         eos_token_id=1,
         tie_word_embeddings=False,
     )
-    save(T5EncoderModel(config), folder)
+    save(model(config), folder)
 
 
 def index(folder: Path, pipeline: str, parts: dict[str, tuple[str, str]]) -> None:
@@ -147,3 +151,36 @@ def _flux(folder: Path, pipeline: str, **channels: Any) -> None:
         "vae": ("diffusers", "AutoencoderKL"),
     }
     index(folder, pipeline, parts)
+
+
+def wan_1_3b(folder: Path) -> None:
+    _wan(folder, "wan2_1_vae", WAN_VAE, flow_shift=3.0)
+
+
+def wan_ti2v(folder: Path) -> None:
+    _wan(folder, "wan2_2_vae", WAN_2_2_VAE, flow_shift=5.0)
+
+
+def _wan(folder: Path, codec: str, sizes: dict[str, Any], flow_shift: float) -> None:
+    """In fp32, as the conversion script saves transformer and VAE; the means and deviations are the published ones."""
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
+
+    vae = {**yaml.safe_load((CONF / "encoder" / "codec" / f"{codec}.yaml").read_text())["config"], **sizes}
+    transformer = WanTransformer3DModel(
+        **WAN, in_channels=vae["z_dim"], out_channels=vae["z_dim"], cross_attn_norm=True, rope_max_seq_len=1024
+    )
+    save(transformer, folder / "transformer", torch.float32)
+    save(AutoencoderKLWan(**vae), folder / "vae", torch.float32, shard="10GB")
+    t5_encoder(folder / "text_encoder", multilingual=True)
+    tokenizers.t5(folder / "tokenizer", 512, whole=True)
+    UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=flow_shift
+    ).save_pretrained(folder / "scheduler")
+    parts = {
+        "scheduler": ("diffusers", "UniPCMultistepScheduler"),
+        "text_encoder": ("transformers", "UMT5EncoderModel"),
+        "tokenizer": ("transformers", "T5TokenizerFast"),
+        "transformer": ("diffusers", "WanTransformer3DModel"),
+        "vae": ("diffusers", "AutoencoderKLWan"),
+    }
+    index(folder, "WanPipeline", parts)

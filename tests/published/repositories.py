@@ -8,12 +8,14 @@ import torch
 
 from published import judges, pipelines
 from published.hub import publish
-from unigen.weights import without_bars
+from unigen.weights.loading import without_bars
 
 REPOSITORIES: dict[str, Callable[[Path], None]] = {
     "zai-org/CogVideoX1.5-5B": pipelines.cogvideox,
     "black-forest-labs/FLUX.1-dev": pipelines.flux_dev,
     "black-forest-labs/FLUX.1-Fill-dev": pipelines.flux_fill,
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": pipelines.wan_1_3b,
+    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": pipelines.wan_ti2v,
     "openai/clip-vit-base-patch32": judges.clip_patch32,
     "openai/clip-vit-base-patch16": judges.clip_patch16,
     "facebook/dino-vits16": judges.dino,

@@ -24,9 +24,9 @@ def image(number: int, side: int = 64) -> Image.Image:
     return drawn
 
 
-def content(picture: Image.Image, kind: str = "PNG") -> bytes:
+def content(drawn: Image.Image, kind: str = "PNG") -> bytes:
     file = BytesIO()
-    picture.save(file, kind)
+    drawn.save(file, kind)
     return file.getvalue()
 
 
@@ -56,13 +56,13 @@ def subjects200k(root: Path) -> None:
 
 
 def graph200k(root: Path) -> None:
-    """Arrow streams of both splits, in which every record has every picture."""
+    """Arrow streams of both splits, in which every record has every image."""
     pa = pytest.importorskip("pyarrow", reason="the extra 'data' is not installed")
-    from datamodules.sets.graph200k import PICTURES
+    from datamodules.sets.graph200k import IMAGES
 
     for split, count in (("train", ROWS), ("test", 4)):
         rows = [
-            {name: {"bytes": content(image(i + k)), "path": None} for k, name in enumerate(PICTURES)}
+            {name: {"bytes": content(image(i + k)), "path": None} for k, name in enumerate(IMAGES)}
             | row(i)
             | {"FillEdit_meta": {"name": "cup", "description": [f"cup {k}" for k in range(5)]}}
             for i in range(count)

@@ -13,6 +13,9 @@ FLUX = {
     "pooled_projection_dim": 24,
     "axes_dims_rope": [4, 6, 6],
 }
+WAN = {**HEADS, "num_layers": 2, "text_dim": WIDTH, "freq_dim": 32, "ffn_dim": 48}
+WAN_VAE = {"base_dim": 8, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1}
+WAN_2_2_VAE = {**WAN_VAE, "decoder_base_dim": 8}
 VAE = {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
 T5 = {"d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
 T5_WORDS = PIECES + EXTRA + 28  # T5's table is longer than its vocabulary too
@@ -26,11 +29,13 @@ CLIP_TEXT = {
 
 
 def sizes(family: str, size: int = 64) -> list[str]:
-    """The words for the `family` "cogvideox" or "flux" (dev and Fill), with images of `size`²; four items at most."""
-    flux = family == "flux"
+    """The words for the `family` cogvideox, flux (dev and Fill), wan or wan_ti2v_5b, with images of `size`²; four items
+    at most."""
+    backbone = {"flux": FLUX, "cogvideox": COGVIDEOX}.get(family, WAN)
+    codec = {"wan": WAN_VAE, "wan_ti2v_5b": WAN_2_2_VAE}.get(family, VAE)
     nodes = {
-        "backbone.config": FLUX if flux else COGVIDEOX,
-        "encoder.codec.config": VAE,
+        "backbone.config": backbone,
+        "encoder.codec.config": codec,
         "encoder.text.config": T5,
         "encoder.text": {"vocabulary": T5_WORDS},
         "conditioning.adapter": {"rank": 4, "alpha": 4},
@@ -42,7 +47,7 @@ def sizes(family: str, size: int = 64) -> list[str]:
         "evaluation": {"items": 2},
         "callback.sample_grid": {"items": 2},
     }
-    if flux:
+    if family == "flux":
         nodes["encoder.text.clip.config"] = CLIP_TEXT
     found = [f"{node}.{key}={value}" for node, values in nodes.items() for key, value in values.items()]
     return [word.replace(" ", "") for word in found]

@@ -6,8 +6,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from datamodules.emoji_cache import glyphs
-from datamodules.emoji_names import caption
+from datamodules.emoji.cache import glyphs
+from datamodules.emoji.names import caption
 
 PIECES = 400  # of the sentencepiece model; T5's has 32,000
 EXTRA = 100  # sentinels behind them, as T5's

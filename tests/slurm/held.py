@@ -17,8 +17,8 @@ CALL = 4  # of two to each step
 
 
 def hold(mark: Path) -> None:
+    from unigen.launch.preemption import NOTICE
     from unigen.learners.denoising import Denoising
-    from unigen.preemption import NOTICE
 
     step, calls = Denoising.training_step, itertools.count(1)
 

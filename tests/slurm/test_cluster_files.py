@@ -4,7 +4,7 @@ import pytest
 from tiny import CONF, choices
 
 from slurm.cluster import read_cluster
-from unigen.config import ConfigError
+from unigen.config.values import ConfigError
 
 FOLDERS = [CONF / "cluster"]
 

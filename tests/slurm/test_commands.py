@@ -7,7 +7,7 @@ import pytest
 from tiny import ROOT
 
 from slurm import commands
-from unigen.config import ConfigError
+from unigen.config.values import ConfigError
 
 
 def test_a_dry_run_shows_script_and_manifest_and_writes_nothing(conf, tmp_path):
@@ -36,8 +36,8 @@ def test_a_submission_is_one_array_in_a_folder_of_its_own(conf, tmp_path, monkey
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["+exp=a"], "say cluster=<name> once; there are local, slurm"),
-        (["+exp=a", "cluster=local", "cluster=slurm"], "say cluster=<name> once"),
+        (["+exp=a"], "give cluster=<name> once; there are local, slurm"),
+        (["+exp=a", "cluster=local", "cluster=slurm"], "give cluster=<name> once"),
         (["+exp=a", "+cluster=lokal"], "cluster=lokal is unknown; did you mean 'local'?"),
         (["+exp=a", "cluster=local", "+cluster.partion=x"], "did you mean 'cluster.partition'?"),
         (["+exp=a", "cluster=local", "--cfg=job"], "'--cfg=job' is no option here"),
@@ -55,8 +55,8 @@ def test_bad_words_write_nothing(conf, tmp_path, words, said):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["retry"], "error: say one sweep's folder: python slurm/sweep.py retry"),
-        (["status", "a", "b"], "error: say one sweep's folder"),
+        (["retry"], "error: give one sweep's folder: python slurm/sweep.py retry"),
+        (["status", "a", "b"], "error: give one sweep's folder"),
         (["status", "--wach"], "error: '--wach' is no option of status"),
         (["status"], "error: no array sweep in runs/sweeps"),
         (["cancel", "."], "error: . is not the folder of an array sweep"),

@@ -27,7 +27,10 @@ NODES = (*RANKS, "trainer.num_nodes=2", "trainer.devices=1")
 LONG = ("trainer.max_steps=100", "validation.every=20", "callback.checkpoint.every=20")
 PATIENCE = 400.0  # seconds for a start of a run; it takes 10 by itself
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="forks, and claims for the CPU alone")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="forks, and claims for the CPU alone"),
+]
 
 
 def program(path: Path, line: str) -> Path:
@@ -137,7 +140,7 @@ PATIENT = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from unigen.preemption import CODE, NOTICE, farewell
+from unigen.launch.preemption import CODE, NOTICE, farewell
 NOTICE.listen()
 NOTICE.requeue = True
 with open({mark!r}, "a") as mark:
@@ -196,7 +199,6 @@ def preempted(folder: Path, most: int, rng: random.Random) -> list[str]:
     return ways
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_ten_preemptions_lose_no_step_and_hang_nowhere(nodes, sweep, tmp_path, capsys):
     """As `pytest -m slow tests/slurm`: ten on one device, ten on two nodes."""

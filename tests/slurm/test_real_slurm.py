@@ -14,7 +14,7 @@ from tiny import CONF, ROOT
 
 from slurm import commands
 from slurm.status import progress, read_submissions, read_sweep
-from unigen.report_runs import find_runs
+from unigen.evaluation.runs import find_runs
 
 # Stands in for python: writes down its words, fails for seed 1, and for seed 2 waits until its folder holds `go`.
 RUN = """#!/bin/bash
@@ -49,6 +49,7 @@ def submitted(slurm_cluster, tmp_path):
         commands.cancel(folder)
 
 
+@pytest.mark.slow
 def test_a_failing_task_is_FAILED_and_the_others_go_on(submitted):
     folder = submitted("seed=0,1,3", "paper='it\\'s a, \"b\" $(touch x)'")
     tasks = wait_for(lambda: ended(folder), said=lambda: logs(folder))
@@ -65,6 +66,7 @@ def test_a_failing_task_is_FAILED_and_the_others_go_on(submitted):
     assert after == before | {"1": before["1"] * 2}, "the failed line alone ran again"
 
 
+@pytest.mark.slow
 def test_a_requeued_task_runs_the_same_line_in_the_same_folder(submitted):
     folder = submitted("seed=2")
     words = folder / "2" / "words"
@@ -80,6 +82,7 @@ def test_a_requeued_task_runs_the_same_line_in_the_same_folder(submitted):
     assert (task.state.word, task.state.restarts, task.progress.finished) == ("COMPLETED", 1, True)
 
 
+@pytest.mark.slow
 def test_cancel_ends_what_runs_and_what_waits(submitted):
     folder = submitted("seed=2", "trainer.max_steps=1,2,3", "hydra.sweep.subdir=${trainer.max_steps}")
     wait_for(lambda: (folder / "1" / "words").exists(), said=lambda: logs(folder))
@@ -91,6 +94,7 @@ def test_cancel_ends_what_runs_and_what_waits(submitted):
     assert commands.cancel(folder) == ["nothing to cancel: no task waits or runs"]
 
 
+@pytest.mark.slow
 def test_a_task_has_a_process_for_each_device_of_each_node(submitted):
     folder = submitted("seed=0", "trainer.num_nodes=2", "trainer.devices=2", "trainer.accelerator=cpu")
     wait_for(lambda: ended(folder), said=lambda: logs(folder))
@@ -98,6 +102,7 @@ def test_a_task_has_a_process_for_each_device_of_each_node(submitted):
     assert len(said) == 4 and len(set(said)) == 1
 
 
+@pytest.mark.slow
 def test_a_real_run_in_an_array(slurm_cluster, tmp_path):
     """The command line as a user types it; a tiny run; the table shows its step and loss."""
     words = ["+table=realgeneral_masks", "+exp=fcd_mask_b", f"hydra.sweep.dir={tmp_path}/sweep", "cluster=local"]
@@ -119,6 +124,7 @@ def test_a_real_run_in_an_array(slurm_cluster, tmp_path):
 # --- the cluster itself ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_clusters_stand_beside_each_other_and_down_ends_one_with_its_jobs(slurm_cluster, tmp_path):
     with local_cluster.cluster() as other:
         assert run("sinfo", "--noheader", "--format=%P %D").split() == ["debug*", "2", "urgent", "2"]

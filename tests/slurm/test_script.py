@@ -9,9 +9,9 @@ import pytest
 from tiny import CONF, choices
 
 from slurm.cluster import read_cluster
-from slurm.manifest import MANIFEST, Shape, Sweep, expand, manifest_text
 from slurm.script import options, render, setup
-from unigen.config import ConfigError
+from unigen.config.manifest import MANIFEST, Shape, Sweep, expand, manifest_text
+from unigen.config.values import ConfigError
 
 FOLDERS = [CONF / "cluster"]
 ONE = Shape(1, 1, "auto")

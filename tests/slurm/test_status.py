@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from slurm import commands
-from slurm.manifest import MANIFEST, manifest_text
 from slurm.states import REST, State, Submission, latest, numbers, parse_sacct, parse_scontrol, spelt
 from slurm.status import SUBMISSIONS, Progress, Task, add_submission, counts, progress, read_sweep, table, word
-from unigen.config import ConfigError
+from unigen.config.manifest import MANIFEST, manifest_text
+from unigen.config.values import ConfigError
 
 SCONTROL = """\
 JobId=7 ArrayJobId=5 ArrayTaskId=1 JobName=s UserId=me(1) JobState=FAILED Reason=NonZeroExitCode Restarts=2 \
@@ -180,9 +180,9 @@ def test_one_retry_at_a_time_looks_and_submits(sweep, tmp_path, monkeypatch):
     held = []
 
     def free() -> bool:
-        with open(sweep / commands.MANIFEST) as manifest:
+        with open(sweep / commands.SCRIPT) as script:
             try:
-                fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(script, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
         return True
@@ -200,6 +200,16 @@ def test_what_sbatch_refuses_can_be_retried(sweep, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"no such partition; the sweep is written: python slurm/sweep\.py retry "):
         commands.retry(sweep)
     assert not (sweep / SUBMISSIONS).exists()
+
+
+def test_where_no_slurm_is_configured_one_sentence_says_so(sweep, tmp_path, monkeypatch):
+    (sweep / commands.SCRIPT).write_text("#!/bin/bash\n")
+    lines = "sbatch: error: Unknown host; sbatch: fatal: Could not establish a configuration source"
+    stand_in(tmp_path, monkeypatch, sbatch=f"echo '{lines}' >&2; exit 1")
+    with pytest.raises(
+        ConfigError, match=r"^sbatch refuses: no SLURM is configured here; .*docs/cluster\.md shows; the"
+    ):
+        commands.retry(sweep)
 
 
 def test_without_slurm_one_sentence_says_so(sweep, tmp_path, monkeypatch):

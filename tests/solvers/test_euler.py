@@ -7,14 +7,14 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from unigen.layout import Layout, Segment, text_segment
+from unigen.core.layout import Layout, Segment, text_segment
+from unigen.core.shift import DynamicShift, counted
 from unigen.processes.rectified_flow import RectifiedFlow, Uniform
-from unigen.shift import DynamicShift
 from unigen.solvers.ddim import DDIM
 from unigen.solvers.euler import Euler
 from unigen.solvers.loop import integrate
 
-FLOW, TOKENS = RectifiedFlow(Uniform()), 3456  # 2×3 pictures at 384²: mu 1.042
+FLOW, TOKENS = RectifiedFlow(Uniform()), 3456  # 2×3 images at 384²: mu 1.042
 
 
 def network(x: torch.Tensor, t: float) -> torch.Tensor:
@@ -30,7 +30,7 @@ def diffusers_scheduler(steps: int, tokens: int) -> FlowMatchEulerDiscreteSchedu
 
 @pytest.mark.parametrize("steps", [3, 4, 7, 20, 30, 50, 51, 64, 333])
 def test_euler_is_diffusers_step_for_step(steps):
-    scheduler, solver = diffusers_scheduler(steps, TOKENS), Euler(steps, 1.0, ["text"], shift=DynamicShift())
+    scheduler, solver = diffusers_scheduler(steps, TOKENS), Euler(steps, shift=DynamicShift())
     times = solver.times(TOKENS)
     torch.testing.assert_close(times, scheduler.sigmas, rtol=1e-6, atol=1e-7)
     x, moved = torch.randn(2, 12, 4, generator=torch.Generator().manual_seed(0)), 0.0
@@ -46,11 +46,11 @@ def test_euler_is_diffusers_step_for_step(steps):
 
 @pytest.mark.parametrize("tokens", [1152, 6912])
 def test_the_number_of_tokens_decides_the_grid(tokens):
-    solver = Euler(30, 1.0, ["text"], shift=DynamicShift())
+    solver = Euler(30, shift=DynamicShift())
     torch.testing.assert_close(solver.times(tokens), diffusers_scheduler(30, tokens).sigmas, rtol=1e-6, atol=1e-7)
     assert not torch.allclose(solver.times(tokens), solver.times(TOKENS), atol=1e-2)
-    even = Euler(30, 1.0, ["text"])
-    assert torch.equal(even.times(tokens), DDIM(30, 1.0, ["text"]).times())
+    even = Euler(30)
+    assert torch.equal(even.times(tokens), DDIM(30).times())
 
 
 @pytest.mark.parametrize(
@@ -58,31 +58,40 @@ def test_the_number_of_tokens_decides_the_grid(tokens):
     [("steps", 30, [0.168, 0.089, 0.0]), ("points", 29, [0.174, 0.092, 0.0])],
 )
 def test_30_are_30_steps_in_diffusers_and_29_in_visualclozes_own_sampler(count, steps, last):
-    """The last times of 2×3 pictures at 384², found by running both."""
-    times = Euler(30, 1.0, ["text"], count=count, shift=DynamicShift()).times(TOKENS)
+    """The last times of 2×3 images at 384², found by running both."""
+    times = Euler(30, count=count, shift=DynamicShift()).times(TOKENS)
     assert len(times) == steps + 1 and times[0] == 1
     assert times[-3:].tolist() == pytest.approx(last, abs=6e-4)
 
 
 def test_the_loop_tells_the_solver_how_many_image_tokens_there_are():
     layout = Layout((text_segment(7), *(Segment(n, "target", "visual", (1, 20, 30)) for n in ("a", "b"))))
-    solver, seen = Euler(3, 1.0, ["text"], shift=DynamicShift()), []
+    solver, seen = Euler(3, shift=DynamicShift()), []
     state = {n: torch.zeros(1, 600, 1) for n in ("a", "b")}
     integrate(lambda now, t: seen.append(t) or now, state, layout, FLOW, solver, torch.Generator())
     assert seen == solver.times(1200).tolist()[:-1] != solver.times(1207).tolist()[:-1], "text does not count"
 
 
+def test_a_shift_may_count_the_targets_alone():
+    layout = Layout((text_segment(7), *(Segment(n, n, "visual", (1, 20, 30)) for n in ("condition", "target"))))
+    of_all, of_targets = (Euler(3, shift=DynamicShift(count=count)) for count in ("all", "targets"))
+    assert [counted(solver, layout) for solver in (of_all, of_targets, Euler(3))] == [1200, 600, 1200]
+    assert of_all.protocol == Euler(3, shift=DynamicShift()).protocol != of_targets.protocol
+    with pytest.raises(ValueError, match=r"shift\.count is 'target'; legal are all, targets"):
+        DynamicShift(count="target")
+
+
 def test_impossible_counts_are_refused():
     with pytest.raises(ValueError, match=r"solver\.count is 'pts'; legal are steps, points"):
-        Euler(30, 1.0, ["text"], count="pts")
+        Euler(30, count="pts")
     with pytest.raises(ValueError, match=r"solver\.steps=1 counts points"):
-        Euler(1, 1.0, ["text"], count="points").times()
-    assert Euler(1, 1.0, ["text"]).times().tolist() == [1, 0]
+        Euler(1, count="points").times()
+    assert Euler(1).times().tolist() == [1, 0]
 
 
 def test_a_protocol_says_what_steps_leave_open():
     a, b, c = (
-        Euler(30, 1.0, ["text"], **options).protocol
+        Euler(30, **options).protocol
         for options in ({"shift": DynamicShift()}, {"shift": DynamicShift(limit=None)}, {"count": "points"})
     )
     assert a["solver.count"] == "steps" and a["solver.shift"]["max_tokens"] == 4096

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler, FlowMatchEulerDiscreteScheduler
 
-from unigen.layout import Layout, Segment, text_segment
+from unigen.core.layout import Layout, Segment, text_segment
 from unigen.processes.rectified_flow import RectifiedFlow, Uniform
 from unigen.processes.vp import VariancePreserving
 from unigen.solvers.ddim import DDIM
@@ -60,13 +60,13 @@ def scheduled(kind: type, steps: int, stock: bool, **options):
     scheduler.set_timesteps(steps)
     if not stock:
         scheduler.num_inference_steps = Stride(scheduler.timesteps.tolist())
-    return scheduler, VP.on_grid(DDIM(steps, 1.0, ["text"]).times()).tolist()
+    return scheduler, VP.on_grid(DDIM(steps).times()).tolist()
 
 
 @pytest.mark.parametrize("steps", COUNTS)
 @pytest.mark.parametrize("solver", [DDIM, DPM])
 def test_times_are_trailing(solver, steps):
-    times = solver(steps, 1.0, ["text"]).times()
+    times = solver(steps).times()
     assert len(times) == steps + 1 and times[0] == 1 and times[-1] == 0
     ours = [round(t * 1000) - 1 for t in VP.on_grid(times)[:-1].tolist()]
     for kind in (CogVideoXDDIMScheduler, CogVideoXDPMScheduler):
@@ -93,7 +93,7 @@ def test_times_of_every_count_are_diffusers_but_for_its_rounding():
 def ddim_walk(steps: int, stock: bool, shift: float = 1.0) -> float:
     """The largest difference of a step of ours to diffusers' from the same state."""
     scheduler, times = scheduled(CogVideoXDDIMScheduler, steps, stock, snr_shift_scale=shift)
-    process, solver, apart = VariancePreserving(snr_shift_scale=shift), DDIM(steps, 1.0, ["text"]), 0.0
+    process, solver, apart = VariancePreserving(snr_shift_scale=shift), DDIM(steps), 0.0
     x = torch.randn(SHAPE, generator=seeded(0))
     for k, (t, s) in zip(scheduler.timesteps.tolist(), pairwise(times), strict=True):
         v = network(x, t)
@@ -116,7 +116,7 @@ def dpm_walk(steps: int, stock: bool) -> tuple[float, float]:
     Same generator on both sides. diffusers draws noise twice per second-order step and discards the first.
     """
     scheduler, times = scheduled(CogVideoXDPMScheduler, steps, stock)
-    solver, carry, old, back = DPM(steps, 1.0, ["text"]), None, None, None
+    solver, carry, old, back = DPM(steps), None, None, None
     x = torch.randn(SHAPE, generator=seeded(0))
     ours_noise, theirs_noise = seeded(1), seeded(1)
     apart = second_order = 0.0
@@ -152,7 +152,7 @@ def test_the_loop_stops_on_the_grid():
     seen, state = [], {"cap100": torch.zeros(SHAPE)}
     layout = LAYOUT.only(("cap100",))
     for process in (VP, FLOW):
-        integrate(lambda now, t: seen.append(t) or now, state, layout, process, DDIM(7, 1.0, ["text"]), seeded(0))
+        integrate(lambda now, t: seen.append(t) or now, state, layout, process, DDIM(7), seeded(0))
     on_grid = [k / 1000 for k in (1000, 857, 714, 571, 429, 286, 143)]
     assert seen[:7] == pytest.approx(on_grid, abs=1e-7)
     assert seen[7:] == pytest.approx([1 - i / 7 for i in range(7)], abs=1e-7) and seen[7:] != seen[:7]
@@ -161,16 +161,16 @@ def test_the_loop_stops_on_the_grid():
 def test_dpm_step_from_pure_noise_and_in_one_go():
     x, v = torch.randn(SHAPE, generator=seeded(0)), torch.randn(SHAPE, generator=seeded(1))
     for process in (VP, FLOW):
-        x_s, _ = DPM(2, 1.0, ["text"]).step(process, x, v, 1.0, 0.5, None, seeded(2))
+        x_s, _ = DPM(2).step(process, x, v, 1.0, 0.5, None, seeded(2))
         assert x_s.isfinite().all()
-        x_0, _ = DPM(1, 1.0, ["text"]).step(process, x, v, 1.0, 0.0, None, seeded(2))
+        x_0, _ = DPM(1).step(process, x, v, 1.0, 0.0, None, seeded(2))
         torch.testing.assert_close(x_0, process.to_data(x, v, torch.ones(2)))
         assert not torch.allclose(x_s, x_0, atol=0.1)
 
 
 def test_ddim_on_a_flow_is_euler():
     scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0, use_dynamic_shifting=False)
-    solver = DDIM(10, 1.0, ["text"])
+    solver = DDIM(10)
     times = solver.times().tolist()
     scheduler.set_timesteps(sigmas=times[:-1])
     x = torch.randn(SHAPE, generator=seeded(0))
@@ -209,7 +209,7 @@ def oracle(process, data: dict, ignore_caps: bool = False):
     return predict
 
 
-@pytest.mark.parametrize("solver", [DDIM(20, 1.0, ["text"]), DPM(20, 1.0, ["text"]), DDIM(7, 1.0, ["text"])])
+@pytest.mark.parametrize("solver", [DDIM(20), DPM(20), DDIM(7)])
 @pytest.mark.parametrize("process", [VP, FLOW])
 def test_exact_predictions_integrate_back_to_data_from_every_cap(process, solver):
     data, _, state = start(process)
@@ -234,7 +234,7 @@ def test_fixed_velocity_of_the_true_noise_integrates_exactly_under_ddim(process)
         seen.append(t)
         return {n: process.target(data[n], noise[n], torch.full((2,), min(t, CAPS[n]))) for n in state}
 
-    out = integrate(predict, state, LAYOUT, process, DDIM(20, 1.0, ["text"]), seeded(0))
+    out = integrate(predict, state, LAYOUT, process, DDIM(20), seeded(0))
     assert seen == [pytest.approx(1 - i / 20) for i in range(20)]
     for name in CAPS:
         torch.testing.assert_close(out[name], data[name], rtol=1e-4, atol=1e-4)
@@ -247,17 +247,17 @@ def test_dpm_keeps_the_right_marginal(process):
     x0, eps, t, s = data["cap100"], noise["cap100"], 0.8, 0.4
     x = process.corrupt(x0, eps, torch.full((2,), t))
     v = process.target(x0, eps, torch.full((2,), t))
-    x_s, _ = DPM(2, 1.0, ["text"]).step(process, x, v, t, s, None, seeded(9))
+    x_s, _ = DPM(2).step(process, x, v, t, s, None, seeded(9))
     alpha, sigma = (f.item() for f in process.coefficients(torch.tensor(s)))
     z = (x_s - alpha * x0) / sigma
     assert abs(z.mean()) < 0.06 and abs(z.std() - 1) < 0.05
     kept = (z * eps).mean().item()
     assert 0 < kept < 0.9, "some of the old noise stays, some is new"
-    on_the_path, _ = DDIM(2, 1.0, ["text"]).step(process, x, v, t, s, None, None)
+    on_the_path, _ = DDIM(2).step(process, x, v, t, s, None, None)
     assert (((on_the_path - alpha * x0) / sigma) * eps).mean() > 0.95, "negative control: DDIM keeps all of it"
 
 
-@pytest.mark.parametrize("solver", [DDIM(20, 1.0, ["text"]), DPM(20, 1.0, ["text"])])
+@pytest.mark.parametrize("solver", [DDIM(20), DPM(20)])
 def test_random_predictions_leave_waiting_segments_alone(solver):
     _, _, state = start(VP)
     kept = {n: x.clone() for n, x in state.items()}
@@ -285,7 +285,7 @@ def test_ignoring_caps_fails():
     def predict(now: dict, t: float) -> dict:
         return {n: VP.target(data[n], noise[n], torch.full((2,), min(t, CAPS[n]))) for n in now}
 
-    ddim, dpm = DDIM(20, 1.0, ["text"]), DPM(20, 1.0, ["text"])
+    ddim, dpm = DDIM(20), DPM(20)
     right = integrate(predict, state, LAYOUT, VP, ddim, seeded(0))
     wrong = integrate(predict, state, uncapped, VP, ddim, seeded(0))
     for name in CAPS:
@@ -304,7 +304,7 @@ def test_dpm_noise_comes_from_the_generator():
     def run(solver, seed: int) -> torch.Tensor:
         return integrate(predict, state, LAYOUT, VP, solver, seeded(seed))["cap100"]
 
-    dpm, ddim = DPM(4, 1.0, ["text"]), DDIM(4, 1.0, ["text"])
+    dpm, ddim = DPM(4), DDIM(4)
     assert torch.equal(run(dpm, 1), run(dpm, 1)) and not torch.equal(run(dpm, 1), run(dpm, 2))
     assert torch.equal(run(ddim, 1), run(ddim, 2))
 
@@ -312,7 +312,7 @@ def test_dpm_noise_comes_from_the_generator():
 def test_each_segment_keeps_its_own_memory():
     """The loop against a walk by hand over two segments; a walk that forgets it ends elsewhere."""
     _, _, state = start(VP)
-    names, solver = ("cap50", "cap100"), DPM(8, 1.0, ["text"])
+    names, solver = ("cap50", "cap100"), DPM(8)
     state, times = {n: state[n] for n in names}, solver.times().tolist()
 
     def walk(forget: bool) -> dict:
@@ -337,7 +337,7 @@ def test_each_segment_keeps_its_own_memory():
 
 def test_predictions_in_bf16_leave_the_state_in_fp32():
     _, _, state = start(VP)
-    for solver in (DDIM(4, 1.0, ["text"]), DPM(4, 1.0, ["text"])):
+    for solver in (DDIM(4), DPM(4)):
         out = integrate(lambda now, t: {n: x.bfloat16() for n, x in now.items()}, state, LAYOUT, VP, solver, seeded(0))
         assert all(x.dtype == torch.float32 and x.isfinite().all() for x in out.values())
 
@@ -345,4 +345,4 @@ def test_predictions_in_bf16_leave_the_state_in_fp32():
 def test_a_solver_needs_a_step():
     for solver in (DDIM, DPM):
         with pytest.raises(ValueError, match="at least 1 step"):
-            solver(0, 1.0, ["text"])
+            solver(0)

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import LORA, command, kept_pictures, log, small, train
+from small_runs import LORA, command, kept_images, log, small, train
 from tiny import ROOT, composed
 
-from unigen import consolidation, shards
-from unigen.build import build, build_learner
-from unigen.config import ConfigError, read_config
+from unigen.config.values import ConfigError, read_config
+from unigen.nn import shards
+from unigen.pipeline.build import build, build_learner
+from unigen.training import consolidation
 
 HERE = Path(__file__).parent
 needs_deepspeed = pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="DeepSpeed is not installed")
@@ -25,7 +26,8 @@ RUNS = {
     "zero3": ("3,4", "strategy=deepspeed_3", ZERO, "backbone.gradient_checkpointing=true"),
     "fsdp2": ("3,4", "strategy=fsdp2", "backbone.gradient_checkpointing=true"),
 }
-SHARDED = [pytest.param("zero2", marks=needs_deepspeed), pytest.param("zero3", marks=needs_deepspeed), "fsdp2"]
+ZEROS = [pytest.param(name, marks=[needs_deepspeed, pytest.mark.slow]) for name in ("zero2", "zero3")]  # it compiles
+SHARDED = [*ZEROS, "fsdp2"]
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",
@@ -55,7 +57,7 @@ def ran(tmp_path_factory):
             stops, *words = RUNS[name]
             launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", HERE / "worker.py"]
             done = subprocess.run(
-                [sys.executable, *launch, made[name], stops, "trainer.devices=2", kept_pictures(), *COMMON, *words],
+                [sys.executable, *launch, made[name], stops, "trainer.devices=2", kept_images(), *COMMON, *words],
                 env=os.environ | ENVIRONMENT,
                 cwd=ROOT,
                 capture_output=True,
@@ -87,8 +89,9 @@ def alone(folder: Path, *words: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_two_devices_under_ddp_are_one_that_accumulates(ran, tmp_path):
-    """The same pictures and the same noise in each update, so the same weights; a batch of 4 draws other noise."""
+    """The same images and the same noise in each update, so the same weights; a batch of 4 draws other noise."""
     ddp, one = ran("ddp"), alone(tmp_path / "one", "trainer.accumulate_grad_batches=4")
     assert distance(weights(ddp), weights(one)) < 1e-5
     assert losses(ddp).keys() == losses(one).keys() == {2, 4}
@@ -97,6 +100,7 @@ def test_two_devices_under_ddp_are_one_that_accumulates(ran, tmp_path):
     assert distance(weights(ddp), weights(other)) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHARDED)
 def test_every_strategy_trains_the_same_weights_also_after_a_stop(ran, name):
     """Resumed once, at a step (3) where the validation after the end comes on top in the runs that divide weights."""
@@ -106,6 +110,7 @@ def test_every_strategy_trains_the_same_weights_also_after_a_stop(ran, name):
     assert (run / "samples" / "step_000004.png").read_bytes() == (ddp / "samples" / "step_000004.png").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", *SHARDED])
 def test_a_checkpoint_holds_what_is_trained_alone(ran, name):
     run = ran(name)
@@ -119,8 +124,7 @@ def test_a_checkpoint_holds_what_is_trained_alone(ran, name):
     assert any("base_layer" in n for n, _ in build_learner(read_config(run)).named_parameters())  # what is left out
 
 
-@needs_deepspeed
-@pytest.mark.parametrize("name", ["zero2", "zero3"])
+@pytest.mark.parametrize("name", ZEROS)
 def test_deepspeeds_own_files_hold_no_frozen_weights(ran, name):
     folder = ran(name) / "checkpoints" / "last.ckpt" / consolidation.TAG
     for file in folder.glob("*model_states.pt"):
@@ -130,6 +134,7 @@ def test_deepspeeds_own_files_hold_no_frozen_weights(ran, name):
     assert len(list(folder.glob("*optim_states.pt"))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", *SHARDED])
 def test_the_command_exports_a_checkpoint_as_the_end_of_the_run_did(ran, name, tmp_path, capsys):
     run = ran(name)
@@ -145,7 +150,9 @@ def test_the_command_exports_a_checkpoint_as_the_end_of_the_run_did(ran, name, t
 
 def test_a_checkpoint_of_another_configuration_is_refused(ran):
     config = read_config(ran("ddp"))
-    config["conditioning"]["modulation"]["branches"] |= {"condition": "target", "example": "target"}  # a branch fewer
+    config["conditioning"]["modulation"]["branches"] |= dict.fromkeys(
+        ("condition", "example", "buffer"), "target"
+    )  # one fewer
     with pytest.raises(
         ConfigError, match=r"last\.ckpt does not fit its configuration: \d+ weights differ, e\.g\. parts"
     ):

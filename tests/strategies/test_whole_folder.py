@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from callbacks.atomic_checkpoint import AtomicCheckpointIO, whole_folder
-from unigen.config import ConfigError
-from unigen.consolidation import STATE, TAG, kind, read_state
+from unigen.config.values import ConfigError
+from unigen.training.consolidation import STATE, TAG, kind, read_state
 
 ALONE = SimpleNamespace(is_global_zero=True, broadcast=lambda x: x, barrier=lambda name: None)
 

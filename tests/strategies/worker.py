@@ -17,7 +17,7 @@ def main(folder: str, stops: str, *words: str) -> None:
     from small_runs import LORA, line
     from tiny import composed
 
-    from unigen import training
+    from unigen.training import experiment as training
 
     run_dir, numbers = Path(folder), stops.split(",")
     training.quiet()

@@ -1,0 +1,1 @@
+"""Transformers of diffusers, each family adapted to tokens with roles by one file."""

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unigen.backbones.base import JointTransformer, View, attend
-from unigen.layout import Layout
-from unigen.nn.modulation import BranchedLayerNormZero, Modulation, joined_state
+from unigen.backbones.base import JOINT, DiffusersTransformer, View, attend
+from unigen.core.layout import VISUAL_STREAM, Layout, stream_of
+from unigen.core.masks import Mask
+from unigen.core.tokens import Tokens
+from unigen.nn.modulation import BranchedLayerNormZero, Modulation, by_clock, joined_state
 from unigen.nn.rope import layout_rotary
-from unigen.tokens import Tokens
 
 ROPE_THETA = 10_000.0
 
@@ -21,7 +22,7 @@ ROPE_THETA = 10_000.0
 class SegmentAttention:
     """CogVideoX's attention (text first, RoPE on the visual part, per-head norms) under a role mask.
 
-    Stateless: one object serves every block. `lowering` is one of the functions of `unigen.attention`.
+    Stateless: one object serves every block. `lowering` is one of the functions of `unigen.core.attention`.
     diffusers passes on only what the signature of `__call__` names.
     """
 
@@ -47,23 +48,22 @@ class SegmentAttention:
         if text < x.shape[1]:
             q = torch.cat([q[:, :, :text], apply_rotary_emb(q[:, :, text:], image_rotary_emb)], dim=2)
             k = torch.cat([k[:, :, :text], apply_rotary_emb(k[:, :, text:], image_rotary_emb)], dim=2)
-        out = attn.to_out[1](attn.to_out[0](attend(self.lowering, q, k, v, view)))
+        out = attn.to_out[1](attn.to_out[0](attend(self.lowering, q, k, v, view.sights[JOINT])))
         return out[:, text:], out[:, :text]
 
 
-class CogVideoX(JointTransformer):
+class CogVideoX(DiffusersTransformer):
     """`config` are the arguments of `CogVideoXTransformer3DModel`; `pretrained` a folder or repository id, or null;
-    `switches` are the keywords of `JointTransformer`.
+    `switches` are the keywords of `DiffusersTransformer`.
 
     `training_steps` is the length of the integer time table (t = 1 is step training_steps - 1). `predicts` is what the
     pretrained weights predict: 'v' as published, 'flow' if they were trained as a rectified flow.
     Raises ValueError for a 1.0 model (no temporal patch): its positions are not integers.
     """
 
-    # With rotary positions these say how far training went, and stock pipelines what to take if nothing is said.
+    # With rotary positions these are the sizes that training saw, and those that stock pipelines take by default.
     limits = ("sample_width", "sample_height", "sample_frames", "max_text_seq_length")
-    pooled_width = None
-    context_width = 0
+    reach_key = "backbone.config.sample_frames, sample_height and sample_width"
 
     def __init__(
         self,
@@ -81,9 +81,7 @@ class CogVideoX(JointTransformer):
                 "backbone.config: patch_size_t must be set and use_rotary_positional_embeddings true, "
                 "as in CogVideoX1.5; CogVideoX 1.0 interpolates its positions"
             )
-        super().__init__(
-            CogVideoXTransformer3DModel, SegmentAttention, lowering, config, pretrained, predicts, **switches
-        )
+        super().__init__(CogVideoXTransformer3DModel, lowering, config, pretrained, predicts, **switches)
         self.training_steps = training_steps
 
     @property
@@ -108,24 +106,66 @@ class CogVideoX(JointTransformer):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """In the order in which tokens pass them."""
+        """The blocks, in the order in which tokens pass them."""
         return list(self.model.transformer_blocks)
 
-    def split_modulation(self, branches: Mapping[str, str], tied: bool) -> None:
+    def _split(self, branches: Mapping[str, str], tied: bool) -> None:
         """Give every block's two norms one modulation branch for each entry of the table (SC-AdaLN)."""
         for block in self.blocks:
             block.norm1 = BranchedLayerNormZero(block.norm1, branches, tied)
             block.norm2 = BranchedLayerNormZero(block.norm2, branches, tied)
 
     def lora_targets(self) -> dict[str, str]:
-        """Every linear of the model by part, as regular expressions over module names; `embedders` are both ends."""
+        """Return the linears of each part as regular expressions over module names; `embedders` are both ends.
+
+        The last two share out `feed_forward`.
+        """
         block = r"transformer_blocks\.\d+\."
         return {
             "attention": block + r"attn1\.(to_q|to_k|to_v|to_out\.0)",
             "modulation": block + r"norm[12]\.branches\.\w+",
             "feed_forward": block + r"ff\.net\.(0\.proj|2)",
             "embedders": r"patch_embed\.(proj|text_proj)|time_embedding\.linear_[12]|norm_out\.linear|proj_out",
+            "feed_forward_in": block + r"ff\.net\.0\.proj",
+            "feed_forward_out": block + r"ff\.net\.2",
         }
+
+    def _adapt(self, lowering: Callable[..., Tensor]) -> None:
+        self.model.set_attn_processor(SegmentAttention(lowering))
+
+    def _call(
+        self, block: nn.Module, x: Tensor, c: Tensor, modulation: Modulation, rope: tuple[Tensor, Tensor], view: View
+    ) -> tuple[Tensor, Tensor]:
+        return block(x, c, modulation, rope, {"view": view})
+
+    def _embedders(self) -> tuple[nn.Module, nn.Module]:
+        return self.model.patch_embed.proj, self.model.patch_embed.text_proj
+
+    def _modulation(self, tokens: Tokens, times: Mapping[str, Tensor]) -> Modulation:
+        return Modulation.at(tokens.layout, times, self._embed_time)
+
+    def _embed_time(self, t_B: Tensor) -> Tensor:
+        """Embed times as (B, E). Timesteps are integers only here: k = t * training_steps - 1."""
+        k_B = (t_B.float() * self.training_steps - 1).clamp(min=0).round()
+        return self.model.time_embedding(self.model.time_proj(k_B).to(self.dtype))
+
+    def _rope(self, layout: Layout, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the tables of the images: text has no position."""
+        width = self.model.config.attention_head_dim
+        widths = width // 4, width // 8 * 3, width // 8 * 3
+        return layout_rotary(stream_of(layout, VISUAL_STREAM), widths, ROPE_THETA, device)
+
+    def _read_out(self, x_BLD: Tensor, modulation: Modulation) -> Tensor:
+        def norm(x_BLD: Tensor, temb: Tensor) -> Tensor:
+            return self.model.norm_out(x_BLD, temb=temb)
+
+        segments, temb = modulation.layout.visual, modulation.temb
+        x_BLD = by_clock(norm, self.model.norm_final(x_BLD), segments, [temb[s.name] for s in segments])
+        return self.model.proj_out(x_BLD)
+
+    def _products(self, layout: Layout, mask: Mask) -> int:
+        """Count 12 D² for each token and block: 4 in attention and 8 in the feed-forward layers."""
+        return len(self.blocks) * 12 * self.width**2 * len(layout)
 
     def _takes(self, name: str) -> str:
         if name in ("patch_embed.proj", "proj_out"):
@@ -133,26 +173,6 @@ class CogVideoX(JointTransformer):
         if name == "patch_embed.text_proj":
             return "text"
         return "one" if "norm" in name or name.startswith("time_embedding") else "every"
-
-    def _embedders(self) -> tuple[nn.Module, nn.Module]:
-        return self.model.patch_embed.proj, self.model.patch_embed.text_proj
-
-    def _embed_time(self, t_B: Tensor, tokens: Tokens) -> Tensor:
-        """(B, E); integer timesteps exist only here: k = t * training_steps - 1."""
-        k_B = (t_B.float() * self.training_steps - 1).clamp(min=0).round()
-        return self.model.time_embedding(self.model.time_proj(k_B).to(self.model.proj_out.weight.dtype))
-
-    def _rope(self, layout: Layout, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Of the pictures alone: text has no position."""
-        width = self.model.config.attention_head_dim
-        widths = width // 4, width // 8 * 3, width // 8 * 3
-        return layout_rotary(Layout(layout.visual), widths, ROPE_THETA, device)
-
-    def _head(self, x_BLD: Tensor, modulation: Modulation) -> dict[str, Tensor]:
-        return super()._head(self.model.norm_final(x_BLD), modulation)
-
-    def _norm_out(self, x_BLD: Tensor, temb: Tensor) -> Tensor:
-        return self.model.norm_out(x_BLD, temb=temb)
 
     def _stock_state(self) -> dict[str, Tensor]:
         norm, state = self.model.transformer_blocks[0].norm1, self.model.state_dict()

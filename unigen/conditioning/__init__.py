@@ -1,0 +1,1 @@
+"""Parts that condition the transformer: embeddings (UCE), modulation branches (SC-AdaLN), adapters (LoRA)."""

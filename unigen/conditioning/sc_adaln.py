@@ -1,8 +1,8 @@
-"""Separated Condition AdaLN (RealGeneral section 3.3): which modulation weights and which time each role gets."""
+"""Separated Condition AdaLN (RealGeneral section 3.3): modulation weights and a time for each role."""
 
 from collections.abc import Mapping
 
-from unigen.masks import TIMINGS
+from unigen.core.masks import TIMINGS
 from unigen.protocols import Backbone
 
 

@@ -3,17 +3,19 @@
 Shapes: B batch, F frames, C latent channels, T text tokens, D text width.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from unigen.types import CONDITION, ImageSlot
+from unigen.core.types import ImageSlot
 
 
 class UCE(nn.Module):
     """Adds the subject's text embedding, mapped to the latent width, and a task's bias to condition latents.
 
-    c_instance is the mean text embedding over the keyword's tokens (a prompt with several subjects:
-    over all of their tokens; no match: zero, so only the bias is added). Both parts start at zero,
+    c_instance is the mean text embedding over the tokens of a condition's own keyword, or of all keywords if the
+    conditions do not have one each. Without a match it is zero, and only the bias is added. Both parts start at zero,
     so a converted model starts as the stock one. Trained parameters: text_width * channels + tasks * channels.
     Raises ValueError without tasks: their number decides the parameters.
     """
@@ -37,18 +39,21 @@ class UCE(nn.Module):
         latents: dict[str, Tensor],
         slots: tuple[ImageSlot, ...],
         text_BTD: Tensor,
-        keyword_BT: Tensor,
+        keywords: Mapping[str, Tensor],
         tasks: list[str],
     ) -> dict[str, Tensor]:
-        """`latents` (B, F, C, H, W) by slot with the condition slots shifted; `keyword_BT` marks subject tokens.
+        """Return `latents` (B, F, C, H, W) by slot with the condition slots shifted.
 
+        `keywords` marks, for every condition slot, the tokens of its subject: (B, T) booleans.
         Raises ValueError for a task without a bias.
         """
-        weight_BT1 = keyword_BT.to(text_BTD.dtype)[..., None]
-        instance_BD = (text_BTD * weight_BT1).sum(1) / weight_BT1.sum(1).clamp(min=1)
-        shift_BC = self.subject(instance_BD.to(self.bias.dtype)) + self.bias[self._numbers(tasks)]
-        shift = shift_BC[:, None, :, None, None]
-        return {s.name: latents[s.name] + shift if s.role == CONDITION else latents[s.name] for s in slots}
+        shifted, bias_BC = dict(latents), self.bias[self._numbers(tasks)]
+        for name, keyword_BT in keywords.items():
+            weight_BT1 = keyword_BT.to(text_BTD.dtype)[..., None]
+            instance_BD = (text_BTD * weight_BT1).sum(1) / weight_BT1.sum(1).clamp(min=1)
+            shift_BC = self.subject(instance_BD.to(self.bias.dtype)) + bias_BC
+            shifted[name] = latents[name] + shift_BC[:, None, :, None, None]
+        return shifted
 
     def _numbers(self, tasks: list[str]) -> Tensor:
         for task in tasks:
@@ -67,7 +72,7 @@ class NoEmbedding(nn.Module):
         latents: dict[str, Tensor],
         slots: tuple[ImageSlot, ...],
         text_BTD: Tensor,
-        keyword_BT: Tensor,
+        keywords: Mapping[str, Tensor],
         tasks: list[str],
     ) -> dict[str, Tensor]:
         return latents

@@ -1,4 +1,4 @@
-"""FLUX.1's text: T5-XXL reads a prompt as a sequence, CLIP-L reads the same string as one pooled vector.
+"""The text encoders of FLUX.1: T5-XXL encodes a prompt as a sequence, CLIP-L encodes it as one pooled vector.
 
 Shapes: B prompts, W window in tokenizer tokens, D width.
 """
@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unigen.core.memo import Memo
 from unigen.encoders.t5 import T5Text, load_tokenizer
-from unigen.memo import Memo
-from unigen.weights import load_pretrained, stored_type
+from unigen.weights.loading import load_pretrained, stored_type
 
 POOLED_MEMORY = 2**27  # bytes of pooled vectors kept for prompts that come back
 
 
 class FluxText(T5Text):
-    """Frozen T5 of `window` tokens, padding attended to (512 as published), and `clip`, a `PooledCLIP`, beside it.
+    """A frozen T5 with a window of `window` tokens (512 as published), and `clip`, a `PooledCLIP`, beside it.
 
-    `dtype` ("float32" or "bfloat16") is that of both.
+    Padding is attended to. Both encoders are held in `dtype`, "float32" or "bfloat16".
     """
 
     folders = "text_encoder_2", "tokenizer_2"
@@ -43,16 +43,16 @@ class FluxText(T5Text):
         return self.clip.width
 
     def pooled(self, prompts: list[str]) -> Tensor:
-        """(B, D) of CLIP, which sees the first 77 tokens of each prompt."""
+        """Return CLIP's pooled vectors (B, D). CLIP sees the first 77 tokens of each prompt."""
         return self.clip(prompts)
 
 
 class PooledCLIP(nn.Module):
     """`CLIPTextModel`'s pooled output: the end token's features after the final norm, not projected.
 
-    `config` are the arguments of `CLIPTextConfig`. `tokenizer` is "byt5" (bytes, needs no files; with eos_token_id 1,
-    pad_token_id 0 in `config`) or a folder or repository id. A prompt longer than `max_position_embeddings` is cut
-    without a word: VisualCloze's are, as published, since T5 reads the rest.
+    `config` holds the arguments of `CLIPTextConfig`. `tokenizer` is a folder, a repository id or "byt5", which reads
+    bytes and needs no files (`config` then has eos_token_id 1 and pad_token_id 0). A prompt longer than
+    `max_position_embeddings` is cut without a warning, as VisualCloze's are: T5 reads the rest.
     """
 
     folders = "text_encoder", "tokenizer"
@@ -68,13 +68,13 @@ class PooledCLIP(nn.Module):
         self._known = Memo(POOLED_MEMORY)
 
     def forward(self, prompts: list[str]) -> Tensor:
-        """(B, D); each distinct prompt is read once, in the weights' precision."""
+        """Return (B, D). Each distinct prompt is encoded once, in the weights' precision."""
         with torch.no_grad(), torch.autocast(self.model.device.type, enabled=False):
             pooled = self._known(prompts, lambda missing: self._pooled([prompts[i] for i in missing]))
         return pooled.to(self.model.device)
 
     def ids(self, prompts: list[str]) -> Tensor:
-        """(B, W) token ids, cut or padded to the positions that the model has."""
+        """Return token ids (B, W), cut or padded to the number of positions that the model has."""
         window = self.model.config.max_position_embeddings
         return self.tokenizer(
             prompts, padding="max_length", max_length=window, truncation=True, return_tensors="pt"
@@ -85,5 +85,5 @@ class PooledCLIP(nn.Module):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """Loaded at first use: building on the meta device needs no files."""
+        """The tokenizer, which is loaded at the first use, so that building on the meta device needs no files."""
         return load_tokenizer(self.source, "encoder.text.clip.tokenizer", self.folders[1])

@@ -1,6 +1,6 @@
-"""An autoencoder that is cheap on a CPU: diffusers' `AutoencoderKL` on pictures folded into channels.
+"""The codecs of the mini family, cheap on a CPU: autoencoders of diffusers on images whose pixels become channels.
 
-Shapes: N pictures, C latent channels, K = 3 * fold^2 folded channels, h and w rows and columns of latents.
+Shapes: N images, C latent channels, K = 3 * fold^2 folded channels, h and w rows and columns of latents.
 """
 
 from collections.abc import Mapping
@@ -10,64 +10,83 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from unigen.encoders.vae import ImageVAE
+from unigen.encoders.vae import FrameCodec, ImageVAE
 
 
-class FoldedVAE(ImageVAE):
-    """`AutoencoderKL` whose input channels are the pixels of fold×fold squares: no convolution at full resolution.
+class Folded(FrameCodec):
+    """A codec whose `vae` takes the pixels of fold×fold squares as channels: no convolution at full resolution.
 
-    (Wan2.2's VAE and SANA's DC-AE start in the same way.) latent = (posterior mean - shift_factor) * scaling_factor;
-    the mean, not a sample, so encoding has no randomness and what was encoded once may be kept. `config` are the
-    class's arguments, in_channels and out_channels 3 * fold^2; `pretrained` a folder, repository id, or null.
-    Raises ValueError if the channels do not fit the fold.
+    latent = (posterior mean - shift_factor) * scaling_factor. It is the mean and not a sample, so encoding has no
+    randomness and latents may be cached. A subclass sets `vae`, a diffusers autoencoder, `fold` and `stride`, and says
+    in `posterior` what the autoencoder makes of images.
     """
 
+    folders = ("vae",)  # the part of a pipeline that `pretrained` may name
     cacheable = True
+    vae: Any
+    fold: int
 
-    def __init__(self, config: Mapping[str, Any], fold: int, pretrained: str | None = None) -> None:
-        super().__init__(config, pretrained)
-        if {config["in_channels"], config["out_channels"]} != {3 * fold * fold}:
-            raise ValueError(
-                f"encoder.codec.config: in_channels and out_channels are {config['in_channels']} and "
-                f"{config['out_channels']}; with encoder.codec.fold {fold} both must be {3 * fold * fold}"
-            )
-        self.fold = fold
-        self.stride = fold * 2 ** (len(self.vae.config.block_out_channels) - 1)
+    @property
+    def channels(self) -> int:
+        return self.vae.config.latent_channels
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What besides the weights decides the moments."""
+        """The settings, besides the weights, on which the moments depend."""
         return {**self.vae.config, "fold": self.fold}
 
     @torch.no_grad()
-    def moments(self, pixels_N3HW: Tensor) -> Tensor:
-        """The posterior's mean (N, C, h, w) alone: its variance is never used."""
+    def image_moments(self, pixels_N3HW: Tensor) -> Tensor:
+        """Return unnormalised latents (N, C, h, w): the posterior's mean alone, since its variance is never used."""
         with torch.autocast(pixels_N3HW.device.type, enabled=False):
             return self.posterior(pixels_N3HW).mode()
 
     @torch.no_grad()
-    def draw(self, moments: Tensor, generator: Generator | None = None) -> Tensor:
-        """Normalised latents (N, C, h, w) in fp32; `generator` is unused."""
-        return (moments - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
-
-    def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] to normalised latents (N, C, h, w) in fp32; `generator` is unused."""
-        return self.draw(self.moments(pixels_N3HW))
+    def image_latents(self, moments_NChw: Tensor, generator: Generator | None = None) -> Tensor:
+        """Return normalised latents (N, C, h, w) in fp32; `generator` is not used."""
+        return (moments_NChw - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
 
     @torch.no_grad()
-    def decode(self, latents_NCHW: Tensor) -> Tensor:
-        """The inverse, not clamped."""
-        return self.reconstruct(latents_NCHW / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0))
+    def images(self, latents_NChw: Tensor) -> Tensor:
+        """Decode normalised latents to images (N, 3, H, W), which are not clamped."""
+        return self.reconstruct(latents_NChw / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0))
 
     def posterior(self, pixels_N3HW: Tensor) -> Any:
-        """diffusers' `DiagonalGaussianDistribution` over unnormalised latents."""
-        return self.vae.encode(pixel_unshuffle(pixels_N3HW, self.fold)).latent_dist
+        """Return diffusers' `DiagonalGaussianDistribution` over unnormalised latents."""
+        raise NotImplementedError
 
     def reconstruct(self, z_NCHW: Tensor) -> Tensor:
-        """Pixels from unnormalised latents."""
+        """Decode unnormalised latents to pixels."""
         return pixel_shuffle(self.vae.decode(z_NCHW).sample, self.fold)
 
     def normalise(self, z_NCHW: Tensor) -> None:
         """Set shift_factor and scaling_factor so that these unnormalised latents have mean 0 and variance 1."""
         shift, scale = float(z_NCHW.double().mean()), 1 / float(z_NCHW.double().std())
         self.vae.register_to_config(shift_factor=shift, scaling_factor=scale)
+
+
+def check_folded(config: Mapping[str, Any], fold: int) -> None:
+    """Raise ValueError unless the autoencoder takes and gives the channels of images that are folded by `fold`."""
+    if {config["in_channels"], config["out_channels"]} != {3 * fold * fold}:
+        raise ValueError(
+            f"encoder.codec.config: in_channels and out_channels are {config['in_channels']} and "
+            f"{config['out_channels']}; with encoder.codec.fold {fold} both must be {3 * fold * fold}"
+        )
+
+
+class FoldedVAE(Folded):
+    """`AutoencoderKL` on folded images. (Wan2.2's VAE and SANA's DC-AE start in the same way.)
+
+    `config` holds the arguments of the class, with in_channels and out_channels 3 * fold^2; `pretrained` is a folder, a
+    repository id or null. Raises ValueError if the channels do not fit the fold.
+    """
+
+    def __init__(self, config: Mapping[str, Any], fold: int, pretrained: str | None = None) -> None:
+        super().__init__()
+        check_folded(config, fold)
+        self.vae, self.fold = ImageVAE(config, pretrained).vae, fold
+        self.stride = fold * 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def posterior(self, pixels_N3HW: Tensor) -> Any:
+        """Return diffusers' `DiagonalGaussianDistribution` over unnormalised latents."""
+        return self.vae.encode(pixel_unshuffle(pixels_N3HW, self.fold)).latent_dist

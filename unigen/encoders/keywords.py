@@ -1,8 +1,8 @@
-"""Where a prompt says a subject's words: the keyword matching of UCE (RealGeneral section 3.2, "pot" in its Figure 3).
+"""Keyword matching for UCE: finds a subject's words in a prompt (RealGeneral section 3.2, "pot" in its Figure 3).
 
-The paper says no more than "keyword matching". Here words are compared whole, never inside a word, in one Unicode form
-and without case; a hyphen, a dash and any run of whitespace are one separator; and if the words are nowhere as they
-are, the last of them may stand in the other number (pot and pots, box and boxes, berry and berries).
+The paper says no more than "keyword matching". Here whole words are compared, in one Unicode form and without case. A
+hyphen, a dash and a run of whitespace are each one separator. If the words do not occur as they are, the last of them
+may occur in the other number (pot and pots, box and boxes, berry and berries).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Word = tuple[str, Span]  # in normal form, and its place in the text as it is gi
 
 
 def spans(prompt: str, subjects: Iterable[str]) -> list[Span]:
-    """(first, last + 1) character of the prompt, as it is given, of every place that says the words of a subject."""
+    """Return the span (first, last + 1), in characters of the prompt, of every occurrence of a subject's words."""
     return [span for subject in subjects for span in _found(prompt, subject)]
 
 
@@ -33,7 +33,7 @@ def _found(prompt: str, subject: str) -> tuple[Span, ...]:
 
 
 def _places(said: Sequence[Word], wanted: Sequence[str], last: Sequence[str]) -> Iterator[Span]:
-    """The places of the words one after another, the last of which may be any of `last`; they do not overlap."""
+    """Yield the spans where the words occur in a row without overlap; the last word may be any of `last`."""
     at, count = 0, len(wanted)
     while at + count <= len(said):
         part = [word for word, _ in said[at : at + count]]
@@ -45,13 +45,13 @@ def _places(said: Sequence[Word], wanted: Sequence[str], last: Sequence[str]) ->
 
 
 def other_numbers(word: str) -> list[str]:
-    """The plurals of a word and the words that it may be the plural of, by the regular rules of English."""
+    """Return the plurals of a word, and the words whose plural it may be, by the regular rules of English."""
     singulars = [word[:-1], word[:-2], f"{word[:-3]}y"]
     return [*plurals(word), *(s for s in singulars if word in plurals(s))]
 
 
 def plurals(word: str) -> list[str]:
-    """'pot' to 'pots', 'box' to 'boxes', 'berry' to 'berries'; after an o both are regular. Nothing of short words."""
+    """Return the regular plurals ('pots', 'boxes', 'berries'): two after an o, none of words shorter than SHORTEST."""
     if len(word) < SHORTEST:
         return []
     if word.endswith("y") and word[-2] not in "aeiou":
@@ -62,7 +62,7 @@ def plurals(word: str) -> list[str]:
 
 
 def _words(text: str) -> list[Word]:
-    """Words (letters, digits and what is set on them) and other signs, one by one; separators are none of them."""
+    """Split a text into words (letters and digits with their marks) and single other signs, without separators."""
     found: list[Word] = []
     open_word = False
     for letter, span in _letters(text):
@@ -77,8 +77,8 @@ def _words(text: str) -> list[Word]:
 
 
 def _letters(text: str) -> Iterator[tuple[str, Span]]:
-    """A text's characters, each with the marks set on it, in one form (NFKD, without case), and their places in it."""
-    if text.isascii():  # as below, in a quarter of the time: most prompts are
+    """Yield each character with its combining marks, normalised (NFKD, without case), and its span in the text."""
+    if text.isascii():  # gives the same as the code below in a quarter of the time, and most prompts are ASCII
         yield from ((letter, (i, i + 1)) for i, letter in enumerate(text.lower()))
         return
     starts = [i for i, character in enumerate(text) if i == 0 or unicodedata.category(character)[0] != "M"]
@@ -88,7 +88,7 @@ def _letters(text: str) -> Iterator[tuple[str, Span]]:
 
 @lru_cache(maxsize=4096)
 def _kind(letter: str) -> str:
-    """Whether a character is of a "word", a "separator" or another "sign"."""
+    """Return the kind of a character: "word", "separator" or "sign"."""
     if letter[0].isalnum() or letter[0] == "_":
         return "word"
     return "separator" if letter[0].isspace() or unicodedata.category(letter[0]) == "Pd" else "sign"

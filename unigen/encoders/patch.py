@@ -1,24 +1,36 @@
 """A linear patch codec fitted in seconds: PCA of 8×8 patches. A stand-in until a trained codec is shipped.
 
-Shapes: N pictures, C latent channels, H and W pixels.
+Shapes: N images, C latent channels, H and W pixels.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from unigen.canvas import to_unit
+from unigen.core.canvas import to_unit
+from unigen.encoders.vae import FrameCodec
 
 
-class PatchPCA(nn.Module):
+def principal_components(x_ND: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean (D,), first components (count, D) and the standard deviations along them (count,), in fp32."""
+    mean = x_ND.double().mean(0)
+    x_ND = x_ND - mean.float()
+    values, vectors = torch.linalg.eigh((x_ND.T @ x_ND).double() / len(x_ND))
+    top = vectors.flip(1)[:, :count].T
+    signs = top.gather(1, top.abs().argmax(1, keepdim=True)).sign()  # eigenvectors have no sign of their own
+    deviation = values.flip(0)[:count].clamp(min=1e-12).sqrt()
+    return mean.float(), (top * signs).float(), deviation.float()
+
+
+class PatchPCA(FrameCodec):
     """Each stride×stride×3 patch becomes its first `channels` principal components; decoding is the transpose.
 
-    Component c is divided by scale_c = std_c^whiten * std_all^(1 - whiten): whiten 1 gives every channel
-    unit variance, 0 keeps their proportions, so that errors weigh as they do in pixels. In between, as here,
-    the strong components stay strong without drowning the weak ones in noise. No randomness: `generator` is unused.
+    Component c is divided by scale_c = std_c^whiten * std_all^(1 - whiten). With `whiten` 1 every channel has unit
+    variance; with 0 channels keep their proportions, so that errors weigh as they do in pixels. Values in between keep
+    strong components strong without drowning the weak ones in noise. There is no randomness: `generator` is not used.
     """
 
     cacheable = False  # encoding costs less than looking it up
@@ -33,45 +45,36 @@ class PatchPCA(nn.Module):
         self.register_buffer("fitted", torch.zeros((), dtype=torch.uint8))
 
     @torch.no_grad()
-    def fit(self, pictures: Callable[[], Tensor]) -> None:
-        """Fit mean, components and scales to uint8 pictures (N, 3, H, W); does nothing on a fitted codec."""
+    def fit(self, images: Callable[[], Tensor]) -> None:
+        """Fit mean, components and scales to uint8 images (N, 3, H, W); does nothing on a fitted codec."""
         if bool(self.fitted):
             return
-        x = self._patches(to_unit(pictures())).movedim(1, -1).flatten(0, -2)
-        self.mean.copy_(x.double().mean(0))
-        x -= self.mean
-        covariance = (x.T @ x).double() / len(x)
-        values, vectors = torch.linalg.eigh(covariance)
-        top = vectors.flip(1)[:, : self.channels].T
-        signs = top.gather(1, top.abs().argmax(1, keepdim=True)).sign()  # eigenvectors have no sign of their own
-        self.components.copy_(top * signs)
-        deviation = values.flip(0)[: self.channels].clamp(min=1e-12).sqrt()
+        x = self._patches(to_unit(images())).movedim(1, -1).flatten(0, -2)
+        mean, components, deviation = principal_components(x, self.channels)
+        self.mean.copy_(mean)
+        self.components.copy_(components)
         overall = deviation.square().mean().sqrt()
         self.scale.copy_(deviation**self.whiten * overall ** (1 - self.whiten))
         self.fitted.fill_(1)
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What besides the buffers decides the latents."""
+        """The settings, besides the buffers, on which the latents depend."""
         return {"stride": self.stride}
 
-    def moments(self, pixels_N3HW: Tensor) -> Tensor:
-        """The latents themselves, in fp32."""
+    def image_moments(self, pixels_N3HW: Tensor) -> Tensor:
+        """Return the latents (N, C, H / stride, W / stride) themselves, in fp32."""
         with torch.autocast(pixels_N3HW.device.type, enabled=False):
             x = self._patches(pixels_N3HW).movedim(1, -1)
             return (((x - self.mean) @ self.components.T) / self.scale).movedim(-1, 1)
 
-    def draw(self, moments: Tensor, generator: Generator | None = None) -> Tensor:
-        """The latents as they are."""
-        return moments
+    def image_latents(self, moments_NChw: Tensor, generator: Generator | None = None) -> Tensor:
+        """Return the moments unchanged: they are the latents."""
+        return moments_NChw
 
-    def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] to latents (N, C, H / stride, W / stride)."""
-        return self.moments(pixels_N3HW)
-
-    def decode(self, latents_NCHW: Tensor) -> Tensor:
-        """The inverse, up to the components left out; not clamped."""
-        x = (latents_NCHW.movedim(1, -1) * self.scale) @ self.components + self.mean
+    def images(self, latents_NChw: Tensor) -> Tensor:
+        """Decode latents to images, up to the components that are left out; the result is not clamped."""
+        x = (latents_NChw.movedim(1, -1) * self.scale) @ self.components + self.mean
         return pixel_shuffle(x.movedim(-1, 1), self.stride)
 
     def _patches(self, pixels_N3HW: Tensor) -> Tensor:

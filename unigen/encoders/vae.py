@@ -1,6 +1,7 @@
-"""diffusers' autoencoders as codecs, one picture at a time (a clip's frames are encoded one by one).
+"""diffusers' autoencoders as codecs over clips; a still is a clip of one frame.
 
-Shapes: N pictures, C latent channels.
+Shapes: B clips, F frames, f latent frames, N images, C latent channels, M moments of a latent cell,
+H and W pixels, h and w latent cells.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,85 +10,56 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from unigen.weights import in_type, load_pretrained, stored_type
+from unigen.weights.loading import in_type, load_pretrained, stored_type
 
 KEY = "encoder.codec.pretrained"
 
 
 def sampled(parameters: Tensor, generator: Generator | None) -> Tensor:
-    """A sample of the Gaussian whose mean and log-variance lie along dimension 1, its mean without a generator."""
+    """Sample the Gaussian whose mean and log-variance lie along dimension 1; return its mean without a generator."""
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
     posterior = DiagonalGaussianDistribution(parameters)
     return posterior.mode() if generator is None else posterior.sample(generator)
 
 
-class CogVideoXVAE(nn.Module):
-    """`AutoencoderKLCogVideoX` on stills: latent = posterior * scaling_factor, as the authors train.
+class FrameCodec(nn.Module):
+    """A codec that encodes every frame of a clip by itself.
 
-    Stills are decoded one latent frame at a time: two frames together would decode to eight.
-    `config` are the class's arguments, `pretrained` a folder or repository id, or null. `dtype` is what the weights are
-    held and used in: "float32" or "bfloat16"; posteriors are drawn, and pictures given back, in fp32.
-    Raises ValueError for another `dtype`.
+    A subclass encodes and decodes images: `image_moments` maps (N, 3, H, W) to (N, M, h, w), `image_latents` maps
+    moments to latents (N, C, h, w), and `images` maps latents to (N, 3, H, W).
     """
 
-    folders = ("vae",)  # where a pipeline keeps what `pretrained` names
-    stride = 8
-    cacheable = False  # training samples the posterior
+    temporal_stride = 1
+    clip_unit = 1  # a clip may have any number of frames
 
-    def __init__(self, config: Mapping[str, Any], pretrained: str | None = None, dtype: str = "float32") -> None:
-        from diffusers import AutoencoderKLCogVideoX
+    def fit(self, images: Callable[[], Tensor]) -> None:
+        """Do nothing: the weights are pretrained."""
 
-        super().__init__()
-        stored = stored_type(dtype, "encoder.codec.dtype")
-        load = load_pretrained(
-            AutoencoderKLCogVideoX, pretrained, "encoder.codec.pretrained", self.folders[0], config, stored
-        )
-        self.vae = (load or in_type(AutoencoderKLCogVideoX(**config), stored)).requires_grad_(False).eval()
-        # One picture after the other: beyond 2^30 elements (ten pictures of 512²) diffusers splits a convolution along
-        # time, of which a still does not have enough; and it takes a tenth of the memory.
-        self.vae.enable_slicing()
+    def moments(self, pixels_BF3HW: Tensor) -> Tensor:
+        """Return the posteriors (B, F, M, h, w) of all frames."""
+        return self.image_moments(pixels_BF3HW.flatten(0, 1)).unflatten(0, pixels_BF3HW.shape[:2])
 
-    @property
-    def channels(self) -> int:
-        return self.vae.config.latent_channels
+    def draw(self, moments_BFMhw: Tensor, generator: Generator | None = None) -> Tensor:
+        """Return latents (B, F, C, h, w): a posterior sample with a generator, the posterior's mean without."""
+        return self.image_latents(moments_BFMhw.flatten(0, 1), generator).unflatten(0, moments_BFMhw.shape[:2])
 
-    def fit(self, pictures: Callable[[], Tensor]) -> None:
-        """Pretrained: nothing to fit."""
+    def encode(self, pixels_BF3HW: Tensor, generator: Generator | None = None) -> Tensor:
+        """Return latents (B, F, C, h, w): a posterior sample with a generator, the posterior's mean without."""
+        return self.draw(self.moments(pixels_BF3HW), generator)
 
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What besides the weights decides the moments."""
-        return self.vae.config
-
-    @torch.no_grad()
-    def moments(self, pixels_N3HW: Tensor) -> Tensor:
-        """The posterior's mean and log-variance before scaling, (N, 2 C, h, w), in the weights' precision."""
-        with torch.autocast(pixels_N3HW.device.type, enabled=False):
-            return self.vae.encode(pixels_N3HW[:, :, None].to(self.vae.dtype)).latent_dist.parameters[:, :, 0]
-
-    @torch.no_grad()
-    def draw(self, moments: Tensor, generator: Generator | None = None) -> Tensor:
-        """Latents (N, C, h, w): a posterior sample with a generator, the posterior's mean without."""
-        return sampled(moments[:, :, None].float(), generator)[:, :, 0] * self.vae.config.scaling_factor
-
-    def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor:
-        """A posterior sample with a generator, the posterior's mean without."""
-        return self.draw(self.moments(pixels_N3HW), generator)
-
-    @torch.no_grad()
-    def decode(self, latents_NCHW: Tensor) -> Tensor:
-        z = latents_NCHW[:, :, None] / self.vae.config.scaling_factor
-        return self.vae.decode(z.to(self.vae.dtype)).sample[:, :, 0].float()
+    def decode(self, latents_BFChw: Tensor) -> Tensor:
+        """Decode latents to pixels (B, F, 3, H, W), which are not clamped."""
+        return self.images(latents_BFChw.flatten(0, 1)).unflatten(0, latents_BFChw.shape[:2])
 
 
-class ImageVAE(nn.Module):
+class ImageVAE(FrameCodec):
     """`AutoencoderKL` (Flux and its kin): latent = (posterior - shift_factor) * scaling_factor.
 
-    Arguments are those of `CogVideoXVAE`.
+    The arguments are those of `VideoVAE`.
     """
 
-    folders = ("vae",)  # where a pipeline keeps what `pretrained` names
+    folders = ("vae",)  # the part of a pipeline that `pretrained` may name
     stride = 8
     cacheable = False  # training samples the posterior
 
@@ -103,31 +75,158 @@ class ImageVAE(nn.Module):
     def channels(self) -> int:
         return self.vae.config.latent_channels
 
-    def fit(self, pictures: Callable[[], Tensor]) -> None:
-        """Pretrained: nothing to fit."""
-
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What besides the weights decides the moments."""
+        """The settings, besides the weights, on which the moments depend."""
         return self.vae.config
 
     @torch.no_grad()
-    def moments(self, pixels_N3HW: Tensor) -> Tensor:
-        """The posterior's mean and log-variance before shift and scale, (N, 2 C, h, w), in the weights' precision."""
+    def image_moments(self, pixels_N3HW: Tensor) -> Tensor:
+        """Return the posterior's mean and log-variance, (N, 2 C, h, w), unnormalised, in the weights' precision."""
         with torch.autocast(pixels_N3HW.device.type, enabled=False):
             return self.vae.encode(pixels_N3HW.to(self.vae.dtype)).latent_dist.parameters
 
     @torch.no_grad()
-    def draw(self, moments: Tensor, generator: Generator | None = None) -> Tensor:
-        """Latents (N, C, h, w): a posterior sample with a generator, the posterior's mean without."""
-        z = sampled(moments.float(), generator)
+    def image_latents(self, moments_NMhw: Tensor, generator: Generator | None = None) -> Tensor:
+        """Return normalised latents (N, C, h, w) in fp32: a sample with a generator, the mean without."""
+        z = sampled(moments_NMhw.float(), generator)
         return (z - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
 
-    def encode(self, pixels_N3HW: Tensor, generator: Generator | None = None) -> Tensor:
-        """A posterior sample with a generator, the posterior's mean without."""
-        return self.draw(self.moments(pixels_N3HW), generator)
+    @torch.no_grad()
+    def images(self, latents_NChw: Tensor) -> Tensor:
+        """Decode normalised latents to images (N, 3, H, W) in fp32."""
+        z = latents_NChw / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
+        return self.vae.decode(z.to(self.vae.dtype)).sample.float()
+
+
+class VideoVAE(nn.Module):
+    """An autoencoder of diffusers over clips, with a temporal stride. A still is a clip of one frame.
+
+    `config` holds the arguments of the class `stock`; `pretrained` is a folder, a repository id or null. The weights
+    are held and used in `dtype`, "float32" or "bfloat16"; posteriors are sampled, and pixels returned, in fp32.
+    Raises ValueError for another `dtype`.
+    """
+
+    folders = ("vae",)  # the part of a pipeline that `pretrained` may name
+    cacheable = False  # training samples the posterior
+
+    def __init__(
+        self, stock: type[nn.Module], config: Mapping[str, Any], pretrained: str | None, dtype: str = "float32"
+    ) -> None:
+        super().__init__()
+        stored = stored_type(dtype, "encoder.codec.dtype")
+        load = load_pretrained(stock, pretrained, KEY, self.folders[0], config, stored)
+        self.vae = (load or in_type(stock(**config), stored)).requires_grad_(False).eval()
+        # Clips are encoded one after the other: beyond 2^30 elements (ten images of 512²) diffusers splits CogVideoX's
+        # convolutions along time, for which a still has too few frames. It also takes a tenth of the memory.
+        self.vae.enable_slicing()
+
+    def normalised(self, z_BCfhw: Tensor) -> Tensor:
+        """Return the latents as the backbone takes them."""
+        raise NotImplementedError
+
+    def denormalised(self, z_BCfhw: Tensor) -> Tensor:
+        """Invert `normalised`."""
+        raise NotImplementedError
+
+    def fit(self, images: Callable[[], Tensor]) -> None:
+        """Do nothing: the weights are pretrained."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The settings, besides the weights, on which the moments depend."""
+        return self.vae.config
 
     @torch.no_grad()
-    def decode(self, latents_NCHW: Tensor) -> Tensor:
-        z = latents_NCHW / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
-        return self.vae.decode(z.to(self.vae.dtype)).sample.float()
+    def moments(self, pixels_BF3HW: Tensor) -> Tensor:
+        """Return the posterior's mean and log-variance, (B, f, 2 C, h, w), unnormalised, in the weights' precision."""
+        with torch.autocast(pixels_BF3HW.device.type, enabled=False):
+            posterior = self.vae.encode(pixels_BF3HW.transpose(1, 2).to(self.vae.dtype)).latent_dist
+            return posterior.parameters.transpose(1, 2)
+
+    @torch.no_grad()
+    def draw(self, moments_BfMhw: Tensor, generator: Generator | None = None) -> Tensor:
+        """Return latents (B, f, C, h, w): a posterior sample with a generator, the posterior's mean without."""
+        return self.normalised(sampled(moments_BfMhw.transpose(1, 2).float(), generator)).transpose(1, 2)
+
+    def encode(self, pixels_BF3HW: Tensor, generator: Generator | None = None) -> Tensor:
+        """Return latents (B, f, C, h, w): a posterior sample with a generator, the posterior's mean without."""
+        return self.draw(self.moments(pixels_BF3HW), generator)
+
+    @torch.no_grad()
+    def decode(self, latents_BfChw: Tensor) -> Tensor:
+        """Decode latents to pixels (B, F, 3, H, W) in fp32."""
+        z_BCfhw = self.denormalised(latents_BfChw.transpose(1, 2))
+        return self.vae.decode(z_BCfhw.to(self.vae.dtype)).sample.transpose(1, 2).float()
+
+
+class CogVideoXVAE(VideoVAE):
+    """`AutoencoderKLCogVideoX`: latent = posterior * scaling_factor, as the authors train.
+
+    A clip of 1 + 8 n frames has 1 + 2 n latent frames. (The model also encodes 5 or 13 frames, into an even number of
+    latent frames, but decodes those into more frames than they came from.)
+    """
+
+    stride = 8
+
+    def __init__(self, config: Mapping[str, Any], pretrained: str | None = None, dtype: str = "float32") -> None:
+        from diffusers import AutoencoderKLCogVideoX
+
+        super().__init__(AutoencoderKLCogVideoX, config, pretrained, dtype)
+
+    @property
+    def channels(self) -> int:
+        return self.vae.config.latent_channels
+
+    @property
+    def temporal_stride(self) -> int:
+        return round(self.vae.config.temporal_compression_ratio)
+
+    @property
+    def clip_unit(self) -> int:
+        return 2 * self.temporal_stride
+
+    def normalised(self, z_BCfhw: Tensor) -> Tensor:
+        return z_BCfhw * self.vae.config.scaling_factor
+
+    def denormalised(self, z_BCfhw: Tensor) -> Tensor:
+        return z_BCfhw / self.vae.config.scaling_factor
+
+
+class WanVAE(VideoVAE):
+    """`AutoencoderKLWan` of Wan 2.1, and of 2.2 with 48 channels: latent = (posterior - mean) / std, by channel.
+
+    A clip of 1 + 4 n frames has 1 + n latent frames. A still's latent equals the first one of any clip that starts
+    with it.
+    The VAE keeps state on itself during a call, so no two threads may use it at once. Its authors keep it in fp32.
+    """
+
+    def __init__(self, config: Mapping[str, Any], pretrained: str | None = None, dtype: str = "float32") -> None:
+        from diffusers import AutoencoderKLWan
+
+        super().__init__(AutoencoderKLWan, config, pretrained, dtype)
+        for name in ("latents_mean", "latents_std"):
+            values = torch.tensor(self.vae.config[name], dtype=torch.float32)
+            self.register_buffer(name, values.view(-1, 1, 1, 1), persistent=False)
+
+    @property
+    def stride(self) -> int:
+        return self.vae.config.scale_factor_spatial
+
+    @property
+    def temporal_stride(self) -> int:
+        return self.vae.config.scale_factor_temporal
+
+    @property
+    def clip_unit(self) -> int:
+        return self.temporal_stride
+
+    @property
+    def channels(self) -> int:
+        return self.vae.config.z_dim
+
+    def normalised(self, z_BCfhw: Tensor) -> Tensor:
+        return (z_BCfhw - self.latents_mean) / self.latents_std
+
+    def denormalised(self, z_BCfhw: Tensor) -> Tensor:
+        return z_BCfhw * self.latents_std + self.latents_mean

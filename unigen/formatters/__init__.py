@@ -1,0 +1,1 @@
+"""Formatters, which place the images of a sample in (t, h, w)."""

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from unigen.formatters.boxes import check_fill, token_grid
-from unigen.layout import VISUAL_STREAM, Geometry, Layout, Placement, Plan, Segment, text_segment
-from unigen.types import EXAMPLE, TARGET, TEXT, ImageSlot, Signature
+from unigen.core.layout import VISUAL_STREAM, Geometry, Layout, Placement, Plan, Segment, text_segment
+from unigen.core.types import EXAMPLE, TARGET, TEXT, ImageSlot, Signature
+from unigen.formatters.boxes import check_padding, token_grid
 
 IDS = ("rows", "canvas")
 ENCODINGS = ("row", "cell", "canvas")
@@ -12,44 +12,46 @@ Row = tuple[ImageSlot, ...]
 
 
 class Grid:
-    """Image i of row r at (r, 0, x): rows count from 1, x runs on across the row's images (as VisualCloze's code does).
+    """Image i of row r at (r, 0, x): rows count from 1, and x continues across the row's images (VisualCloze's code).
 
     `caps` gives each role's noise ceiling: 1 for all where the backbone gets a clean copy on channels of its own (the
     paper's Fill form: the whole grid is denoised), 0 for examples and conditions that stay clean (its dev form).
-    `ids`: "rows" as above, or "canvas", where all rows lie below each other in one picture, (0, y, x).
-    `encode`: what the codec sees as one picture: a "row" (published), a "cell", or the "canvas" of all rows, which then
-    must be equally wide. What stays clean is never encoded in one picture with a target: the codec sees beyond an
-    image's borders, and would show of the target what it should not. `temporal_fill` and `copy_noise`: see `Plan`.
+    `ids` is "rows" as above, or "canvas", where all rows lie below each other in one image, (0, y, x).
+    `encode` is what the codec encodes as one image: a "row" (published), a "cell", or the "canvas" of all rows, which
+    then must be equally wide. A clean image is never encoded in one with a target: the codec sees across the
+    borders of images, so the clean latents would leak some of the target. `temporal_padding` and `copy_noise` are
+    explained at `Plan`.
     Raises ValueError for rows that do not make a grid, for a query without a target, for a target that would leak, and
     for what the backbone's patches and positions cannot hold.
     """
 
     axes = ("t", "h", "w")
+    name = "grid"
 
     def __init__(
         self,
         caps: Mapping[str, float],
         ids: str = "rows",
         encode: str = "row",
-        temporal_fill: str = "replicate",
+        temporal_padding: str = "replicate",
         copy_noise: str = "same",
     ) -> None:
         if ids not in IDS:
             raise ValueError(f"formatter.ids is {ids!r}; legal are {', '.join(IDS)}")
         if encode not in ENCODINGS:
             raise ValueError(f"formatter.encode is {encode!r}; legal are {', '.join(ENCODINGS)}")
-        check_fill(temporal_fill, copy_noise)
+        check_padding(temporal_padding, copy_noise)
         check_leak(caps, encode)
         self.caps = dict(caps)
         self.ids, self.encode = ids, encode
-        self.temporal_fill, self.copy_noise = temporal_fill, copy_noise
+        self.temporal_padding, self.copy_noise = temporal_padding, copy_noise
 
     @property
     def roles(self) -> tuple[str, ...]:
         return TEXT, *self.caps
 
     def __call__(self, signature: Signature, geometry: Geometry) -> Plan:
-        """The plan for these slots, row after row; within a row images lie in slot order."""
+        """Return the plan for these slots, row after row; within a row images lie in slot order."""
         grids = {slot.name: self._cell(slot, geometry) for slot in signature.slots}
         rows = rows_of(signature.slots)
         check_rows(rows, same_width=self.encode == "canvas")
@@ -62,7 +64,8 @@ class Grid:
                 across += grids[slot.name][2]
             down += grids[row[0].name][1]
         check_reach(segments[1:], rows, geometry)
-        return Plan(Layout(tuple(segments)), tuple(placements), self.temporal_fill, self.copy_noise)
+        layout = Layout(tuple(segments))
+        return Plan(layout, tuple(placements), signature.slots, geometry, self.temporal_padding, self.copy_noise)
 
     def _cell(self, slot: ImageSlot, geometry: Geometry) -> tuple[int, int, int]:
         if slot.frames != 1:
@@ -70,12 +73,12 @@ class Grid:
         return token_grid(slot, geometry, self.caps, "grid")
 
     def _segment(self, slot: ImageSlot, grid: tuple[int, int, int], number: int, down: int, across: int) -> Segment:
-        """`down` and `across` are the tokens above and left of the image; `number` counts rows from 0."""
+        """Return the segment of an image in row `number`, from 0, with `down` tokens above and `across` left of it."""
         origin = (number + 1, 0, across) if self.ids == "rows" else (0, down, across)
         return Segment(slot.name, slot.role, VISUAL_STREAM, grid, origin, cap=self.caps[slot.role])
 
     def _placement(self, slot: ImageSlot, number: int, index: int, rows: Sequence[Row]) -> Placement:
-        """Where the image lies in its picture; `index` counts images."""
+        """Return the image's place on its canvas; `index` counts images."""
         if self.encode == "cell":
             return Placement(slot.name, canvas=index, y=0, x=0)
         left = sum(s.width for s in rows[number][: rows[number].index(slot)])
@@ -85,17 +88,17 @@ class Grid:
 
 
 def rows_of(slots: Sequence[ImageSlot]) -> tuple[Row, ...]:
-    """The slots by row, in the order of the row numbers; the last one is the query."""
+    """Return the slots by row, in the order of the row numbers; the last row is the query."""
     return tuple(tuple(s for s in slots if s.row == number) for number in sorted({s.row for s in slots}))
 
 
 def check_leak(caps: Mapping[str, float], encode: str) -> None:
-    """Raises ValueError if a target would be encoded in one picture with an image that is noised less than fully."""
+    """Raises ValueError if a target would be encoded in one image with another that is noised less than fully."""
     apart = (TARGET, EXAMPLE) if encode == "row" else (TARGET,)
     shown = [role for role, cap in caps.items() if cap < 1 and role not in apart]
     if shown and encode != "cell":
         raise ValueError(
-            f"formatter.encode is '{encode}', so the codec sees a target in one picture with role '{shown[0]}', whose "
+            f"formatter.encode is '{encode}', so the codec sees a target in one image with role '{shown[0]}', whose "
             f"noise ceiling (formatter.caps) is {caps[shown[0]]:g}: it would show some of the target; use "
             "formatter.encode=cell"
         )
@@ -135,7 +138,8 @@ def check_reach(segments: Sequence[Segment], rows: Sequence[Row], geometry: Geom
         if needed > geometry.reach[axis]:
             raise ValueError(
                 f"formatter 'grid': {len(rows)} rows of {len(rows[-1])} images take {needed} {what}; "
-                f"the backbone holds {geometry.reach[axis]}"
+                f"the backbone holds {geometry.reach[axis]}{geometry.where_reach_is_set}; take smaller images "
+                "(data.size), fewer rows (data.rows) or tasks of fewer images (data.tasks)"
             )
 
 

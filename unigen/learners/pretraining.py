@@ -1,29 +1,29 @@
-"""Pretrains a base: denoising with everything trained, exported as stock diffusers and transformers models."""
+"""Pretrains a base model: all weights learn to denoise, and are exported as stock diffusers and transformers models."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unigen.build import build
-from unigen.evaluation import evaluate, protocol
-from unigen.export import save_stock
-from unigen.latency import sampling
-from unigen.learners.denoising import BOUNDS, Denoising
-from unigen.types import CONDITION, Batch
-from unigen.weights import round_to_half
+from unigen.core.types import CONDITION, Batch
+from unigen.evaluation.latency import sampling
+from unigen.evaluation.scoring import BOUNDS, evaluate, protocol
+from unigen.learners.denoising import Denoising
+from unigen.pipeline.build import build
+from unigen.pipeline.export import save_stock
+from unigen.weights.loading import round_to_half
 
 
 class Pretraining(Denoising):
-    """`Denoising` on clips of several forms (layouts of a sample), whose result is a base for others to adapt."""
+    """`Denoising` on clips of several forms (layouts of a sample); the result is a base model for experiments."""
 
     def settle(self, data: Any) -> None:
-        """The weights as they will be saved."""
+        """Round the weights to fp16, as they will be saved."""
         round_to_half(self.parts)
 
     def measure(self, data: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The metrics for each form that has a condition, as metric_form: without one there is no truth to meet.
+        """Return the metrics of each form that has a condition, named metric_form; others have no truth.
 
-        Beside them `began_with`: the weights that this stage of the training started from, or None.
+        `began_with` beside them names the weights that this stage of the training started from, or is None.
         """
         metrics = {name: build(node) for name, node in config["metric"].items()}
         forms: dict[str, list[Batch]] = {}
@@ -41,6 +41,6 @@ class Pretraining(Denoising):
         return {"metrics": scores, "bounds": BOUNDS, "protocol": said, **made}
 
     def export(self, folder: Path, config: Mapping[str, Any]) -> list[Path]:
-        """As `Denoising`, and the base and its text encoder in fp16, each by its class's save_pretrained."""
+        """Save what `Denoising` saves, and the base and its text encoder in fp16, by save_pretrained of each class."""
         super().export(folder, config)
         return save_stock(self.pipeline, folder, config["name"].removeprefix("mini_"))

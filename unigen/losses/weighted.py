@@ -1,4 +1,4 @@
-"""From elementwise errors to one number. Errors are (B, L, F), one tensor a segment."""
+"""The weighted mean that makes one number of elementwise errors. Errors are (B, L, F), one tensor a segment."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -6,14 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unigen.types import CONDITION, TARGET
+from unigen.core.types import CONDITION, TARGET
 
 SAMPLE, BATCH = "sample", "batch"
 AVERAGES = (SAMPLE, BATCH)
 
 
 class Share(NamedTuple):
-    """Errors (N, L, F) of one segment that count alike: how much, and of which samples of the batch (None: of all)."""
+    """Errors (N, L, F) of one segment with one weight, and the samples of the batch they belong to (None: all)."""
 
     weight: float
     errors: Tensor
@@ -27,15 +27,18 @@ def weighted_mean(
     generated: Mapping[str, Tensor] | None = None,
     average: str = SAMPLE,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """loss = sum_s w_s sum(e_s) / sum_s w_s numel(e_s), with w_s = weights[roles[s]], and each mean(e_s), detached.
+    """Return loss = sum_s w_s sum(e_s) / sum_s w_s numel(e_s), w_s = weights[roles[s]], and each mean(e_s), detached.
 
-    Segments of weight 0 stay out of the loss altogether, so not even a NaN of theirs reaches a gradient. With one
-    weighted role this is the plain mean over its elements, whatever the weight's size.
-    `generated`, (B,) booleans by segment, says which samples were to generate it, where that is not just the targets:
-    w_s is then taken sample by sample, of a generated segment the target's, of a target that is shown the condition's.
-    Samples may then have unequally many elements that count. `average` "sample" takes the formula of each sample and
-    then the mean of the samples, of which one without any counts 0: a batch's gradient is the mean of its parts', in
-    whatever parts it is computed. "batch" takes the formula once over all, so that a sample counts by its elements.
+    Segments of weight 0 stay out of the loss altogether, so not even a NaN of theirs reaches a gradient. If only one
+    role has a weight, this is the plain mean over its elements, however large the weight.
+    `generated` holds (B,) booleans by segment, True where a sample generates the segment; None: the targets are
+    generated. With it, w_s is chosen sample by sample: a generated segment has the target's weight, a target that is
+    shown has the condition's.
+    Samples may then have unequal numbers of elements that count. With `average` "sample" the formula is computed for
+    each sample and the samples are averaged (one without such elements counts as 0), so that the gradient of a batch is
+    the mean of those of its parts, however it is split. With "batch" the formula is computed once over all elements, so
+    that a sample counts by the number of its elements.
+    Raises ValueError for a role without a weight, and if no segment carries loss.
     """
     unknown = sorted({roles[name] for name in errors} - set(weights))
     if unknown:
@@ -54,14 +57,14 @@ def weighted_mean(
 
 
 def checked_average(average: str) -> str:
-    """The same; raises ValueError unless `weighted_mean` knows it."""
+    """Return `average` unchanged; raise ValueError unless `weighted_mean` knows it."""
     if average not in AVERAGES:
         raise ValueError(f"loss.average is {average!r}; legal are {', '.join(AVERAGES)}")
     return average
 
 
 def _mean_of_samples(parts: list[Share], size: int) -> Tensor:
-    """The formula of each of `size` samples, averaged."""
+    """Return the mean over `size` samples of each sample's own weighted mean."""
     total_B = count_B = parts[0].errors.new_zeros(size)
     for weight, errors, samples_N in parts:
         where_N = torch.arange(size) if samples_N is None else samples_N
@@ -73,7 +76,7 @@ def _mean_of_samples(parts: list[Share], size: int) -> Tensor:
 
 
 def _shares(error: Tensor, role: str, weights: Mapping[str, float], generated_B: Tensor | None) -> list[Share]:
-    """One share, or one for the samples that generate the segment and one for those that do not."""
+    """Return one share, or two: for the samples that generate the segment, and for those that do not."""
     if generated_B is None:
         return [Share(weights[role], error)]
     if generated_B.all():

@@ -1,20 +1,20 @@
-"""Agreement of depth: how well a depth-to-image model keeps what it was shown. Shapes: N items, H and W pixels."""
+"""Depth RMSE: measures how well a depth-to-image model keeps the depth. Shapes: N items, H and W pixels."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unigen.metrics.pictures import require_pictures
+from unigen.metrics.images import require_images
 from unigen.metrics.pretrained import Pretrained
 
 
 class DepthRMSE(Pretrained):
-    """RMSE between the depth maps that an estimator sees in output and truth, each map scaled to 8 bits.
+    """RMSE between the depth maps that an estimator predicts for output and truth, each map scaled to 8 bits.
 
-    A map is the estimator's relative (inverse) depth, brought back to H x W (bicubic), shifted and scaled to [0, 255]
-    by its own least and greatest value, and rounded; a map without any range is 0. Pictures go in with both sides
-    about `size` pixels, multiples of `multiple`, aspect ratio kept (Depth Anything V2: 518 and 14). VisualCloze
-    measures depth so, and says neither the estimator nor the scaling: these are ours.
+    A map is the estimator's relative (inverse) depth, resized to H x W (bicubic), shifted and scaled to [0, 255] by its
+    own least and greatest value, and rounded; a constant map is 0. Images enter with both sides about `size` pixels,
+    as multiples of `multiple`, with their aspect ratio (Depth Anything V2: 518 and 14). VisualCloze reports such an
+    RMSE and names neither the estimator nor the scaling: these are our choice.
     """
 
     name = "depth_rmse"
@@ -23,7 +23,9 @@ class DepthRMSE(Pretrained):
 
     def __init__(self, model: str, size: int, multiple: int, download: bool) -> None:
         if multiple < 1 or size < multiple:
-            raise ValueError(f"metric.depth_rmse: size={size} must be at least multiple={multiple}, and that 1")
+            raise ValueError(
+                f"metric.depth_rmse: size={size} must be at least multiple={multiple}, which must be at least 1"
+            )
         super().__init__(model, download)
         self.size, self.multiple = size, multiple
 
@@ -35,8 +37,8 @@ class DepthRMSE(Pretrained):
         )
 
     @torch.no_grad()
-    def depth(self, pictures_N3HW: Tensor) -> Tensor:
-        """Maps (N, H, W), whole numbers from 0 to 255 in fp32, on the CPU, of uint8 pictures."""
+    def depth(self, images_N3HW: Tensor) -> Tensor:
+        """Return the depth maps (N, H, W) of uint8 images: whole numbers from 0 to 255 in fp32, on the CPU."""
         from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
         processor = DPTImageProcessorPil(
@@ -47,14 +49,14 @@ class DepthRMSE(Pretrained):
             image_mean=[0.485, 0.456, 0.406],
             image_std=[0.229, 0.224, 0.225],
         )
-        pictures = [picture.permute(1, 2, 0).numpy() for picture in pictures_N3HW.cpu()]
-        pixels = processor(images=pictures, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
+        images = [image.permute(1, 2, 0).numpy() for image in images_N3HW.cpu()]
+        pixels = processor(images=images, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
         seen = self.model(pixel_values=pixels.to(self.model.device)).predicted_depth.float().cpu()
-        maps = F.interpolate(seen[:, None], pictures_N3HW.shape[2:], mode="bicubic", align_corners=False)[:, 0]
+        maps = F.interpolate(seen[:, None], images_N3HW.shape[2:], mode="bicubic", align_corners=False)[:, 0]
         low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
         return ((maps - low) / (high - low).clamp(min=1e-12) * 255).round()
 
     def __call__(self, output: Tensor, truth: Tensor) -> Tensor:
-        """Scores (N,)."""
-        require_pictures(output, truth)
+        """Return scores (N,)."""
+        require_images(output, truth)
         return (self.depth(output) - self.depth(truth)).square().mean((1, 2)).sqrt()

@@ -1,4 +1,4 @@
-"""LPIPS: distance of two pictures in the features of a network (arXiv:1801.03924). Shapes: N items, H and W pixels."""
+"""LPIPS: a distance of two images in a network's features (arXiv:1801.03924). Shapes: N items, H and W pixels."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unigen.canvas import to_unit
-from unigen.metrics.pictures import require_pictures
-from unigen.weights import Unavailable, file_hash
+from unigen.core.canvas import to_unit
+from unigen.metrics.images import require_images
+from unigen.weights.loading import Unavailable, file_hash
 
 NETS = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}  # torchvision's
 
 
 class LPIPS:
-    """torchmetrics' LPIPS v0.1 of pictures at their own size in [-1, 1].
+    """torchmetrics' LPIPS v0.1 of images at their own size in [-1, 1].
 
     The heads come with torchmetrics. The network under them, `net` (alex, vgg or squeeze), is torchvision's for
-    ImageNet, which is looked for in torch's hub folder, and fetched only where `download` says so.
+    ImageNet. It is loaded from torch's hub folder, and downloaded only if `download` is true.
     """
 
     name = "lpips"
@@ -34,7 +34,7 @@ class LPIPS:
 
     @property
     def protocol(self) -> Mapping[str, str]:
-        """Raises Unavailable if the network's weights are absent."""
+        """The protocol. Raises Unavailable if the network's weights are absent."""
         return {
             "library": "torchmetrics",
             "version": version("torchmetrics"),
@@ -43,14 +43,14 @@ class LPIPS:
         }
 
     def __call__(self, output: Tensor, truth: Tensor) -> Tensor:
-        """Scores (N,)."""
-        require_pictures(output, truth)
+        """Return scores (N,)."""
+        require_images(output, truth)
         self._weights()
         with torch.no_grad():
             return _network(self.net)(to_unit(output), to_unit(truth)).flatten()
 
     def _weights(self) -> Path:
-        """The network's file. Raises Unavailable, saying where it should be, if it is absent."""
+        """Return the network's weight file. Raises Unavailable, naming the path, if it is absent."""
         try:
             from torchvision import models
         except (ImportError, RuntimeError) as error:  # a torchvision of another build than torch

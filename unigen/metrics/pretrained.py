@@ -1,6 +1,6 @@
-"""What the metrics by a pretrained model share: finding its weights, showing it pictures, naming it in a protocol.
+"""The base of metrics that use a pretrained model: it finds the weights, prepares images, and names the model.
 
-Weights are those of a folder or of the local Hugging Face cache; they are downloaded only where `download` says so.
+Weights come from a folder or from the local Hugging Face cache; they are downloaded only if `download` is true.
 Shapes: N items, D width of an embedding, C = 3 channels, H and W pixels.
 """
 
@@ -13,22 +13,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unigen.metrics.pictures import require_pictures
-from unigen.repositories import hub_silent
-from unigen.weights import Unavailable, check_finite, weights_hash, without_bars
+from unigen.metrics.images import require_images
+from unigen.weights.loading import Unavailable, check_finite, weights_hash, without_bars
+from unigen.weights.repositories import hub_silent
 
 FILES = ("*.json", "*.txt", "*.safetensors", "*.bin")  # of a repository: configuration, tokenizer, weights
 
 
 class Pretrained:
-    """A metric that asks a model of transformers; a subclass says of which `architecture`.
+    """A metric that uses a model of transformers, whose class a subclass names in `architecture`.
 
-    model: a repository id or a folder. download: whether a repository that is not in the cache may be fetched.
+    `model` is a repository id or a folder. If `download` is true, a repository that is not in the cache is downloaded.
     """
 
     name: str
     architecture: str
-    options: Mapping[str, Any] = {}  # of loading it
+    options: Mapping[str, Any] = {}  # for from_pretrained
     better = "higher"
     against = "truth"
 
@@ -37,7 +37,10 @@ class Pretrained:
 
     @property
     def protocol(self) -> Mapping[str, str]:
-        """Names the model by its class and its weights, wherever they lie. Raises Unavailable if they are absent."""
+        """The protocol, which names the model by its class and the hash of its weights, not by their folder.
+
+        Raises Unavailable if the weights are absent.
+        """
         import transformers
 
         return {
@@ -49,12 +52,12 @@ class Pretrained:
 
     @property
     def parameters(self) -> str:
-        """In words, what is computed."""
+        """The computation in words."""
         raise NotImplementedError
 
     @property
     def folder(self) -> Path:
-        """Where the model is. Raises Unavailable, naming it, its config key and what to do, if it is not here."""
+        """The model's folder. Raises Unavailable, naming the model, its config key and the remedy, if there is none."""
         folder = model_folder(self.source, f"metric.{self.name}", self.download)
         try:
             weights_hash(folder)
@@ -64,15 +67,15 @@ class Pretrained:
 
     @property
     def model(self) -> Any:
-        """In fp32, ready to judge, once in a process for each folder. Raises Unavailable as `folder`."""
+        """The model in fp32 for inference, loaded once in a process for each folder. Raises Unavailable as `folder`."""
         return load(self.architecture, self.folder, **self.options)
 
 
 class Likeness(Pretrained):
-    """cos(f(output), f(truth)), f the model's embedding of a picture; a subclass says what that is.
+    """cos(f(output), f(truth)), f the model's embedding of an image, which a subclass defines in `embed`.
 
-    Pictures are prepared as in the evaluation of CLIP and DINO: the shorter side scaled to `resize` (PIL, bicubic with
-    antialias), the centre `crop` x `crop` cut out, and normalised.
+    Images are prepared as in the evaluation of CLIP and DINO: the shorter side is scaled to `resize` (PIL, bicubic with
+    antialias), the centre `crop` x `crop` is cut out, and the pixels are normalised.
     """
 
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # ImageNet's
@@ -91,16 +94,16 @@ class Likeness(Pretrained):
 
     @property
     def preparation(self) -> str:
-        """In words, what is done to a picture first."""
+        """The preparation of an image in words."""
         return f"shorter side {self.resize}, centre {self.crop}, PIL bicubic, mean {self.mean}, std {self.std}"
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """(N, D) of prepared pictures."""
+        """Embed prepared images, (N, D)."""
         raise NotImplementedError
 
     @torch.no_grad()
-    def embed_pictures(self, pictures_N3HW: Tensor) -> Tensor:
-        """Unit vectors (N, D) of uint8 pictures, on the CPU."""
+    def embed_images(self, images_N3HW: Tensor) -> Tensor:
+        """Prepare uint8 images and embed them as unit vectors (N, D), on the CPU."""
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
         processor = CLIPImageProcessorPil(
@@ -109,21 +112,21 @@ class Likeness(Pretrained):
             image_mean=list(self.mean),
             image_std=list(self.std),
         )
-        pictures = [picture.permute(1, 2, 0).numpy() for picture in pictures_N3HW.cpu()]
-        pixels = processor(images=pictures, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
+        images = [image.permute(1, 2, 0).numpy() for image in images_N3HW.cpu()]
+        pixels = processor(images=images, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
         return F.normalize(self.embed(pixels.to(self.model.device)).float().cpu(), dim=-1)
 
     def __call__(self, output: Tensor, truth: Tensor) -> Tensor:
-        """Scores (N,)."""
-        require_pictures(output, truth)
-        return (self.embed_pictures(output) * self.embed_pictures(truth)).sum(-1)
+        """Return scores (N,)."""
+        require_images(output, truth)
+        return (self.embed_images(output) * self.embed_images(truth)).sum(-1)
 
 
 def model_folder(source: str, key: str, download: bool, source_key: str = "model") -> Path:
-    """The folder of a model: `source` itself, or the snapshot of the repository `source` in the Hugging Face cache.
+    """Return a model's folder: `source` itself, or the snapshot of the repository `source` in the Hugging Face cache.
 
-    `source_key` is the name of the source below `key` in the configuration. Raises Unavailable at once, naming both, if
-    it is neither; no network is asked unless `download`.
+    `source_key` is the name of the source below `key` in the configuration. Raises Unavailable, naming both, if
+    `source` is neither; the network is used only if `download` is true.
     """
     from huggingface_hub import snapshot_download
 
@@ -144,10 +147,10 @@ def model_folder(source: str, key: str, download: bool, source_key: str = "model
 
 @lru_cache(maxsize=8)
 def load(architecture: str, folder: Path, **options: Any) -> nn.Module:
-    """A model of transformers by the name of its class, in fp32, on the accelerator if there is one.
+    """Load a model of transformers by the name of its class, in fp32, to the GPU if there is one.
 
-    Raises Unavailable if the folder does not hold all of its weights, which transformers would draw at random, or if
-    they are not finite.
+    Raises Unavailable if some weights are missing from the folder (transformers would draw them at random), or if they
+    are not finite.
     """
     import transformers
 
@@ -174,7 +177,7 @@ def load(architecture: str, folder: Path, **options: Any) -> nn.Module:
 
 
 def require_prompts(output: Tensor, prompts: Sequence[str]) -> None:
-    """Refuse what would be compared by accident: a lone string, another number of prompts than of pictures."""
-    require_pictures(output, output)
+    """Raise ValueError for a single string in the place of prompts, and unless each output has one prompt."""
+    require_images(output, output)
     if isinstance(prompts, str) or len(prompts) != len(output):
         raise ValueError(f"{len(output)} outputs need as many prompts, got {prompts!r:.80}")

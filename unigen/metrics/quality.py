@@ -1,4 +1,7 @@
-"""Quality of a picture without a reference, by pyiqa, whose licence is non-commercial (extra `quality`)."""
+"""No-reference metrics of image quality by pyiqa, whose licence is non-commercial (extra `quality`).
+
+Shapes: N items.
+"""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -9,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unigen.metrics.pictures import require_pictures
+from unigen.metrics.images import require_images
 from unigen.protocols import NOTHING
-from unigen.weights import Unavailable, file_hash
+from unigen.weights.loading import Unavailable, file_hash
 
 
 class Quality:
-    """A no-reference metric of pyiqa; a subclass says which. weights: its file, from pyiqa's releases.
+    """A no-reference metric of pyiqa, which a subclass names in `metric`. `weights` is its file from pyiqa's releases.
 
-    pyiqa is PolyForm-Noncommercial: install it yourself, for research alone. It would download weights on its own; here
-    a file is asked for, so that nothing is fetched unasked and the protocol can name it.
+    pyiqa is PolyForm-Noncommercial: install it yourself, for research alone. pyiqa would download the weights by
+    itself; here they have to be given as a file, so that nothing is downloaded silently and the protocol names them.
     """
 
     name: str
@@ -31,7 +34,7 @@ class Quality:
 
     @property
     def protocol(self) -> Mapping[str, str]:
-        """Raises Unavailable without pyiqa or the file."""
+        """The protocol. Raises Unavailable if pyiqa or the weight file is missing."""
         file = self._file()
         return {
             "library": "pyiqa (non-commercial)",
@@ -42,10 +45,10 @@ class Quality:
 
     @torch.no_grad()
     def __call__(self, output: Tensor, _: object) -> Tensor:
-        """Scores (N,), one picture at a time, so that no score depends on its batch."""
-        require_pictures(output, output)
+        """Return scores (N,), computed one image at a time, so that no score depends on its batch."""
+        require_images(output, output)
         metric = _load(self.metric, self._file())
-        return torch.cat([metric(picture[None].float() / 255).flatten().cpu() for picture in output])
+        return torch.cat([metric(image[None].float() / 255).flatten().cpu() for image in output])
 
     def _file(self) -> Path:
         try:
@@ -62,3 +65,17 @@ def _load(metric: str, file: Path) -> Any:
     import pyiqa
 
     return pyiqa.create_metric(metric, pretrained_model_path=str(file)).eval()
+
+
+class MANIQA(Quality):
+    """pyiqa's MAN-IQA (arXiv:2204.08958), 0 to 1; releases before 0.1.16 drew its crops at random."""
+
+    name = "man_iqa"
+    metric = "maniqa"
+
+
+class MUSIQ(Quality):
+    """pyiqa's MUSIQ (arXiv:2108.05997), trained on KonIQ-10k, 0 to 100."""
+
+    name = "musiq"
+    metric = "musiq"

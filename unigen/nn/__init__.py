@@ -1,0 +1,1 @@
+"""Layers that backbones share, and how parameters lie on devices."""

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from unigen.layout import Segment
-from unigen.nn.modulation import Modulation, new_branch
-from unigen.types import TEXT
+from unigen.core.layout import Segment
+from unigen.core.types import TEXT
+from unigen.nn.modulation import BranchedProjection, Modulation, new_branch
 
 VISUAL, EVERY = "visual", "every"  # beside TEXT, what a norm may serve
 
@@ -18,7 +18,8 @@ VISUAL, EVERY = "visual", "every"  # beside TEXT, what a norm may serve
 class PerToken:
     """A modulation (B, L, D) where a stock block expects (B, D).
 
-    The block inserts the token axis in one of two ways; both give what has one already, so its forward stays stock.
+    A block inserts the token axis in one of two ways. Here both return the tensor, which has that axis already, so the
+    block's forward stays the stock one.
     """
 
     def __init__(self, x_BLD: Tensor) -> None:
@@ -37,8 +38,8 @@ class BranchedAdaLayerNorm(nn.Module):
     """LN(x) * (1 + scale_k) + shift_k, with k the branch of a token's role (RealGeneral Eqs. 4-5, on Flux).
 
     `serves`: the "text" or the "visual" segments (the two norms of a double block), or "every" one (the norm of a
-    single block, which text and pictures share). `branches` maps a role to a branch name; each branch of what is
-    served starts as the stock linear, so at initialisation the outputs equal the stock module's bit for bit for every
+    single block, which text and images share). `branches` maps a role to a branch name; each branch of a served
+    segment starts as the stock linear, so at initialisation the outputs equal the stock module's bit for bit for every
     table. `tied` branches share the frozen stock parameters and differ by their LoRA alone; otherwise each is a copy.
     """
 
@@ -50,7 +51,7 @@ class BranchedAdaLayerNorm(nn.Module):
         self.branches = nn.ModuleDict({n: new_branch(stock.linear, tied) for n in dict.fromkeys(self.table.values())})
 
     def forward(self, x_BLD: Tensor, emb: Modulation) -> tuple[Tensor | PerToken, ...]:
-        """The modulated tokens, then the gate and what else the stock linear makes, each (B, D) or `PerToken`."""
+        """Return the modulated tokens, then the gate and all else that the stock linear makes, (B, D) or `PerToken`."""
         served, keys = [], []
         for segment, clock in zip(emb.layout.segments, emb.clock_of, strict=True):
             if self.serves in (EVERY, _stream(segment.role)):
@@ -70,24 +71,28 @@ class BranchedAdaLayerNorm(nn.Module):
         return torch.cat(out, dim=1), *rest
 
     def _chunks(self, branch: str, clock: int, emb: Modulation) -> tuple[Tensor, ...]:
-        """(shift, scale, gate, ...) of a branch at a clock, each (B, D)."""
+        """Return (shift, scale, gate, ...) of a branch at a clock, each (B, D)."""
         return self.branches[branch](self.silu(emb.clocks[clock])).chunk(self.chunks, dim=1)
 
 
 def stock_names(model: nn.Module) -> dict[str, str]:
-    """What each branch's linear is called in the stock model; several branches of a norm are one linear there."""
-    norms = {n: m for n, m in model.named_modules() if isinstance(m, BranchedAdaLayerNorm)}
-    return {f"{n}.branches.{branch}": f"{n}.linear" for n, norm in norms.items() for branch in norm.branches}
+    """Return the stock model's name of each branch's linear; several branches of a norm are one linear there."""
+    names = {}
+    for name, module in model.named_modules():
+        if isinstance(module, BranchedAdaLayerNorm | BranchedProjection):
+            stock = f"{name}.linear" if isinstance(module, BranchedAdaLayerNorm) else name
+            names |= {f"{name}.branches.{branch}": stock for branch in module.branches}
+    return names
 
 
 def stock_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of `model` with stock norms again. Raises ValueError if one of its norms has several branches."""
+    """Return the state dict of `model` with stock norms. Raises ValueError if one of its norms has several branches."""
     names = stock_names(model)
     for name, module in model.named_modules():
         if isinstance(module, BranchedAdaLayerNorm) and len(module.branches) > 1:
             raise ValueError(
                 f"conditioning.modulation.branches gives {name} the branches {', '.join(module.branches)}; "
-                "only a model in which all pictures share one can be saved as a stock model"
+                "only a model in which all images share one can be saved as a stock model"
             )
     state = {}
     for key, tensor in model.state_dict().items():
@@ -101,6 +106,6 @@ def _stream(role: str) -> str:
 
 
 def _spread(served: Sequence[Segment], values_BD: Sequence[Tensor]) -> PerToken:
-    """Each segment's value on all of its tokens."""
+    """Repeat each segment's value for all of its tokens."""
     expanded = [value[:, None].expand(-1, s.tokens, -1) for s, value in zip(served, values_BD, strict=True)]
     return PerToken(torch.cat(expanded, dim=1))

@@ -1,4 +1,4 @@
-"""What computes softmax(q k^T / sqrt(D)) v where nothing is masked: PyTorch's choice, or a kernel by name.
+"""Kernels that compute softmax(q k^T / sqrt(D)) v if nothing is masked: PyTorch's choice, or one by name.
 
 Shapes: B batch, H heads, L tokens, D head width.
 """
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unigen.config import ConfigError
+from unigen.config.values import ConfigError
 
 # PyTorch's own (torch.nn.attention.SDPBackend)
 TORCH = {"flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "cudnn": "CUDNN_ATTENTION", "math": "MATH"}
@@ -27,7 +27,7 @@ NAMES = (*TORCH, *DIFFUSERS)
 
 
 def unmasked(q_BHLD: Tensor, k_BHLD: Tensor, v_BHLD: Tensor, kernel: str) -> Tensor:
-    """Attention of all queries to all keys by a kernel of `NAMES`."""
+    """Attend from all queries to all keys by a kernel of `NAMES`."""
     if kernel in TORCH:
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -37,7 +37,7 @@ def unmasked(q_BHLD: Tensor, k_BHLD: Tensor, v_BHLD: Tensor, kernel: str) -> Ten
 
 
 def with_kernel(lowering: Callable[..., Tensor], kernel: str | None) -> Callable[..., Tensor]:
-    """`lowering` (a function of `unigen.attention`) with its mask-free calls by this kernel.
+    """Return `lowering` (a function of `unigen.core.attention`) with its mask-free calls done by this kernel.
 
     Raises ConfigError for an unknown kernel, and for a lowering that has no mask-free calls.
     """
@@ -48,7 +48,7 @@ def with_kernel(lowering: Callable[..., Tensor], kernel: str | None) -> Callable
     if "kernel" not in signature(lowering).parameters:
         raise ConfigError(
             f"backbone.kernel is '{kernel}', but the lowering {getattr(lowering, 'func', lowering).__name__} has no "
-            "choice of kernels; use backbone.lowering._target_=unigen.attention.grouped, or backbone.kernel=null"
+            "choice of kernels; use backbone.lowering._target_=unigen.core.attention.grouped, or backbone.kernel=null"
         )
     return partial(lowering, kernel=partial(unmasked, kernel=kernel))
 
@@ -69,7 +69,7 @@ def try_kernel(kernel: str, width: int, dtype: torch.dtype, device: torch.device
 
 
 def _failure(kernel: str, width: int, dtype: torch.dtype, device: torch.device) -> str | None:
-    """Why a kernel cannot do a step, in a line; None if it can."""
+    """Return in a line why a kernel cannot do a training step, or None if it can."""
     q, k, v = (torch.ones(1, 2, 64, width, dtype=dtype, device=device, requires_grad=True) for _ in range(3))
     try:
         unmasked(q, k, v, kernel).float().sum().backward()
@@ -79,7 +79,7 @@ def _failure(kernel: str, width: int, dtype: torch.dtype, device: torch.device) 
 
 
 def _dispatched(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
-    """Through diffusers, whose kernels take (B, L, H, D) and are unknown to autocast."""
+    """Attend through diffusers, whose kernels take (B, L, H, D) and do not follow autocast."""
     from diffusers.models.attention_dispatch import (
         AttentionBackendName,
         _check_attention_backend_requirements,

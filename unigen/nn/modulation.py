@@ -3,21 +3,21 @@
 Shapes: B batch, L tokens, D width, E width of the time embedding.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from unigen.layout import TEXT_STREAM, Layout
+from unigen.core.layout import TEXT_STREAM, Layout, Segment
 
 
 class Modulation(NamedTuple):
-    """What a block needs to modulate its tokens: the layout, the distinct time embeddings (B, E), and which is whose.
+    """The modulation of a block's tokens: the layout, the distinct time embeddings (B, E), and the one of each segment.
 
-    `clock_of[i]` is the place in `clocks` of the i-th segment's. It travels in the place of the stock `temb` argument,
-    so nothing is shared mutable state and gradient checkpointing recomputes with the very same layout. Numbers, and
-    not the identity of tensors, say who shares a clock: a compiled block would be compiled again for every new tensor.
+    `clock_of[i]` is the index in `clocks` of segment i's embedding. A `Modulation` is passed as the stock argument
+    `temb`, so no mutable state is shared and gradient checkpointing recomputes with the very same layout. Indices, not
+    the identity of tensors, say which segments share a clock: a compiled block is compiled again for every new tensor.
     """
 
     layout: Layout
@@ -26,15 +26,31 @@ class Modulation(NamedTuple):
 
     @classmethod
     def of(cls, layout: Layout, temb: Mapping[str, Tensor]) -> "Modulation":
-        """From each segment's time embedding by name; segments on one clock have the very same tensor."""
+        """Make one from each segment's time embedding by name; segments on one clock have the very same tensor."""
         distinct = {id(temb[name]): temb[name] for name in layout.names}
         places = {key: i for i, key in enumerate(distinct)}
         return cls(layout, tuple(distinct.values()), tuple(places[id(temb[name])] for name in layout.names))
+
+    @classmethod
+    def at(cls, layout: Layout, times: Mapping[str, Tensor], embed: Callable[[Tensor], Tensor]) -> "Modulation":
+        """Make one from each segment's time t_B by name; a clock that segments share is embedded once."""
+        own = cls.of(layout, times)
+        return own._replace(clocks=tuple(embed(t_B) for t_B in own.clocks))
 
     @property
     def temb(self) -> dict[str, Tensor]:
         """Each segment's time embedding."""
         return {s.name: self.clocks[i] for s, i in zip(self.layout.segments, self.clock_of, strict=True)}
+
+
+def by_clock(
+    function: Callable[[Tensor, Any], Tensor], x_BLD: Tensor, segments: Sequence[Segment], clocks: Sequence[Any]
+) -> Tensor:
+    """Apply function(tokens, clock) to each segment's tokens at its clock, in one call if all are one object."""
+    if all(clock is clocks[0] for clock in clocks):
+        return function(x_BLD, clocks[0])
+    parts = x_BLD.split([s.tokens for s in segments], dim=1)
+    return torch.cat([function(part, clock) for part, clock in zip(parts, clocks, strict=True)], dim=1)
 
 
 class BranchedLayerNormZero(nn.Module):
@@ -55,7 +71,7 @@ class BranchedLayerNormZero(nn.Module):
         self.branches = nn.ModuleDict({name: new_branch(half, tied) for name, half in streams.items()})
 
     def forward(self, visual_BLD: Tensor, text_BLD: Tensor, modulation: Modulation) -> tuple[Tensor, ...]:
-        """Modulated visual and text tokens, then their gates: broadcastable to (B, L, D)."""
+        """Return modulated visual and text tokens, then their gates: broadcastable to (B, L, D)."""
         made: dict[tuple[str, int], tuple[Tensor, ...]] = {}
         streams: dict[bool, list[tuple[int, tuple[str, int]]]] = {True: [], False: []}
         for segment, clock in zip(modulation.layout.segments, modulation.clock_of, strict=True):
@@ -70,7 +86,10 @@ class BranchedLayerNormZero(nn.Module):
     def _modulate(
         self, x_BLD: Tensor, runs: list[tuple[int, tuple[str, int]]], made: dict[tuple[str, int], tuple[Tensor, ...]]
     ) -> tuple[Tensor, Tensor]:
-        """`runs`: (tokens, branch and clock) of each segment; `made`: (shift, scale, gate) of each branch and clock."""
+        """Modulate: `runs` has (tokens, key) of each segment, `made` has (shift, scale, gate) of each key.
+
+        A key is a branch and a clock.
+        """
         if not runs:
             return x_BLD, x_BLD.new_ones(())
         x = self.norm(x_BLD)
@@ -85,8 +104,19 @@ class BranchedLayerNormZero(nn.Module):
         return torch.cat(outs, dim=1), torch.cat(gates, dim=1)
 
 
+class BranchedProjection(nn.Module):
+    """A linear that makes the modulation of all blocks (Wan's time projection), with one branch for each name.
+
+    Each branch starts as the stock linear, shared or copied.
+    """
+
+    def __init__(self, stock: nn.Linear, names: Sequence[str], tied: bool) -> None:
+        super().__init__()
+        self.branches = nn.ModuleDict({name: new_branch(stock, tied) for name in names})
+
+
 def joined_state(state: Mapping[str, Tensor], table: Mapping[str, str]) -> dict[str, Tensor]:
-    """A stock state dict from one with `BranchedLayerNormZero` norms: the inverse of splitting them.
+    """Make a stock state dict from one with `BranchedLayerNormZero` norms: the inverse of splitting them.
 
     Raises ValueError if `table` has more than one visual branch: no stock model can hold two.
     """
@@ -108,18 +138,18 @@ def joined_state(state: Mapping[str, Tensor], table: Mapping[str, str]) -> dict[
 
 
 def _is_text(branch: str, table: Mapping[str, str]) -> bool:
-    """Whether a branch serves the text stream; it cannot serve both, since it starts from one half."""
+    """Return whether a branch serves the text stream. Raises ValueError if it serves both: it starts from one half."""
     roles = [role for role, name in table.items() if name == branch]
     if "text" in roles and len(roles) > 1:
         raise ValueError(
             f"conditioning.modulation.branches: branch '{branch}' serves {', '.join(roles)}, "
-            "but text starts from other weights than pictures; give text a branch of its own"
+            "but text starts from other weights than images; give text a branch of its own"
         )
     return roles == ["text"]
 
 
 def _halves(linear: nn.Linear) -> tuple[nn.Linear, nn.Linear]:
-    """The stock linear E -> 6D as its video half and its text half (chunk order of diffusers), E -> 3D each."""
+    """Split the stock linear E -> 6D into its video half and its text half (chunk order of diffusers), E -> 3D each."""
     weights = linear.weight.detach().chunk(2, dim=0)
     biases = linear.bias.detach().chunk(2, dim=0)
     halves = []
@@ -133,7 +163,7 @@ def _halves(linear: nn.Linear) -> tuple[nn.Linear, nn.Linear]:
 
 
 def new_branch(stock: nn.Linear, tied: bool) -> nn.Linear:
-    """A linear of its own module on shared parameters (tied) or on a copy of them."""
+    """Return a linear that is a module of its own, on shared parameters (tied) or on a copy of them."""
     branch = nn.Linear(1, 1, device="meta")
     branch.in_features, branch.out_features = stock.in_features, stock.out_features
     branch.weight = stock.weight if tied else nn.Parameter(stock.weight.detach().clone())

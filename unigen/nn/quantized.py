@@ -1,7 +1,7 @@
-"""Frozen linears whose weights are kept in 8 or 4 bits (torchao) and made whole again for each product.
+"""Frozen linears whose weights are kept in 8 or 4 bits (torchao) and dequantised for each product.
 
-QLoRA's arrangement (arXiv 2305.14314): adapters train in full precision on a quantised base. Backward makes the weight
-again too, so that nothing but the bits is kept for it.
+As in QLoRA (arXiv 2305.14314), adapters train in full precision on a quantised base. The backward pass dequantises the
+weight again, so that only the bits are kept for it.
 Shapes: N outputs, K inputs.
 """
 
@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unigen.config import ConfigError
+from unigen.config.values import ConfigError
 
 NF4_BLOCK, NF4_SCALERS = 64, 256  # QLoRA's: weights that share a scale, and scales that share one of their own
 WORDS = ("int8", "nf4")
 
 
 class Bits:
-    """A quantised (N, K) weight that several linears may share; it follows them from device to device, once."""
+    """A quantised (N, K) weight that several linears may share. It moves to another device once for all of them."""
 
     def __init__(self, weight: Tensor, word: str) -> None:
         self.stored, self.dtype = _quantized(weight, word), weight.dtype
@@ -40,9 +40,9 @@ class Bits:
 
 
 class QuantizedLinear(nn.Module):
-    """A frozen linear in the place of a stock one: no gradient of its weight, which is no parameter and in no state.
+    """A frozen linear in the place of a stock one. Its weight has no gradient, is no parameter and is in no state dict.
 
-    Products are in autocast's precision where it is on, else in that of the input.
+    Products are in autocast's precision if it is on, else in that of the input.
     """
 
     def __init__(self, stock: nn.Linear, bits: Bits) -> None:
@@ -58,7 +58,7 @@ class QuantizedLinear(nn.Module):
             return y if self.bias is None else y + self.bias.to(low)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        """Follows the module's device; the bits are in no precision that could change."""
+        """Move the bits to the module's device; their precision never changes."""
         self.bits.move(fn(torch.empty(0, device=self.bits.stored.device)).device)
         return super()._apply(fn, recurse)
 
@@ -67,7 +67,7 @@ class QuantizedLinear(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """x W^T, with W made from its bits in both passes."""
+    """The product x W^T; both passes make W from its bits."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bits: Bits) -> Tensor:
@@ -93,9 +93,9 @@ def check(word: str) -> None:
 
 
 def quantize_frozen(blocks: Iterable[nn.Module], word: str) -> int:
-    """Quantise every frozen nn.Linear inside `blocks`, those under adapters too; returns how many.
+    """Quantise every frozen nn.Linear inside `blocks`, those under adapters too; return how many.
 
-    Linears that share a weight go on to share its bits. Raises ConfigError as `check` does, and if nothing is frozen.
+    Linears that share a weight then share its bits. Raises ConfigError as `check` does, and if nothing is frozen.
     """
     check(word)
     known: dict[int, Bits] = {}
@@ -117,7 +117,7 @@ def quantize_frozen(blocks: Iterable[nn.Module], word: str) -> int:
 
 
 def bytes_beside(blocks: Iterable[nn.Module], word: str) -> tuple[int, float]:
-    """(numbers in the weights that `quantize_frozen` would quantise, bytes that it would keep); meta ones will do."""
+    """Return how many numbers `quantize_frozen` would quantise, and the bytes that it would keep (also on meta)."""
     linears = [m for block in blocks for m in block.modules() if type(m) is nn.Linear]
     weights = {id(m.weight): m.weight for m in linears if not m.weight.requires_grad}
     count = sum(w.numel() for w in weights.values())

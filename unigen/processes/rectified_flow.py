@@ -1,4 +1,4 @@
-"""Rectified flow: the straight path between data and noise on which Flux, hence VisualCloze, is trained.
+"""Rectified flow: the straight path between data and noise, on which Flux and so VisualCloze is trained.
 
 t in [0, 1], 1 is noise, 0 is data. Shapes: B batch; times are (B,), data and noise (B, L, F).
 """
@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from unigen.core.shift import DynamicShift, StaticShift, checked_shift
 from unigen.processes.gaussian import combine, require_precise, uniform_draws
-from unigen.shift import DynamicShift, checked_shift
 
 
 class Uniform:
@@ -35,32 +35,36 @@ class LogitNormal:
 class RectifiedFlow:
     """x_t = (1 - t) x0 + t eps; the network predicts dx/dt = eps - x0 (Liu et al., arXiv 2209.03003, equation 1).
 
-    `density` turns uniform draws into training times (an inverse cumulative distribution); `shift`, if any, then
-    moves them towards noise the more, the more tokens there are (VisualCloze: in the paper, not in its released code).
+    `density` turns uniform draws into training times (it is an inverse cumulative distribution). `shift`, if there is
+    one, then moves the times towards noise; more tokens move them further (VisualCloze describes it in the paper, and
+    its released code has none).
     """
 
     predicts = "flow"
 
     def __init__(
-        self, density: Callable[[Tensor], Tensor], stratified: bool = True, shift: DynamicShift | None = None
+        self,
+        density: Callable[[Tensor], Tensor],
+        stratified: bool = True,
+        shift: DynamicShift | StaticShift | None = None,
     ) -> None:
         self.density = density
         self.stratified = stratified
         self.shift = checked_shift(shift, "process.shift")
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha, sigma) = (1 - t, t), shaped like t, fp32."""
+        """Return (alpha, sigma) = (1 - t, t), shaped like t, fp32."""
         require_precise(t)
         return (1 - t.double()).float(), t.float()
 
     def on_grid(self, t: Tensor) -> Tensor:
-        """The times themselves: a flow is continuous."""
+        """Return the times unchanged: a flow is continuous."""
         return t
 
     def sample_times(
         self, batch: int, generator: torch.Generator | None, device: torch.device | str = "cpu", tokens: int = 0
     ) -> Tensor:
-        """t = density(u_B), shifted for samples whose pictures have `tokens` tokens together."""
+        """Draw t = density(u_B), shifted for samples with `tokens` image tokens."""
         t_B = self.density(uniform_draws(batch, generator, device, self.stratified))
         return (t_B if self.shift is None else self.shift(t_B, tokens)).float()
 

@@ -1,8 +1,8 @@
-"""Variance-preserving diffusion with v-prediction: the process of CogVideoX, hence of RealGeneral.
+"""Variance-preserving diffusion with v-prediction: the process of CogVideoX and so of RealGeneral.
 
-t in [0, 1], 1 is noise, 0 is data. Grid point j of t = j / steps, j = 0 .. steps; j = 0 is data and j = k + 1 is the
-integer timestep k of diffusers' schedulers. Shapes: B batch, J grid points; times are (B,), data
-and noise (B, L, F).
+t in [0, 1], 1 is noise, 0 is data. Grid point j lies at t = j / steps, j = 0 .. steps; j = 0 is data and j = k + 1 is
+the integer timestep k of diffusers' schedulers. Shapes: B batch, J grid points; times are (B,), data and noise
+(B, L, F).
 """
 
 import torch
@@ -14,7 +14,7 @@ from unigen.processes.gaussian import combine, require_precise, uniform_draws
 def alpha_bar_table(
     steps: int, beta_start: float, beta_end: float, snr_shift_scale: float, zero_terminal_snr: bool
 ) -> Tensor:
-    """abar_J in float64, J = steps + 1, abar_0 = 1; abar_(k+1) is diffusers' alphas_cumprod[k] to the last bit.
+    """Return abar_J in float64, J = steps + 1, abar_0 = 1; abar_(k+1) is diffusers' alphas_cumprod[k] to the last bit.
 
     abar_k = prod_(i <= k) (1 - beta_i), sqrt(beta) linear (scaled_linear of latent diffusion);
     SNR / scale, i.e. abar <- abar / (scale + (1 - scale) abar) (CogVideoX, arXiv 2408.06072, after SD3);
@@ -57,7 +57,7 @@ class VariancePreserving:
         self.alpha_bar_J = alpha_bar_table(steps, beta_start, beta_end, snr_shift_scale, zero_terminal_snr)
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha, sigma) = (sqrt(abar(t)), sqrt(1 - abar(t))), shaped like t, fp32 rounded from float64.
+        """Return (alpha, sigma) = (sqrt(abar(t)), sqrt(1 - abar(t))), shaped like t, fp32 rounded from float64.
 
         Between grid points abar is interpolated linearly. A time within fp32 rounding of a grid point is that grid
         point, so fp32 times reach the schedule's own values.
@@ -73,17 +73,17 @@ class VariancePreserving:
         return abar.sqrt().float(), (1 - abar).sqrt().float()
 
     def on_grid(self, t: Tensor) -> Tensor:
-        """The nearest grid points, fp32, where noise level and the network's integer timestep are one; halves to even.
+        """Return the nearest grid points, fp32, where the noise level is that of the network's integer timestep.
 
-        Those of trailing steps are the timesteps of diffusers' schedulers, which round so too.
+        Halves are rounded to even. Trailing steps so get the timesteps of diffusers' schedulers, which round likewise.
         """
-        position = (t.double() * self.steps).round(decimals=3)  # what is a half but for fp32 is a half
+        position = (t.double() * self.steps).round(decimals=3)  # a half that fp32 has displaced is a half again
         return (position.round() / self.steps).float()
 
     def sample_times(
         self, batch: int, generator: torch.Generator | None, device: torch.device | str = "cpu", tokens: int = 0
     ) -> Tensor:
-        """t uniform over {1, ..., steps} / steps, as CogVideoX trains (timestep k uniform over 0 .. steps - 1)."""
+        """Draw t uniform over {1, ..., steps} / steps, as CogVideoX trains (timestep k uniform over 0 .. steps - 1)."""
         u_B = uniform_draws(batch, generator, device, self.stratified)
         return (((u_B * self.steps).floor() + 1) / self.steps).float()
 

@@ -1,0 +1,1 @@
+"""Solvers: the steps in which sampling goes from noise to data."""

@@ -1,7 +1,5 @@
 """DDIM, the deterministic first-order solver. Shapes: T times; states and predictions are (B, L, F)."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -9,27 +7,23 @@ from unigen.protocols import Process
 
 
 class DDIM:
-    """Equal to diffusers' CogVideoXDDIMScheduler (eta 0, trailing); on rectified flow it is the Euler step.
+    """DDIM, equal to diffusers' CogVideoXDDIMScheduler (eta 0, trailing); on rectified flow it is the Euler step.
 
-    At counts that do not divide 1000 both call the network at the same timesteps (`VariancePreserving.on_grid`), but
-    diffusers ends every step 1000 // steps below its timestep, which is not where the next one begins, and the last one
-    often short of data. Here a step ends where the next begins, and the last at data.
-    `guidance` is the classifier-free guidance scale and `drop` the roles that its second pass leaves out;
-    both are read by the pipeline.
+    If `steps` does not divide 1000, both call the network at the same timesteps (`VariancePreserving.on_grid`), but
+    diffusers ends every step 1000 // steps below its timestep, which is not where the next step begins, and the last
+    step often ends short of data. Here each step ends where the next one begins, and the last one ends at data.
     """
 
-    def __init__(self, steps: int, guidance: float, drop: Sequence[str]) -> None:
+    def __init__(self, steps: int) -> None:
         if steps < 1:
             raise ValueError(f"a solver needs at least 1 step, got {steps}")
         self.steps = steps
-        self.guidance = guidance
-        self.drop = tuple(drop)
 
     def times(self, tokens: int = 0) -> Tensor:
-        """t_T from 1 to 0 in equal steps, T = steps + 1, fp32, however many `tokens` there are.
+        """Return t_T from 1 to 0 in equal steps, T = steps + 1, fp32, whatever the number of `tokens`.
 
-        The trailing spacing: on a grid of 1000, 50 steps are timesteps k = 999, 979, ..., 19 and then data. Sampling
-        moves them to the process's grid.
+        This is the trailing spacing: on a grid of 1000, 50 steps are timesteps k = 999, 979, ..., 19 and then data.
+        The sampling loop moves the times to the grid of the process.
         """
         return torch.linspace(1, 0, self.steps + 1, dtype=torch.float64, device="cpu").float()
 

@@ -7,37 +7,33 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unigen.noise import normal
+from unigen.core.noise import normal
 from unigen.protocols import Process
 
 
 class Last(NamedTuple):
-    """What the second order remembers of a segment's last step: its estimate of the data and where it was made."""
+    """A segment's last estimate of the data, and half the log-SNR at which it was made: the second order needs both."""
 
     data_BLF: Tensor
     log_snr: float
 
 
 class DPM:
-    """Equal to diffusers' CogVideoXDPMScheduler (trailing) given the same noise; finite at zero terminal SNR.
+    """SDE-DPM-Solver++(2M), equal to diffusers' CogVideoXDPMScheduler (trailing) under the same noise.
 
-    At counts that do not divide 1000 it differs as `DDIM` does from its scheduler.
-    `guidance` is the classifier-free guidance scale and `drop` the roles that its second pass leaves out;
-    both are read by the pipeline.
+    It is finite at zero terminal SNR. If `steps` does not divide 1000, it differs from diffusers as `DDIM` does.
     """
 
-    def __init__(self, steps: int, guidance: float, drop: Sequence[str]) -> None:
+    def __init__(self, steps: int) -> None:
         if steps < 1:
             raise ValueError(f"a solver needs at least 1 step, got {steps}")
         self.steps = steps
-        self.guidance = guidance
-        self.drop = tuple(drop)
 
     def times(self, tokens: int = 0) -> Tensor:
-        """t_T from 1 to 0 in equal steps, T = steps + 1, fp32, however many `tokens` there are.
+        """Return t_T from 1 to 0 in equal steps, T = steps + 1, fp32, whatever the number of `tokens`.
 
-        The trailing spacing: on a grid of 1000, 50 steps are timesteps k = 999, 979, ..., 19 and then data. Sampling
-        moves them to the process's grid.
+        This is the trailing spacing: on a grid of 1000, 50 steps are timesteps k = 999, 979, ..., 19 and then data.
+        The sampling loop moves the times to the grid of the process.
         """
         return torch.linspace(1, 0, self.steps + 1, dtype=torch.float64, device="cpu").float()
 
@@ -77,7 +73,7 @@ def _factors(process: Process, t: float) -> tuple[float, float]:
 
 
 def _log_ratio(alpha: float, sigma: float) -> float:
-    """log(alpha / sigma), half the log of the signal-to-noise ratio; infinite where one of them is 0."""
+    """Return log(alpha / sigma), half the log of the signal-to-noise ratio; it is infinite where one of them is 0."""
     if alpha == 0:
         return -math.inf
     return math.inf if sigma == 0 else math.log(alpha / sigma)

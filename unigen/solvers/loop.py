@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from unigen.layout import Layout
-from unigen.noise import clock
+from unigen.core.layout import Layout
+from unigen.core.noise import clock
+from unigen.core.shift import counted
 from unigen.protocols import Process, Solver
 
 State = dict[str, Tensor]
@@ -21,17 +22,17 @@ def integrate(
     solver: Solver,
     generator: torch.Generator | Sequence[torch.Generator],
 ) -> State:
-    """From t = 1 to 0: segment s moves from min(t, cap_s) to min(t', cap_s), by one solver step with its own memory.
+    """Integrate from t = 1 to 0; in each step segment s moves from min(t, cap_s) to min(t', cap_s), with its own carry.
 
-    The times are the solver's, all but the first (where the state is) on the grid of the process.
+    The times are the solver's; all but the first, at which the state is given, are moved to the grid of the process.
 
     A step between equal clocks is the identity: a segment waits, bit for bit, until the time falls below its
-    ceiling, so clean conditions (cap 0) never move. `state` holds x at min(1, cap_s) by segment name and is left
-    as it is; `predict(state, t)` gives the network's predictions by name, of which only those that move are read.
+    ceiling, so clean conditions (cap 0) never move. `state` holds x at min(1, cap_s) by segment name and is not
+    changed; `predict(state, t)` returns the network's predictions by name, and only those of moving segments are read.
     """
     state = dict(state)
     carries = dict.fromkeys(s.name for s in layout.visual)
-    times_T = solver.times(layout.image_tokens)
+    times_T = solver.times(counted(solver, layout))
     times_T = torch.cat([times_T[:1], process.on_grid(times_T[1:])])
     clocks = {name: clock_T.tolist() for name, clock_T in zip(layout.names, clock(layout, times_T).T, strict=True)}
     for i, t in enumerate(times_T.tolist()[:-1]):

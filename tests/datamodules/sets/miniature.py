@@ -1,4 +1,4 @@
-"""Miniatures of published data sets: pictures, and tables as `datasets` writes them, for the tests of their readers."""
+"""Miniatures of published data sets: images, and tables as `datasets` writes them, for the tests of their readers."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -27,7 +27,7 @@ def encoded(array: np.ndarray, kind: str = "PNG") -> bytes:
 
 
 def cell(data: bytes | None, path: str | None = None) -> dict[str, Any] | None:
-    """A picture's cell, null if there is none."""
+    """An image's cell, null if there is none."""
     return None if data is None and path is None else {"bytes": data, "path": path}
 
 
@@ -42,7 +42,7 @@ def table(
 ) -> Path:
     """A table of these columns: parquet with so many rows in a group, or arrow as a stream or a file, by suffix.
 
-    types: pyarrow types by column; 'image' stands for that of a picture.
+    types: pyarrow types by column; 'image' stands for that of an image.
     """
     pa = pytest.importorskip("pyarrow", reason="the extra 'data' is not installed")
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -13,8 +13,8 @@ import test_text_to_image_2m
 import test_viton_hd
 from miniature import png, written
 
-from datamodules.accounts import Account, LeftOut, account_of, listed_out
-from datamodules.reading import BadPicture
+from datamodules.reading.accounts import Account, LeftOut, account_of, listed_out
+from datamodules.reading.images import BadImage
 from datamodules.sets.coco import Coco
 from datamodules.sets.dreambench import DreamBench
 from datamodules.sets.edit_pairs import EditPairs
@@ -84,10 +84,10 @@ def shown(reader) -> list:
     found = []
     for i in range(len(reader)):
         record = reader.record(i)
-        for name, picture in record.pictures.items():
+        for name, image in record.images.items():
             try:
-                found.append((record.key, record.captions, name, picture.read().tolist()))
-            except BadPicture as error:
+                found.append((record.key, record.captions, name, image.read().tolist()))
+            except BadImage as error:
                 found.append((record.key, record.captions, name, error.reason))
     return found
 

@@ -1,4 +1,4 @@
-"""What all readers share: pictures that are decoded when read, records, captions, and the error without pyarrow."""
+"""What all readers share: images that are decoded when read, records, captions, and the error without pyarrow."""
 
 import re
 import sys
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from miniature import encoded, pixels, png, written
 
-from datamodules.reading import BadPicture
-from datamodules.sets.base import Picture, SetRecord, aligned, captions_of, stored, stored_map
+from datamodules.reading.images import BadImage
+from datamodules.sets.base import LazyImage, SetRecord, aligned, captions_of, stored, stored_map
 from datamodules.sets.cells import TableError
 from datamodules.sets.coco import Coco
 from datamodules.sets.dreambench import DreamBench
@@ -40,7 +40,7 @@ READERS = {
 @pytest.mark.parametrize("name", READERS)
 def test_a_reader_is_built_before_its_data_is_there_and_names_the_folder_on_use(name, tmp_path):
     reader = READERS[name](tmp_path / "nowhere")
-    assert all(isinstance(picture, str) for picture in reader.names)
+    assert all(isinstance(image, str) for image in reader.names)
     with pytest.raises(ValueError, match="nowhere"):
         len(reader)
 
@@ -53,9 +53,9 @@ def test_every_reader_checks_its_limit(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_the_pictures_of_a_reader_are_words_of_the_grammar(name, tmp_path):
+def test_the_images_of_a_reader_are_words_of_the_grammar(name, tmp_path):
     names = READERS[name](tmp_path).names
-    assert names and all(re.fullmatch(r"\w+", picture) for picture in names) and len(set(names)) == len(names)
+    assert names and all(re.fullmatch(r"\w+", image) for image in names) and len(set(names)) == len(names)
     for make in (
         partial(EditPairs, kinds=["by-night"]),
         partial(OmniEdit, tasks=["a>b"]),
@@ -72,26 +72,24 @@ def test_tables_without_pyarrow_say_in_one_sentence_what_to_install(tmp_path, mo
         len(OmniEdit(tmp_path, cache=tmp_path / "cache"))
 
 
-def test_a_picture_is_read_when_asked_and_states_its_size_without(tmp_path):
+def test_an_image_is_read_when_asked_and_states_its_size_without(tmp_path):
     asked: list[int] = []
 
     def content() -> bytes:
         asked.append(1)
         return png(3, 24)
 
-    picture = stored(content, "it")
-    assert (
-        not asked and picture.size() == (24, 16) and np.array_equal(picture.read(), pixels(3, 24)) and len(asked) == 2
-    )
+    image = stored(content, "it")
+    assert not asked and image.size() == (24, 16) and np.array_equal(image.read(), pixels(3, 24)) and len(asked) == 2
     cut = encoded(pixels(1, 200, 100), "JPEG")[:1500]
     assert stored(lambda: cut, "it").size() == (200, 100), "the header is whole"
     for broken in (lambda: b"", lambda: b"\xff\xd8nothing", tmp_path / "none.png", tmp_path):
         for use in (stored(broken, "its name").size, stored(broken, "its name").read):
-            with pytest.raises(BadPicture, match="its name"):
+            with pytest.raises(BadImage, match="its name"):
                 use()
 
 
-def test_a_map_of_a_picture_or_an_array_has_three_equal_channels(tmp_path):
+def test_a_map_of_an_image_or_an_array_has_three_equal_channels(tmp_path):
     np.save(tmp_path / "a.npy", np.array([[0.0, 2.0], [4.0, 1.0], [0.0, 0.0]]))
     path = written(tmp_path / "b.png", encoded(np.repeat(pixels(1)[:1], 3, axis=0)))
     array, grey = stored_map(tmp_path / "a.npy", "a"), stored_map(path, "b")
@@ -100,12 +98,12 @@ def test_a_map_of_a_picture_or_an_array_has_three_equal_channels(tmp_path):
     assert stored_map(lambda: (tmp_path / "a.npy").read_bytes(), "a").size() == (2, 3)
 
 
-def test_an_aligned_picture_has_the_size_of_the_other():
+def test_an_aligned_image_has_the_size_of_the_other():
     whole, half, tall = (
-        Picture(lambda size=size: pixels(1, *size), lambda size=size: size) for size in ((32, 16), (16, 8), (8, 32))
+        LazyImage(lambda size=size: pixels(1, *size), lambda size=size: size) for size in ((32, 16), (16, 8), (8, 32))
     )
     assert aligned(half, whole, "half").read().shape == (3, 16, 32) and aligned(half, whole, "half").size() == (32, 16)
-    with pytest.raises(BadPicture, match="tall"):
+    with pytest.raises(BadImage, match="tall"):
         aligned(tall, whole, "tall").read()
 
 
@@ -113,7 +111,7 @@ def test_a_record_tells_what_it_lacks():
     record = SetRecord("row 3", {"target": stored(lambda: png(1), "t")}, captions_of({"target": ["b", "a"]}))
     assert record.caption() == "b" and record.caption("depth") == ""
     for use in (record.read, record.size):
-        with pytest.raises(BadPicture, match=r"row 3, depth.*there is no depth.*it has target"):
+        with pytest.raises(BadImage, match=r"row 3, depth.*there is no depth.*it has target"):
             use("depth")
 
 

@@ -1,4 +1,4 @@
-"""COCO on a miniature of its files: captions by picture, order, wrong files, paths."""
+"""COCO on a miniature of its files: captions by image, order, wrong files, paths."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from miniature import encoded, pixels, png, written
 
-from datamodules.annotators import ANNOTATORS, Annotator
-from datamodules.reading import BadPicture
+from datamodules.reading.annotators import ANNOTATORS, Annotator
+from datamodules.reading.images import BadImage
 from datamodules.sets.coco import Coco
 
 
 def made(root: Path, change=lambda table: None, **options) -> Coco:
-    """Pictures 7, 3 and 5 in the file's order; 5 has no caption."""
+    """Images 7, 3 and 5 in the file's order; 5 has no caption."""
     images = [
         {"id": i, "file_name": f"{i:012}.jpg", "width": 24, "height": 16, "license": 4, "flickr_url": "http://x"}
         for i in (7, 3, 5)
@@ -31,7 +31,7 @@ def made(root: Path, change=lambda table: None, **options) -> Coco:
     return Coco(root, **options)
 
 
-def test_pictures_come_by_id_with_their_captions_by_id(tmp_path):
+def test_images_come_by_id_with_their_captions_by_id(tmp_path):
     found = made(tmp_path)
     assert [found.record(i).key for i in range(len(found))] == ["3", "5", "7"]
     assert found.record(0).captions == {"target": ("first of 3", "second of 3")}
@@ -45,13 +45,13 @@ class Halves(Annotator):
     def load(self) -> None:
         """There is nothing to load."""
 
-    def __call__(self, picture):
-        return picture // 2
+    def __call__(self, image):
+        return image // 2
 
     _weights = "none"
 
 
-def test_depth_that_a_model_computes_is_a_picture_of_the_record(tmp_path, monkeypatch):
+def test_depth_that_a_model_computes_is_an_image_of_the_record(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"data\.test\.computed: 'canny' cannot be computed by a model"):
         made(tmp_path, computed={"canny": "m"})
     assert made(tmp_path, computed={"depth": None}).names == ("target",)
@@ -98,9 +98,9 @@ def test_files_that_are_not_there_or_broken_are_named(tmp_path):
     (tmp_path / "val2017/000000000003.jpg").unlink()
     written(tmp_path / "val2017/000000000005.jpg", png(5)[:70])
     for i, name in ((0, "000000000003.jpg"), (1, "000000000005.jpg")):
-        with pytest.raises(BadPicture, match=name):
+        with pytest.raises(BadImage, match=name):
             found.record(i).read("target")
-    with pytest.raises(BadPicture, match="there is no such file"):
+    with pytest.raises(BadImage, match="there is no such file"):
         found.record(0).size()
     written(tmp_path / "annotations/captions_val2017.json", '{"images": [')
     with pytest.raises(ValueError, match="no JSON"):
@@ -110,6 +110,6 @@ def test_files_that_are_not_there_or_broken_are_named(tmp_path):
 def test_a_path_that_leaves_the_folder_is_refused(tmp_path):
     written(tmp_path / "secret.jpg", encoded(pixels(1), "JPEG"))
     found = made(tmp_path, lambda table: table["images"][1].update(file_name="../secret.jpg"))
-    with pytest.raises(BadPicture, match="leads out"):
+    with pytest.raises(BadImage, match="leads out"):
         found.record(0)
     assert found.record(1).read("target").shape == (3, 16, 24)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from miniature import pixels, png, written
 
-from datamodules.reading import BadPicture
+from datamodules.reading.images import BadImage
 from datamodules.sets.dreambench import DreamBench
 
 CLASSES = {"backpack": "backpack", "bear_plushie": "stuffed animal", "cat2": "cat", "dog": "dog"}
@@ -61,8 +61,8 @@ def test_a_token_stands_before_the_class(tmp_path):
 def test_the_reference_is_the_first_photograph_and_scores_use_all(tmp_path):
     found = made(tmp_path)
     record = found.record(8, seed=3)
-    assert set(record.pictures) == set(found.names) and np.array_equal(record.read("reference"), pixels(20, 24))
-    assert [picture.size() for picture in found.photographs("cat2")] == [(24, 16)] * 2
+    assert set(record.images) == set(found.names) and np.array_equal(record.read("reference"), pixels(20, 24))
+    assert [image.size() for image in found.photographs("cat2")] == [(24, 16)] * 2
     assert np.array_equal(found.photographs("cat2")[1].read(), pixels(23, 24))
 
 
@@ -76,7 +76,7 @@ def test_the_other_photographs_take_turns_as_the_target(tmp_path):
     assert not any(np.array_equal(one, found.record(6).read("reference")) for one in shown)
     for i in (3, 5, 7):
         (tmp_path / f"cat2/0{i}.jpg").unlink()
-    with pytest.raises(BadPicture, match=r"cat2.*one photograph"):
+    with pytest.raises(BadImage, match=r"cat2.*one photograph"):
         found.record(6)
 
 
@@ -109,13 +109,13 @@ def test_what_is_not_there_is_named(tmp_path):
     found = made(tmp_path)
     for path in (tmp_path / "backpack").iterdir():
         path.unlink()
-    with pytest.raises(ValueError, match="no picture of 'backpack'"):
+    with pytest.raises(ValueError, match="no image of 'backpack'"):
         found.record(0)
     (tmp_path / "backpack").rmdir()
     with pytest.raises(ValueError, match=r"no folder .*backpack"):
         found.record(0)
     written(tmp_path / "dog/00.jpg", png(1)[:50])
-    with pytest.raises(BadPicture, match=r"dog/00\.jpg"):
+    with pytest.raises(BadImage, match=r"dog/00\.jpg"):
         found.record(9).read("reference")
 
 

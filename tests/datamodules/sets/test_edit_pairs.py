@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from miniature import pixels, png, written
 
-from datamodules.reading import BadPicture
+from datamodules.reading.images import BadImage
 from datamodules.sets.edit_pairs import EditPairs
 
 KINDS = ("sksmagiceffects", "relighting")
@@ -32,7 +32,7 @@ def test_pairs_are_named_after_their_kind(tmp_path):
         (("sksmagiceffects", 0, "add 0"), ("sksmagiceffects", 1, "add 1"), ("relighting", 10, "light from the left"))
     ):
         record = found.record(i)
-        assert set(record.pictures) == {"target", f"{kind}_source"} and record.caption() == caption
+        assert set(record.images) == {"target", f"{kind}_source"} and record.caption() == caption
         assert np.array_equal(record.read(f"{kind}_source"), pixels(seed, 24))
         assert np.array_equal(record.read("target"), pixels(seed + 5, 24)) and record.size() == (24, 16)
     assert found.record(1).key == "sksmagiceffects, line 3"
@@ -75,10 +75,10 @@ def test_files_that_are_missing_broken_or_outside_are_refused(tmp_path):
     found = made(root, *map(json.dumps, lines))
     written(root / "sksmagiceffects/bad.png", png(1)[:50])
     for i, told in ((2, "there is no such file"), (3, r"sksmagiceffects/bad\.png")):
-        with pytest.raises(BadPicture, match=told):
+        with pytest.raises(BadImage, match=told):
             found.record(i).read("sksmagiceffects_source")
     assert found.record(2).captions == {}
-    with pytest.raises(BadPicture, match="leads out"):
+    with pytest.raises(BadImage, match="leads out"):
         found.record(4)
 
 

@@ -1,4 +1,4 @@
-"""Graph200K on a miniature of its schema: all 49 annotation types, variants, missing pictures, the quality gate."""
+"""Graph200K on a miniature of its schema: all 49 annotation types, variants, missing images, the quality gate."""
 
 import pickle
 from collections import Counter
@@ -9,31 +9,32 @@ import numpy as np
 import pytest
 import yaml
 from miniature import cell, encoded, pixels, png, table
+from small_graphs import by_task
 from tiny import CONF
 
-from datamodules.reading import BadPicture
-from datamodules.records import Refusals
-from datamodules.sets.graph200k import MAPS, PICTURES, VALUES, Graph200K
+from datamodules.reading.images import BadImage
+from datamodules.reading.records import Refusals
+from datamodules.sets.graph200k import IMAGES, MAPS, VALUES, Graph200K
 from datamodules.sets.online import Draw, with_online
-from unigen.build import build
+from unigen.pipeline.build import build
 
 pa = pytest.importorskip("pyarrow", reason="the extra 'data' is not installed")
 TYPES = {
-    **dict.fromkeys(PICTURES, "image"),
+    **dict.fromkeys(IMAGES, "image"),
     "quality_assessment": pa.struct([(name, pa.int64()) for name in ("objectConsistency", "imageQuality")]),
     "description": pa.struct([(name, pa.string()) for name in ("item", "description_0", "description_1")]),
     "collection": pa.string(),
     "FillEdit_meta": pa.struct([("name", pa.string()), ("description", pa.list_(pa.string()))]),
 }
 HALVES = np.repeat(np.array([[[0, 255]]], np.uint8), 3, axis=0).repeat(8, axis=2).repeat(16, axis=1)  # right is subject
-SEEDS = {column: number for number, column in enumerate(PICTURES)}
+SEEDS = {column: number for number, column in enumerate(IMAGES)}
 
 
 def row(consistency: int | None = 3, **changed) -> dict:
-    """A record that has everything; the picture of a column is noise of its own."""
-    pictures = {column: cell(png(number)) for column, number in SEEDS.items()} | {"foreground": cell(encoded(HALVES))}
+    """A record that has everything; the image of a column is noise of its own."""
+    images = {column: cell(png(number)) for column, number in SEEDS.items()} | {"foreground": cell(encoded(HALVES))}
     return {
-        **pictures,
+        **images,
         "quality_assessment": None if consistency is None else {"objectConsistency": consistency, "imageQuality": 5},
         "description": {"item": "Teapot", "description_0": " on a  table ", "description_1": "in\u200b a garden"},
         "collection": "collection_2",
@@ -56,12 +57,12 @@ def graph():
 def test_a_whole_record_has_all_49_annotation_types_and_every_task_is_legal(tmp_path):
     record = with_online(made(tmp_path, row()).record(0), Draw(7))
     known = graph()
-    assert {known.node_of[name] for name in record.pictures if name in known.node_of} == {*known.nodes, "target"}
-    assert len(known.nodes) == 49 and known.training.legal(record.pictures) == known.tasks
+    assert {known.node_of[name] for name in record.images if name in known.node_of} == {*known.nodes, "target"}
+    assert len(known.nodes) == 49 and known.training.legal(record.images) == known.tasks
     assert len(known.training.legal({"target": None})) < len(known.tasks)
 
 
-def test_every_stored_picture_is_that_of_its_column(tmp_path):
+def test_every_stored_image_is_that_of_its_column(tmp_path):
     record = made(tmp_path, row()).record(0)
     columns = {"target": "target", "reference": "ref", "depth_edit": "DepthEdit", **MAPS}
     for name, column in columns.items():
@@ -94,7 +95,7 @@ def test_a_seed_draws_a_style_with_its_own_reference_and_an_edit_with_its_own_ca
     assert found.record(0, 3).read("fill_edit").tobytes() == found.record(0, 3).read("fill_edit").tobytes()
 
 
-def test_captions_are_cleaned_and_belong_to_pictures_that_are_there(tmp_path):
+def test_captions_are_cleaned_and_belong_to_images_that_are_there(tmp_path):
     found = made(tmp_path, row(), row(consistency=1), row(description=None, FillEdit_meta=None))
     record = found.record(0)
     assert (record.caption(), record.caption("reference"), record.subjects) == (
@@ -109,7 +110,7 @@ def test_captions_are_cleaned_and_belong_to_pictures_that_are_there(tmp_path):
 @pytest.mark.parametrize(("score", "least", "there"), [(3, 3, True), (2, 3, False), (None, 0, False), (3, 4, False)])
 def test_a_reference_needs_a_consistent_pair(tmp_path, score, least, there):
     found = made(tmp_path, row(consistency=score), least_consistency=least)
-    assert ("reference" in found.record(0).pictures) is there
+    assert ("reference" in found.record(0).images) is there
 
 
 def test_what_is_missing_is_not_there_and_its_tasks_are_not_legal(tmp_path):
@@ -118,19 +119,19 @@ def test_what_is_missing_is_not_there_and_its_tasks_are_not_legal(tmp_path):
     found = made(tmp_path, row(**lacking))
     record = found.record(0)
     gone = {"openpose", "foreground", "background", "depth_edit", "redux_style", "redux_style_ref"}
-    assert set(Graph200K.names) - set(record.pictures) == gone
+    assert set(Graph200K.names) - set(record.images) == gone
     assert {found.record(0, seed).caption("fill_edit") for seed in range(20)} == {"cup 3"}
     left = {pixels(SEEDS[f"InstantStyle_image_{i}"]).tobytes() for i in (1, 2)}
     assert {found.record(0, seed).read("instant_style").tobytes() for seed in range(20)} == left
-    legal = graph().training.legal(record.pictures)
-    assert legal and not any(gone & set(task.pictures) for task in legal)
-    with pytest.raises(BadPicture, match=r"row 0, openpose.*there is no openpose"):
+    legal = graph().training.legal(record.images)
+    assert legal and not any(gone & set(task.images) for task in legal)
+    with pytest.raises(BadImage, match=r"row 0, openpose.*there is no openpose"):
         record.read("openpose")
 
 
 def test_a_record_without_its_target_is_refused_and_another_takes_its_place(tmp_path):
     found = made(tmp_path, row(), row(target=None), row(target=cell(png(SEEDS["target"])[:-30])), row())
-    with pytest.raises(BadPicture, match="row 1, target"):
+    with pytest.raises(BadImage, match="row 1, target"):
         found.record(1)
     refusals = Refusals("Graph200K", share=1.0)
     read = [refusals.read(lambda i, seed: found.record(i, seed).read("target").shape, (i, 5), 4) for i in range(4)]
@@ -142,7 +143,7 @@ def test_a_map_of_another_size_is_resized_and_of_another_shape_refused(tmp_path)
     found = made(tmp_path, row(depth=cell(png(1, 32, 32)), normal=cell(png(1, 32, 16))))
     record = found.record(0)
     assert record.read("depth").shape == (3, 16, 16) and record.size("depth") == (16, 16)
-    with pytest.raises(BadPicture, match="row 0, normal"):
+    with pytest.raises(BadImage, match="row 0, normal"):
         record.read("normal")
 
 
@@ -168,10 +169,11 @@ def test_a_wrong_schema_names_the_missing_column(tmp_path, column):
 
 
 def test_the_columns_are_those_of_the_released_preprocessing():
-    """15 single pictures, 5 edits, 3 of each of two styles with their references, and four columns without pictures."""
-    assert len(PICTURES) == len(set(PICTURES)) == 14 + 5 + 12 and len(VALUES) == 4
+    """15 single images, 5 edits, 3 of each of two styles with their references, and four columns without images."""
+    assert len(IMAGES) == len(set(IMAGES)) == 14 + 5 + 12 and len(VALUES) == 4
 
 
+@pytest.mark.slow
 def test_batches_of_all_sorts_of_tasks_come_from_a_config_as_documented(tmp_path):
     made(tmp_path / "set", *[row(target=cell(png(100 + i))) for i in range(6)])
     source = {"_target_": "datamodules.sets.graph200k.Graph200K", "root": str(tmp_path / "set"), "cache": str(tmp_path)}
@@ -190,7 +192,7 @@ def test_batches_of_all_sorts_of_tasks_come_from_a_config_as_documented(tmp_path
         assert {tuple(image.shape[2:]) for image in batch.images.values()} == {(3, 16, 16)}
         groups.update(data_task.group for data_task in map(graph().task, batch.tasks))
     assert set(groups) == {task.group for task in graph().tasks}, "every group is drawn as often as any"
-    by_task = data.test_dataloaders_by_task()
-    assert len(by_task) == 6 + 32
-    unseen = next(iter(by_task["canny>target+depth+normal"]))
+    found = by_task(data.test_dataloader())
+    assert len(found) == 6 + 32
+    unseen = found["canny>target+depth+normal"][0]
     assert [slot.role for slot in unseen.slots if slot.row == unseen.slots[-1].row] == ["condition", *["target"] * 3]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from miniature import cell, pixels, png, table
 
-from datamodules.graph import AnnotationGraph
-from datamodules.reading import BadPicture
+from datamodules.graph.graph import AnnotationGraph
+from datamodules.reading.images import BadImage
 from datamodules.sets import cells
 from datamodules.sets.data import SetGraphData
 from datamodules.sets.omniedit import OmniEdit
@@ -53,7 +53,7 @@ def test_additions_and_removals_are_kept_and_told_apart(tmp_path):
     assert found.names == ("target", "addition_source", "removal_source")
     for i, (number, task) in enumerate(((0, "addition"), (2, "removal"), (3, "addition"))):
         record = found.record(i)
-        assert set(record.pictures) == {"target", f"{task}_source"} and record.size() == (24, 16)
+        assert set(record.images) == {"target", f"{task}_source"} and record.size() == (24, 16)
         assert np.array_equal(record.read(f"{task}_source"), pixels(number, 24))
         assert np.array_equal(record.read("target"), pixels(number + 50, 24))
         assert record.captions == {"target": (f"edit {number}", f"please edit {number}")}
@@ -62,7 +62,7 @@ def test_additions_and_removals_are_kept_and_told_apart(tmp_path):
 
 def test_tasks_and_limit(tmp_path):
     found = made(tmp_path, rows(), tasks=["style"], limit=5)
-    assert len(found) == 1 and "style_source" in found.record(0).pictures
+    assert len(found) == 1 and "style_source" in found.record(0).images
     few = OmniEdit(tmp_path, limit=2, cache=tmp_path / "cache")
     assert [few.record(i).caption() for i in range(len(few))] == ["edit 0", "edit 2"]
     with pytest.raises(ValueError, match="no row with a task of inpainting"):
@@ -73,9 +73,9 @@ def test_what_is_broken_is_refused_by_name(tmp_path):
     given = rows()
     given[0]["src_img"], given[2]["edited_img"], given[3]["edited_prompt_list"] = None, cell(png(1)[:60]), None
     found = made(tmp_path, given)
-    with pytest.raises(BadPicture, match=r"00000-of-00002\.parquet, row 0, src_img"):
+    with pytest.raises(BadImage, match=r"00000-of-00002\.parquet, row 0, src_img"):
         found.record(0)
-    with pytest.raises(BadPicture, match=r"00001-of-00002\.parquet, row 0, edited_img"):
+    with pytest.raises(BadImage, match=r"00001-of-00002\.parquet, row 0, edited_img"):
         found.record(1).read("target")
     assert found.record(2).captions == {} and found.record(2).read("target").shape == (3, 16, 24)
 
@@ -87,16 +87,16 @@ def test_a_wrong_schema_names_the_missing_column(tmp_path, column):
         len(found)
 
 
-def test_records_in_order_read_each_picture_column_of_a_row_group_once(tmp_path):
+def test_records_in_order_read_each_image_column_of_a_row_group_once(tmp_path):
     found = made(tmp_path, [{**row, "task": "addition"} for row in rows()])
-    cells._pictures.cache_clear()
+    cells._images.cache_clear()
     for i in range(len(found)):
         for name in ("addition_source", "target"):
             found.record(i).read(name)
-    assert cells._pictures.cache_info().misses == 2 * 3, "5 rows lie in 3 row groups"
+    assert cells._images.cache_info().misses == 2 * 3, "5 rows lie in 3 row groups"
     for i in (0, 4, 2):  # another group each time
         found.record(i).read("target")
-    assert cells._pictures.cache_info().misses > 2 * 3
+    assert cells._images.cache_info().misses > 2 * 3
 
 
 def test_loader_workers_read_what_the_main_process_opened(tmp_path):

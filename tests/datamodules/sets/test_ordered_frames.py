@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from miniature import pixels, png, written
 
-from datamodules.reading import BadPicture
+from datamodules.reading.images import BadImage
 from datamodules.sets.frames import Frames
 
 
@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def assert_shows(record, seeds: dict[str, int]) -> None:
-    assert tuple(record.pictures) == tuple(seeds)
+    assert tuple(record.images) == tuple(seeds)
     for name, seed in seeds.items():
         assert np.array_equal(record.read(name), pixels(seed, 24)), name
 
@@ -43,11 +43,11 @@ def test_the_first_may_be_the_target(root):
 
 
 def test_a_short_sequence_and_a_broken_frame_are_refused(root):
-    with pytest.raises(BadPicture, match=r"short.*it has 3 frames.*at least 4"):
+    with pytest.raises(BadImage, match=r"short.*it has 3 frames.*at least 4"):
         Frames(root, count=4).record(2)
     assert Frames(root, count=3).record(2).size("frame1") == (16, 16)
     written(root / "painting 2/step0.png", png(0)[:40])
-    with pytest.raises(BadPicture, match=r"painting 2/step0\.png"):
+    with pytest.raises(BadImage, match=r"painting 2/step0\.png"):
         Frames(root).record(0).read("frame0")
 
 

@@ -1,14 +1,15 @@
-"""A folder of the user's own pictures as records: sizes, references, arrays, broken files, resume and limit."""
+"""A folder of the user's own images as records: sizes, references, arrays, broken files, resume and limit."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 from miniature import encoded, pixels, png, written
+from PIL import Image
 
-from datamodules import folder
-from datamodules.reading import BadPicture
-from datamodules.records import Refusals
+from datamodules.reading import folder
+from datamodules.reading.images import BadImage
+from datamodules.reading.records import Refusals
 from datamodules.sets.online import Draw, with_online
 from datamodules.sets.own_folder import OwnFolder
 
@@ -29,22 +30,22 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def test_records_have_the_pictures_that_lie_beside_them(root):
+def test_records_have_the_images_that_lie_beside_them(root):
     found = OwnFolder(root, NAMES)
     assert found.names == ("target", *NAMES) and len(found) == 4
     first = found.record(0)
-    assert (first.key, set(first.pictures), first.caption()) == ("a", {"target", "depth", "reference"}, "A cat")
+    assert (first.key, set(first.images), first.caption()) == ("a", {"target", "depth", "reference"}, "A cat")
     assert np.array_equal(first.read("target"), pixels(0, 24)) and first.size() == (24, 16)
-    assert set(found.record(3).pictures) == {"target"} and found.record(3).captions == {}
+    assert set(found.record(3).images) == {"target"} and found.record(3).captions == {}
 
 
-def test_annotations_get_the_size_of_their_picture_and_references_keep_theirs(root):
+def test_annotations_get_the_size_of_their_image_and_references_keep_theirs(root):
     first = OwnFolder(root, NAMES).record(0)
     assert first.read("depth").shape == (3, 16, 24) and first.size("depth") == (24, 16)
     assert first.read("reference").shape == (3, 30, 10) and first.size("reference") == (10, 30)
-    with pytest.raises(BadPicture, match=r"a_reference\.png"):
+    with pytest.raises(BadImage, match=r"a_reference\.png"):
         OwnFolder(root, NAMES, references=()).record(0).read("reference")
-    with pytest.raises(BadPicture, match=r"c\.depth\.png.*16 x 16.*24 x 16"):
+    with pytest.raises(BadImage, match=r"c\.depth\.png.*16 x 16.*24 x 16"):
         OwnFolder(root, NAMES).record(2).read("depth")
 
 
@@ -73,7 +74,7 @@ def test_a_broken_file_is_refused_by_name_and_another_record_read(root):
     read = [refusals.read(lambda i, seed: found.record(i).read("target").shape, (i, 3), 4) for i in range(4)]
     assert read == [(3, 16, 24)] * 4
     assert sorted({text.split(":")[0] for text in refusals.first}) == ["'b.png'", "'d.png'"]
-    with pytest.raises(BadPicture, match=r"d\.png"):
+    with pytest.raises(BadImage, match=r"d\.png"):
         found.record(3).read("target")
 
 
@@ -83,10 +84,10 @@ def test_what_is_no_image_by_its_header_is_left_out_at_once(root, monkeypatch):
     written(root / "d.txt", "a page")
     (root / "a.depth.png").write_bytes(b"x")
     found = OwnFolder(root, NAMES)
-    assert len(found) == 3 and set(found.record(0).pictures) == {"target", "reference"}
+    assert len(found) == 3 and set(found.record(0).images) == {"target", "reference"}
     assert dict(found.account.left_out) == {
-        "a.depth.png": "no known picture format",
-        "d.png": "no known picture format",
+        "a.depth.png": "no known image format",
+        "d.png": "no known image format",
         "d.txt": "a caption of an image that is left out",
         "e.png": "it has 1000 x 10 pixels, but its sides must be within 1 : 32",
         "notes.pdf": "an image format that is not read: save it as PNG or JPEG",
@@ -114,6 +115,15 @@ def test_images_of_the_same_content_are_said(root):
     found = OwnFolder(root, NAMES)
     assert found.account.notes == ("images of the same content are used each: e.png as a.png, sub/f.png as b.png",)
     assert len(found) == 6
+
+
+def test_animations_are_said(root):
+    assert OwnFolder(root, NAMES).account.notes == (), "negative control"
+    for name in ("e.gif", "d.canny.gif"):
+        frames = [Image.fromarray(pixels(seed, 24, 16).transpose(1, 2, 0)) for seed in (30, 31)]
+        frames[0].save(root / name, save_all=True, append_images=frames[1:])
+    (said,) = OwnFolder(root, NAMES).account.notes
+    assert said == "not stills: d.canny.gif, e.gif (an animation, of which the first frame alone is used)"
 
 
 def test_images_that_differ_in_the_suffix_alone_have_one_origin(root):

@@ -4,7 +4,7 @@ from itertools import chain
 
 import pytest
 
-from datamodules.sets.base import Picture, SetRecord
+from datamodules.sets.base import LazyImage, SetRecord
 from datamodules.sets.parts import Part, splits_of
 
 
@@ -22,8 +22,8 @@ class Numbered:
     def record(self, index: int, seed: int = 0) -> SetRecord:
         if not 0 <= index < self.n:
             raise IndexError(index)
-        picture = Picture(lambda: None, lambda: (1, 1))
-        return SetRecord(str(index), {"target": picture}, {"target": (f"seed {seed}",)}, origin=str(index // 2))
+        image = LazyImage(lambda: None, lambda: (1, 1))
+        return SetRecord(str(index), {"target": image}, {"target": (f"seed {seed}",)}, origin=str(index // 2))
 
 
 def numbers(part: Part) -> list[int]:

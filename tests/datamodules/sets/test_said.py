@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from miniature import png, written
 
-from datamodules.graph import AnnotationGraph
+from datamodules.graph.graph import AnnotationGraph
 from datamodules.sets.data import SetGraphData
 from datamodules.sets.own_folder import OwnFolder
 

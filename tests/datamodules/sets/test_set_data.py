@@ -7,9 +7,9 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from datamodules.graph import AnnotationGraph
-from datamodules.reading import BadPicture
-from datamodules.sets.base import Picture, SetRecord, captions_of
+from datamodules.graph.graph import AnnotationGraph
+from datamodules.reading.images import BadImage
+from datamodules.sets.base import LazyImage, SetRecord, captions_of
 from datamodules.sets.data import SetGraphData
 from datamodules.sets.samples import size_shares, sized_forms
 
@@ -17,12 +17,12 @@ SIZES = ((64, 64), (96, 64), (64, 64), (64, 96), (64, 64), (96, 64))
 
 
 def colour(index: int, kind: int, size: tuple[int, int]) -> np.ndarray:
-    """A picture that tells its record and what it is, whatever its size becomes."""
+    """An image that tells its record and what it is, whatever its size becomes."""
     return np.broadcast_to(np.array([index, kind, 255], np.uint8)[:, None, None], (3, size[1], size[0])).copy()
 
 
 class Coloured:
-    """Records of one-coloured pictures; every third has no depth; `bad` cannot be read; pairs share an origin."""
+    """Records of one-coloured images; every third has no depth; `bad` cannot be read; pairs share an origin."""
 
     names = ("target", "depth", "reference")
 
@@ -35,12 +35,12 @@ class Coloured:
     def record(self, index: int, seed: int = 0) -> SetRecord:
         size = self.sizes[index % len(self.sizes)]
         names = [name for name in self.names if name != "depth" or index % 3]
-        pictures = {name: Picture(partial(self.read, index, name, size), lambda: size) for name in names}
-        return SetRecord(str(index), pictures, captions_of({"target": [f"picture {index}"]}), ("it",), str(index // 2))
+        images = {name: LazyImage(partial(self.read, index, name, size), lambda: size) for name in names}
+        return SetRecord(str(index), images, captions_of({"target": [f"picture {index}"]}), ("it",), str(index // 2))
 
     def read(self, index: int, name: str, size: tuple[int, int]) -> np.ndarray:
         if index in self.bad:
-            raise BadPicture.of(str(index), "it is bad", "it must be good")
+            raise BadImage.of(str(index), "it is bad", "it must be good")
         return colour(index, self.names.index(name), size)
 
 
@@ -67,8 +67,8 @@ def batches(made: SetGraphData, count: int, start: int = 0) -> list:
 
 
 def told(batch, name: str) -> list[tuple[int, int]]:
-    """(record, kind) of a slot's pictures."""
-    return [tuple(picture[0, :2, 0, 0].tolist()) for picture in batch.images[name]]
+    """(record, kind) of a slot's images."""
+    return [tuple(image[0, :2, 0, 0].tolist()) for image in batch.images[name]]
 
 
 class Clustered(Coloured):
@@ -118,7 +118,7 @@ def test_only_tasks_that_records_can_serve_are_trained_on():
         data(graph=graph(held_out=["subject"]), tasks=["reference>target"])
 
 
-def test_rows_share_a_task_whose_pictures_all_of_them_have_and_no_origin():
+def test_rows_share_a_task_whose_images_all_of_them_have_and_no_origin():
     drawn = Counter()
     for batch in batches(data(tasks=["depth>target", "subject"]), 60):
         conditions = [slot.name for slot in batch.slots if slot.name.endswith("condition")]
@@ -192,12 +192,12 @@ def test_held_out_records_are_never_trained_on():
         list(SetGraphData(graph=graph(), train=all_bad, held_out=5, **options).val_dataloader())
 
 
-def test_pictures_to_fit_a_codec_on_are_targets_of_training():
+def test_images_to_fit_a_codec_on_are_targets_of_training():
     source = Coloured(40, bad=frozenset({8}), sizes=((96, 64),))
     made = SetGraphData(graph=graph(), train=source, held_out=5, size=64, bad_share=1.0)
-    pictures = made.fit_pictures(20)
-    assert pictures.shape == (20, 3, 64, 64) and (pictures[:, 1] == 0).all()
-    records = pictures[:, 0, 0, 0].tolist()
+    images = made.fit_images(20)
+    assert images.shape == (20, 3, 64, 64) and (images[:, 1] == 0).all()
+    records = images[:, 0, 0, 0].tolist()
     assert len(set(records)) > 15 and all(record % 10 > 3 for record in records) and 8 not in records
 
 
@@ -229,12 +229,8 @@ def test_fixed_batches_are_the_same_each_time_whatever_the_seed_is():
     for name in ("val_dataloader", "test_dataloader"):
         keys = [[batch.keys for batch in getattr(made, name)()] for made in (one, one, other)]
         assert keys[0] == keys[1] == keys[2] and sum(map(len, keys[0])) == {"v": 9, "t": 6}[name[0]]
-    by_task = data(graph=graph(unseen=["depth + canny > target"]), test_tasks=["unseen", "gray>target"])
-    loaders = by_task.test_dataloaders_by_task()
-    assert list(loaders) == ["depth+canny>target", "gray>target"]
-    for name, loader in loaders.items():
-        assert {task for batch in loader for task in batch.tasks} == {name}
-    tested = [task for batch in by_task.test_dataloader() for task in batch.tasks]
+    named = data(graph=graph(unseen=["depth + canny > target"]), test_tasks=["unseen", "gray>target"])
+    tested = [task for batch in named.test_dataloader() for task in batch.tasks]
     assert tested == ["depth+canny>target"] * 6 + ["gray>target"] * 6
     assert len({task for batch in data().test_dataloader() for task in batch.tasks}) > 2
 
@@ -267,7 +263,7 @@ def test_with_a_window_the_rows_of_a_sample_are_neighbours():
 
 
 def test_another_example_seed_changes_the_examples_alone():
-    """Also where the record of an item lacks a picture, and another one is the query."""
+    """Also where the record of an item lacks an image, and another one is the query."""
     made = {seed: data(tasks=["depth>target"], test_rows=[2, 2], test_example_seed=seed) for seed in range(3)}
     shown = {}
     for seed, module in made.items():

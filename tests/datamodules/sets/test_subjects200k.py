@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from miniature import cell, encoded, pixels, table
 
-from datamodules.reading import BadPicture
+from datamodules.reading.images import BadImage
 from datamodules.sets import subjects200k
 from datamodules.sets.subjects200k import Subjects200K
 
@@ -87,19 +87,19 @@ def test_squares_have_the_side_of_their_collection(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(15, 40), (18, 33), (16, 31)])
-def test_a_picture_too_small_for_two_squares_is_refused(tmp_path, shape):
+def test_an_image_too_small_for_two_squares_is_refused(tmp_path, shape):
     found = made(tmp_path, row(0), row(1, image=np.zeros((3, *shape), np.uint8)))
     assert found.record(1).read("target").shape == (3, 16, 16)
     for read in (found.record(2).size, lambda: found.record(2).read("reference")):
-        with pytest.raises(BadPicture, match=r"row 1, image.*two squares of 16"):
+        with pytest.raises(BadImage, match=r"row 1, image.*two squares of 16"):
             read()
 
 
-def test_a_truncated_picture_is_refused_when_it_is_read(tmp_path):
+def test_a_truncated_image_is_refused_when_it_is_read(tmp_path):
     broken = row(0)
     broken["image"]["bytes"] = broken["image"]["bytes"][:200]
     record = made(tmp_path, broken).record(0)
-    with pytest.raises(BadPicture, match="row 0, image"):
+    with pytest.raises(BadImage, match="row 0, image"):
         record.read("target")
 
 

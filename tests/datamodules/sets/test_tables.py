@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from miniature import cell, pixels, png, table, written
 
-from datamodules.reading import BadPicture
+from datamodules.reading.images import BadImage
 from datamodules.sets.tables import Selection, Tables
 
 pa = pytest.importorskip("pyarrow", reason="the extra 'data' is not installed")
@@ -34,7 +34,7 @@ def root(request, tmp_path: Path) -> Path:
 
 
 def tables(root: Path, **options) -> Tables:
-    return Tables(root, "train", pictures=("image",), values=("id",), cache=root.parent / "cache", **options)
+    return Tables(root, "train", images=("image",), values=("id",), cache=root.parent / "cache", **options)
 
 
 def ids(found: Tables) -> list[int]:
@@ -47,9 +47,9 @@ def test_rows_are_those_of_all_files_in_order(root):
     assert [found.position(i)[1] for i in range(8)] == [0, 1, 2, 3, 4, 0, 1, 2]
     assert found.name(6).endswith(", row 1") and str(root) not in found.name(6)
     for i in (7, 0, 5, 3):  # from the middle, in any order
-        picture = found.picture(i, "image")
-        assert picture.size() == (16, 16)
-        assert np.array_equal(picture.read(), pixels(i)) and not np.array_equal(picture.read(), pixels(i + 1))
+        image = found.image(i, "image")
+        assert image.size() == (16, 16)
+        assert np.array_equal(image.read(), pixels(i)) and not np.array_equal(image.read(), pixels(i + 1))
     for outside in (8, -1):
         with pytest.raises(IndexError, match=str(outside)):
             found.position(outside)
@@ -63,7 +63,7 @@ def test_the_file_format_of_arrow_is_read_too(tmp_path):
 def test_a_null_cell_is_told_without_reading_it(root):
     found = tables(root)
     assert [found.has(i, "empty") for i in range(8)] == [i % 2 == 0 for i in range(8)]
-    assert found.picture(1, "empty") is None and found.picture(2, "empty") is not None
+    assert found.image(1, "empty") is None and found.image(2, "empty") is not None
 
 
 @pytest.mark.parametrize("limit", [1, 5, 6, 100])
@@ -83,7 +83,7 @@ def test_a_limit_opens_no_file_beyond_it(root):
 @pytest.mark.parametrize("limit", [0, -1, 2.5, True])
 def test_a_limit_that_is_no_number_of_rows_is_refused(tmp_path, limit):
     with pytest.raises(ValueError, match="limit"):
-        Tables(tmp_path, "train", pictures=(), values=(), limit=limit)
+        Tables(tmp_path, "train", images=(), values=(), limit=limit)
 
 
 def test_selections_are_cached_apart_and_looked_up_anew_when_a_file_changes(root):
@@ -128,7 +128,7 @@ def test_rows_of_an_index_that_are_not_those_found_are_looked_up_anew(root, rows
 
 def test_an_index_that_cannot_be_written_is_done_without(root):
     written(root.parent / "file", "")
-    found = Tables(root, "train", pictures=("image",), values=("id",), cache=root.parent / "file" / "cache")
+    found = Tables(root, "train", images=("image",), values=("id",), cache=root.parent / "file" / "cache")
     assert len(found) == 8
 
 
@@ -150,11 +150,11 @@ def test_a_selection_of_nothing_is_refused(root):
 
 def test_a_wrong_schema_names_the_missing_column_and_those_that_are_there(root):
     with pytest.raises(ValueError, match="no column depth, score; it has id, image, empty"):
-        len(Tables(root, "train", pictures=("image", "depth"), values=("score",), cache=root.parent / "cache"))
+        len(Tables(root, "train", images=("image", "depth"), values=("score",), cache=root.parent / "cache"))
     with pytest.raises(ValueError, match=r"no column colour; it has id"):
         len(tables(root, selection=Selection("x", ("colour",), lambda row: True)))
-    with pytest.raises(ValueError, match=r"column id .* holds int64; it must hold pictures"):
-        len(Tables(root, "train", pictures=("id",), values=(), cache=root.parent / "cache"))
+    with pytest.raises(ValueError, match=r"column id .* holds int64; it must hold images"):
+        len(Tables(root, "train", images=("id",), values=(), cache=root.parent / "cache"))
 
 
 def test_a_broken_cell_is_refused_by_name_and_its_neighbours_are_not(tmp_path):
@@ -162,10 +162,10 @@ def test_a_broken_cell_is_refused_by_name_and_its_neighbours_are_not(tmp_path):
     broken = [good, good[: len(good) // 2], b"", b"nothing"]
     table(tmp_path / "train/a.arrow", [{"id": i, "image": cell(data)} for i, data in enumerate(broken)], TYPES)
     found = tables(tmp_path)
-    assert np.array_equal(found.picture(0, "image").read(), pixels(3))
+    assert np.array_equal(found.image(0, "image").read(), pixels(3))
     for i in (1, 2, 3):
-        with pytest.raises(BadPicture, match=rf"a\.arrow, row {i}, image"):
-            found.picture(i, "image").read()
+        with pytest.raises(BadImage, match=rf"a\.arrow, row {i}, image"):
+            found.image(i, "image").read()
 
 
 def test_a_path_in_a_cell_stays_inside_the_folder(tmp_path):
@@ -175,7 +175,7 @@ def test_a_path_in_a_cell_stays_inside_the_folder(tmp_path):
     paths = ["pictures/1.png", "../secret.png", str(tmp_path / "secret.png"), "pictures/none.png", ""]
     table(root / "train/a.arrow", [{"id": i, "image": cell(None, path)} for i, path in enumerate(paths)], TYPES)
     found = tables(root)
-    assert np.array_equal(found.picture(0, "image").read(), pixels(1))
+    assert np.array_equal(found.image(0, "image").read(), pixels(1))
     for i, reason in ((1, "leads out"), (2, "leads out"), (3, "No such file"), (4, "empty")):
-        with pytest.raises(BadPicture, match=reason):
-            found.picture(i, "image").read()
+        with pytest.raises(BadImage, match=reason):
+            found.image(i, "image").read()

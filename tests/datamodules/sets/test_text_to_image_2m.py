@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from miniature import encoded, pixels
 
-from datamodules.reading import BadPicture
+from datamodules.reading.images import BadImage
 from datamodules.sets import tars
 from datamodules.sets.text_to_image_2m import TextToImage2M
 
@@ -33,7 +33,7 @@ def tar(path: Path, samples: dict[str, dict[str, bytes]]) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Samples 0 to 2 in one tar, 3 and 4 in the next; and one of the larger pictures."""
+    """Samples 0 to 2 in one tar, 3 and 4 in the next; and one of the larger images."""
     folder = tmp_path / "set"
     tar(folder / "data_512_2M/data_000000.tar", {f"a/{i:06}": sample(i) for i in range(3)})
     tar(folder / "data_512_2M/data_000001.tar", {f"{i:06}": sample(i) for i in (3, 4)})
@@ -116,16 +116,16 @@ def test_tars_of_another_schema_name_what_is_there(root):
 def test_a_broken_sample_is_refused_by_name_and_its_neighbours_are_not(root, parts, told):
     tar(root / "data_512_2M/data_000000.tar", {"0": sample(0), "1": parts, "2": sample(2)})
     found = made(root)
-    with pytest.raises(BadPicture, match=f"sample 1, json.*{told}"):
+    with pytest.raises(BadImage, match=f"sample 1, json.*{told}"):
         found.record(1)
     assert found.record(2).caption() == "picture 2"
 
 
-def test_a_truncated_picture_is_refused_when_it_is_read(root):
+def test_a_truncated_image_is_refused_when_it_is_read(root):
     tar(root / "data_512_2M/data_000000.tar", {"0": {**sample(0), "jpg": encoded(pixels(0), "JPEG")[:300]}})
     record = made(root).record(0)
     assert record.caption() == "picture 0"
-    with pytest.raises(BadPicture, match="sample 0, jpg"):
+    with pytest.raises(BadImage, match="sample 0, jpg"):
         record.read("target")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from miniature import pixels, png, written
 
-from datamodules.reading import BadPicture
+from datamodules.reading.images import BadImage
 from datamodules.sets.viton_hd import VitonHD
 
 
@@ -28,19 +28,19 @@ def test_a_person_has_her_own_garment_and_the_maps_that_are_there(tmp_path, agno
     found = made(tmp_path, agnostic, openpose)
     assert [found.record(i).key for i in range(len(found))] == [f"train/0000{i}_00" for i in range(3)]
     record = found.record(0)
-    assert set(record.pictures) == {"target", "garment", "garment_mask", "agnostic", "openpose"}
+    assert set(record.images) == {"target", "garment", "garment_mask", "agnostic", "openpose"}
     for name, seed in (("target", 0), ("garment", 10), ("garment_mask", 20), ("openpose", 30)):
         assert np.array_equal(record.read(name), pixels(seed, 12, 16)), name
     assert record.read("agnostic").shape == (3, 16, 12) and record.size() == (12, 16)
-    assert "agnostic" not in found.record(2).pictures and record.captions == {}
+    assert "agnostic" not in found.record(2).images and record.captions == {}
 
 
 def test_a_map_of_another_shape_and_a_broken_file_are_refused(tmp_path):
     found = made(tmp_path)
-    with pytest.raises(BadPicture, match=r"agnostic-v3\.2/00001_00\.jpg.*16 x 16"):
+    with pytest.raises(BadImage, match=r"agnostic-v3\.2/00001_00\.jpg.*16 x 16"):
         found.record(1).read("agnostic")
     written(tmp_path / "train/cloth/00002_00.jpg", png(1)[:60])
-    with pytest.raises(BadPicture, match=r"train/cloth/00002_00\.jpg"):
+    with pytest.raises(BadImage, match=r"train/cloth/00002_00\.jpg"):
         found.record(2).read("garment")
     assert found.record(2).read("target").shape == (3, 16, 12)
 

@@ -1,0 +1,1 @@
+"""The bundled emoji: images, names, splits, and an annotation graph on them."""

@@ -1,0 +1,1 @@
+"""Annotation graphs: named images of a record, the tasks between them, and samples drawn by key."""

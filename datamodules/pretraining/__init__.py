@@ -1,0 +1,1 @@
+"""Data that the mini family is pretrained on: procedural clips, collages, stills and pairs."""

@@ -1,0 +1,102 @@
+"""The figures of a report: markers that say what the verdicts say, names that files and LaTeX take, SVG for a page."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+from made_runs import make_run
+from matplotlib.figure import Figure
+from test_report_forms import faults
+from test_report_statistics import measured_sweep
+
+from unigen.evaluation.answers import Line, missing, more_seeds, one_line
+from unigen.evaluation.compared import Interval
+from unigen.evaluation.verdicts import Verdict
+from unigen.tools.forms.figures import unique
+from unigen.tools.report import figures
+from unigen.tools.report.figures import BLUE, GREY, MOST, ORANGE, draw
+from unigen.tools.report.html import to_html
+from unigen.tools.report.latex import to_latex
+from unigen.tools.report.report import build_report
+
+FOUND = Verdict(0.1, 3, None, None, p=0.01, half=0.05, margin=0.02, seeds_needed=8)
+
+
+def line(state: str, **changes) -> Line:
+    return Line(state, Interval(0.5, 0.1, "seeds"), FOUND._replace(**changes), state, None)
+
+
+def test_markers_say_what_the_verdicts_say():
+    """Coloured: resolved; grey: equal; hollow: it cannot be told. The bars are the intervals of the verdicts."""
+    lines = [line("better"), line("worse", difference=-0.1), line("equal"), line("open", half=0.3)]
+    ax = Figure().subplots()
+    figures._differences(ax, [*lines, Line("it", Interval(0.5, None, ""), None, "reference", None)])
+    markers = [mark for mark in ax.lines if mark.get_marker() == "o"]
+    assert [mark.get_markerfacecolor() for mark in markers] == [BLUE, ORANGE, GREY, "none"]
+    assert [float(mark.get_xdata()[0]) for mark in markers] == [0.1, -0.1, 0.1, 0.1]
+    ends = [bars.get_segments()[0][:, 0].tolist() for bars in ax.collections if hasattr(bars, "get_segments")]
+    assert ends == [pytest.approx(each) for each in ([0.05, 0.15], [-0.15, -0.05], [0.05, 0.15], [-0.2, 0.4])]
+    words = [text.get_text() for text in ax.texts]
+    assert words == ["better", "worse", "equal within ± 0.020", "cannot tell: 5 more seeds", "reference"]
+    [band] = [patch for patch in ax.patches if patch.get_alpha()]
+    assert (band.get_x(), band.get_x() + band.get_width()) == (-0.02, pytest.approx(0.02)), "the margin"
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "words"),
+    [
+        ({"seeds_needed": 4}, 1, "1 more seed"),
+        ({"seeds_needed": 2}, None, "undecided at this number of seeds"),
+        ({"seeds_needed": None, "spread": object()}, None, "more items, not seeds"),
+        ({"seeds_needed": None}, None, "more seeds"),
+        ({"why": "one seed", "seeds_needed": None}, None, "one seed"),
+    ],
+)
+def test_an_open_difference_says_what_it_lacks(changes, more, words):
+    found = FOUND._replace(**changes)
+    assert more_seeds(found) == more and missing(found) == words
+    assert one_line(line("open", **changes)) == f"cannot tell: {words}"
+
+
+def test_names_are_files_and_what_latex_takes():
+    assert unique("rmse (deblur)", []) == "rmse_deblur" and unique("<>", []) == "figure"
+    assert unique("../x.y", []) == "x_y" and unique("a/b", ["a_b", "a_b_2"]) == "a_b_3"
+
+
+def test_every_form_has_the_figures_whatever_runs_are_called(tmp_path):
+    """Dollars are no formula, and two metrics whose names differ in odd letters have a file each."""
+    for i, name in enumerate(("100% & $x_1$ \\alpha", "<b>{a}[b]")):
+        for seed in (0, 1):
+            metrics = {each: {"value": 0.5 + i / 10, "better": "higher"} for each in ("f (a)", "f [a]")}
+            make_run(tmp_path / f"{i}{seed}", name, seed, metrics=metrics)
+    report = build_report(str(tmp_path))
+    drawn = draw(report, tmp_path)
+    assert [each.name for each in drawn.forests] == ["f_a", "f_a_2"]
+    document = to_latex(report, drawn)
+    included = re.findall(r"\\includegraphics\[[^]]*\]\{([^}]*)\}", document)
+    assert len(included) == 4 and all((tmp_path / file).read_bytes().startswith(b"%PDF") for file in included)
+    assert faults(re.sub(r"\\includegraphics.*", "", document)) == [], "file names are no text"
+    page, svg = to_html(report, drawn), drawn.forests[0].svg
+    assert "$x_1$ \\alpha" in svg and "&lt;b&gt;{a}[b]" in svg and "<b>{a}" not in page
+    assert page.count("<svg") == 4 and "http" not in page.replace("http-equiv", "") and "xmlns" not in page
+    assert "var(--ink)" in svg and figures.INK not in page, "so that it is read on a dark page too"
+
+
+def test_a_page_of_many_arms_draws_those_that_differ_most_and_says_so(tmp_path, monkeypatch):
+    report = build_report(str(measured_sweep(tmp_path, {"a": 0.0, "b": 0.2, "c": 0.01, "d": 0.1}, seeds=(0, 1))))
+    [answer] = report.answers
+    monkeypatch.setattr(figures, "MOST", 3)
+    few = figures.forest(answer, "x", tmp_path)
+    assert "The 3 of 4 arms that differ most are drawn." in few.caption
+    assert all(f">{arm}</text>" in few.svg for arm in "abd") and ">c</text>" not in few.svg
+    monkeypatch.setattr(figures, "MOST", MOST)
+    assert ">c</text>" in figures.forest(answer, "x", tmp_path).svg, "negative control"
+
+
+def test_what_is_drawn_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    report = build_report(str(measured_sweep(tmp_path / "runs", {"a": 0.0, "b": 0.2}, seeds=(0, 1))))
+    full = SimpleNamespace(savefig=lambda *given, **how: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(Figure, "savefig", full.savefig)
+    with pytest.raises(OSError, match=r"f1.pdf could not be written: No space left on device"):
+        figures.forest(report.answers[0], "f1", tmp_path)
+    assert not list((tmp_path / "figures").iterdir())

@@ -1,0 +1,1 @@
+"""The outputs of frozen encoders, kept in a folder that runs share."""

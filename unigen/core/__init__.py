@@ -1,0 +1,1 @@
+"""Facts and maths: what is placed where, who sees whom, clocks and tokens. No models and no configuration."""

@@ -1,0 +1,177 @@
+"""The answer to what a table asks: for each metric, which arms are better than the reference, equal to it, or open.
+
+Every word, marker and table cell of a report about a difference comes from here, and so from one verdict.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from unigen.core.intervals import decimals, rounded
+from unigen.evaluation.arms import metric_directions
+from unigen.evaluation.compared import Family, Interval, Measured, interval
+from unigen.evaluation.verdicts import Verdict
+from unigen.evaluation.views import View, agrees, state
+
+
+class Line(NamedTuple):
+    """One arm: its mean, its verdict against the reference (None for the reference, and for what is not compared).
+
+    `state` is one of reference, better, worse, higher, lower, equal, open, or "" for an arm that is not compared.
+    """
+
+    arm: str
+    mean: Interval | None
+    verdict: Verdict | None
+    state: str
+    published: float | None
+
+
+class Answer(NamedTuple):
+    """The answer on one metric. `paper` is the published column beside it, "" for none."""
+
+    view: View
+    paper: str
+    metric: str
+    better: str
+    lines: list[Line]
+
+    @property
+    def against(self) -> str:
+        return self.view.against.label
+
+    @property
+    def title(self) -> str:
+        said = (
+            f"{self.better} is better"
+            if self.better in ("higher", "lower")
+            else "it is not known which values are better"
+        )
+        return f"{self.metric} ({said}{f'; published as {self.paper}' if self.paper else ''})"
+
+
+def answers(found: Sequence[View], family: Family, measured: Measured) -> list[Answer]:
+    """Return an answer for each view and each metric that it asks about, if any arm has the metric."""
+    made = []
+    for view in found:
+        directions = metric_directions(view.arms)
+        for paper, metric in view.asked():
+            lines, better = [], directions[metric]
+            for i, arm in enumerate(view.arms):
+                verdict = None if i == view.reference else family.of(arm, view.against, metric)
+                scored = measured.get((arm.label, metric))
+                kind = "reference" if i == view.reference else state(verdict, better)
+                mean = interval(scored) if scored else None
+                lines.append(Line(arm.label, mean, verdict, kind, view.published_difference(arm, paper)))
+            if any(line.mean for line in lines):
+                made.append(Answer(view, paper, metric, better, lines))
+    return made
+
+
+def more_seeds(verdict: Verdict) -> int | None:
+    """Return how many seeds an arm lacks for 80 % power; None if that is not known, or if they are there already."""
+    return None if verdict.seeds_needed is None else max(verdict.seeds_needed - verdict.shared, 0) or None
+
+
+def against_published(line: Line) -> str:
+    """Return how a difference compares with the published one, "" if that is not known."""
+    if line.verdict is None or line.published is None:
+        return ""
+    if not line.verdict.resolved:
+        return "open" if line.state == "open" or line.published else "as published"
+    if not line.published:
+        return "published as equal"
+    return "as published" if agrees(line.verdict, line.published) else "opposite"
+
+
+# words --------------------------------------------------------------------------------------------------------------
+
+
+def missing(verdict: Verdict) -> str:
+    """Return what an open difference lacks, as part of a sentence."""
+    if verdict.why:
+        return verdict.why
+    if verdict.seeds_needed is None:
+        return "more items, not seeds" if verdict.spread else "more seeds"
+    more = more_seeds(verdict)
+    return f"{more} more seed{'s' if more > 1 else ''}" if more else "undecided at this number of seeds"
+
+
+def size(verdict: Verdict, sign: str = "") -> str:
+    """Return a difference with its interval as text."""
+    value = rounded(verdict.difference if sign else abs(verdict.difference), verdict.half, sign)
+    return value if verdict.half is None else f"{value} ± {rounded(verdict.half, verdict.half)}"
+
+
+def one_line(line: Line) -> str:
+    """Return what the forest plot says beside a marker."""
+    if line.verdict is None:
+        return line.state
+    if line.state == "open":
+        return f"cannot tell: {missing(line.verdict)}"
+    return f"equal within ± {margin(line.verdict)}" if line.state == "equal" else line.state
+
+
+def margin(verdict: Verdict) -> str:
+    return f"{verdict.margin:.{decimals(verdict.margin)}f}" if verdict.margin else "0"
+
+
+def sentences(answer: Answer) -> list[str]:
+    """Return the answer in sentences: what is better, worse and equal, and what cannot be told yet."""
+    groups: dict[str, list[Line]] = {}
+    for line in answer.lines:
+        groups.setdefault(line.state, []).append(line)
+    said = []
+    for kind in ("better", "higher", "worse", "lower"):
+        if lines := groups.get(kind):
+            each = [f"{named(line.arm)} by {size(line.verdict)}" for line in lines]
+            said.append(f"{kind.capitalize()} than {named(answer.against)}: {', '.join(each)}.")
+    if lines := groups.get("equal"):
+        each = [f"{named(line.arm)} within ± {margin(line.verdict)}" for line in lines]
+        said.append(f"Equal to {named(answer.against)}: {', '.join(each)}.")
+    if lines := groups.get("open"):
+        each = [f"{named(x.arm)} ({size(x.verdict, '+')}; {missing(x.verdict)})" for x in lines]
+        said.append(f"Cannot yet be told from {named(answer.against)}: {', '.join(each)}.")
+    if lines := groups.get(""):
+        said.append(f"Not compared: {', '.join(named(line.arm) for line in lines)}.")
+    return said + agreement(answer)
+
+
+def agreement(answer: Answer) -> list[str]:
+    """Return a sentence on how many published differences are found here; none without published differences."""
+    asked = [line for line in answer.lines if line.verdict and line.published is not None]
+    if not asked:
+        return []
+    found = Counter(against_published(line) for line in asked)
+    each = [
+        f"{found[kind]} {kind}" for kind in ("as published", "opposite", "published as equal", "open") if found[kind]
+    ]
+    return [f"Of {len(asked)} published difference{'s' if len(asked) > 1 else ''}: {', '.join(each)}."]
+
+
+def named(label: str) -> str:
+    """Return a label for a list, in quotes if it contains a comma."""
+    return f"'{label}'" if "," in label else label
+
+
+def summary(found: Sequence[Answer]) -> str:
+    """Return the answer of the whole page in a sentence or two."""
+    told_of = [line for answer in found for line in answer.lines if line.verdict]
+    if not told_of:
+        return "Nothing is compared here: there are no two arms of one protocol with a metric in common."
+    count = Counter("resolved" if line.verdict.resolved else line.state for line in told_of)
+    against = " or ".join(dict.fromkeys(answer.against for answer in found))
+    words = {"resolved": "resolved", "equal": "equal within the margin", "open": "open"}
+    found_of = {word: count[kind] for kind, word in words.items() if count[kind]}
+    parts = [f"{number} {'is' if number == 1 else 'are'} {word}" for word, number in found_of.items()]
+    said = f"Of {len(told_of)} difference{'s' if len(told_of) > 1 else ''} to {against}, {', '.join(parts)}."
+    lacking = [line.verdict for line in told_of if line.state == "open"]
+    needed = [more for verdict in lacking if (more := more_seeds(verdict))]
+    if any(verdict.why == "one seed" for verdict in lacking):
+        said += " One seed cannot separate arms: run two seeds or more."
+    elif needed:
+        counts = " to ".join(map(str, dict.fromkeys((min(needed), max(needed)))))
+        said += f" {counts} more seeds of each arm are expected to settle {len(needed)} of the open ones (80 % power)."
+    return said

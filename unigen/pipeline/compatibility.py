@@ -1,0 +1,116 @@
+"""Checks that the parts of an experiment fit each other, made once, where all of them meet."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from unigen.config import ranges
+from unigen.core import noise
+from unigen.core.infill import check_width
+from unigen.core.layout import Layout
+from unigen.core.shift import counted
+from unigen.core.types import BUFFER, CONDITION, EXAMPLE, TARGET, TEXT
+from unigen.protocols import Adapter
+
+if TYPE_CHECKING:
+    from unigen.pipeline.pipeline import Pipeline
+
+
+OF_WEIGHTS = {"flow": "process=rectified_flow solver=euler", "v": "process=vp solver=ddim"}
+
+
+def check(p: Pipeline) -> None:
+    """Validate once, where all parts meet; afterwards they trust each other. Raises ValueError naming the culprit."""
+    source = f"formatter {p.formatter.name}"
+    missing = [axis for axis in p.formatter.axes if axis not in p.backbone.axes]
+    if missing:
+        raise ValueError(
+            f"{source} places images along {', '.join(p.formatter.axes)}, but backbone "
+            f"{type(p.backbone).__name__} has no axis {', '.join(missing)}; it has {', '.join(p.backbone.axes)}"
+        )
+    p.mask.check(p.formatter.roles, source)
+    ranges.check("guidance.strength", p.guidance.strength)
+    for task, own in p.guidance.by_task.items():
+        ranges.check(f"guidance.by_task.{task}.strength", own.get("strength", 1.0))
+    ranges.check("loss.weights", dict(p.loss.weights))
+    ranges.check("dropout", dict(p.dropout))
+    tables = {
+        "conditioning.modulation.branches": p.modulation.branches,
+        "conditioning.modulation.timing": p.modulation.timing,
+        "loss.weights": p.loss.weights,
+    }
+    check_names(f"mask '{p.mask.name}': rows", [role for role, _ in p.mask.rows], p.formatter.roles)
+    for query, row in p.mask.rows:
+        check_names(f"mask '{p.mask.name}': rows.{query}", [role for role, _ in row], p.formatter.roles)
+    for name, table in tables.items():
+        check_names(name, table, p.formatter.roles)
+        for role in p.formatter.roles:
+            if role not in table:
+                raise ValueError(f"{name} has no entry for role '{role}' (from {source}); it knows {', '.join(table)}")
+    for name, roles in {"guidance.drop": p.guidance.roles, "dropout": p.dropout}.items():
+        for role in roles:
+            if role not in p.formatter.roles:
+                raise ValueError(f"{name} names role '{role}'; {source} has {', '.join(p.formatter.roles)}")
+    widths = {
+        "text width": (p.text.width, p.backbone.text_width),
+        "latent channels": (p.codec.channels, p.backbone.latent_channels),
+    }
+    if p.backbone.pooled_width is not None:
+        widths["pooled text width"] = p.text.pooled_width, p.backbone.pooled_width
+    for what, (made, taken) in widths.items():
+        if made != taken:
+            raise ValueError(f"{what}: the encoder makes {made}, backbone {type(p.backbone).__name__} takes {taken}")
+    check_width(p.backbone.context_width, p.codec.channels, p.codec.stride, p.backbone.patch)
+    if p.backbone.predicts not in (None, p.process.predicts):
+        raise ValueError(
+            f"the weights of backbone.pretrained predict '{p.backbone.predicts}' (backbone.predicts), but process "
+            f"{type(p.process).__name__} trains '{p.process.predicts}'; take the weights' own by "
+            f"{OF_WEIGHTS.get(p.backbone.predicts, 'process=...')}, or random weights by backbone.pretrained=null"
+        )
+
+
+def check_names(key: str, named: Iterable[str], roles: tuple[str, ...]) -> None:
+    """Raises ValueError if the table `key` names a role that neither the formatter nor any other part knows."""
+    legal = dict.fromkeys([*roles, TEXT, CONDITION, EXAMPLE, BUFFER, TARGET])
+    for role in named:
+        if role not in legal:
+            close = get_close_matches(role, legal, 1)
+            meant = f"did you mean '{close[0]}'? " if close else ""
+            raise ValueError(f"{key} names role '{role}', which does not exist; {meant}legal are {', '.join(legal)}")
+
+
+def check_adapters(adapter: Adapter, roles: tuple[str, ...]) -> None:
+    """Raises ValueError if a table from role to adapter lacks a role of the formatter, or names an unknown one."""
+    table = getattr(adapter, "adapters", None)
+    if table is None:
+        return
+    key = "conditioning.adapter.adapters"
+    check_names(key, table, roles)
+    if missing := [role for role in roles if role not in table]:
+        names = list(dict.fromkeys(filter(None, table.values())))
+        lines = ", ".join(f"{role}: null" for role in missing)
+        raise ValueError(
+            f"{key} has no entry for {', '.join(missing)}; add {{{lines}}} for no adapter there, or the name of one, "
+            f"such as {names[0]}, instead of null"
+        )
+
+
+def check_times(p: Pipeline, layout: Layout) -> None:
+    """Raises ValueError, before training, if the number of tokens makes times of process or solver degenerate."""
+    p.process.sample_times(1, noise.generator("check"), tokens=counted(p.process, layout))
+    p.solver.times(counted(p.solver, layout))
+
+
+def warn_of_the_unseen(p: Pipeline, layout: Layout) -> None:
+    """Warn if conditions or examples are noised fully, and no clean copy of them reaches the backbone."""
+    lost = [s.role for s in layout.visual if s.role in (CONDITION, EXAMPLE) and s.cap == 1]
+    if lost and p.infilling is None:
+        warnings.warn(
+            f"formatter.caps is 1 for {', '.join(dict.fromkeys(lost))}, and backbone {type(p.backbone).__name__} takes "
+            "no clean copy on channels of its own: the model never sees these images; lower the caps to 0 "
+            "(formatter=grid_clean), or take a Fill backbone",
+            stacklevel=2,
+        )

@@ -1,0 +1,274 @@
+"""The one data path: sample -> signature -> plan -> tokens -> corrupt -> condition -> backbone -> loss | solver.
+
+Training and sampling walk the same first steps with the same functions.
+Shapes: B batch, F frames, f latent frames, C channels, H and W pixels, h and w latent cells, L tokens,
+P patch features.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from unigen.cache.store import Cache
+from unigen.core import canvas, infill, noise
+from unigen.core.finite import NotFinite
+from unigen.core.infill import Cells, Fill
+from unigen.core.layout import Geometry, Layout, Plan
+from unigen.core.masks import Mask, static_segments
+from unigen.core.shift import counted
+from unigen.core.tokens import Tokens
+from unigen.core.types import CONDITION, TEXT, Batch, ImageSlot, Signature, subjects_of
+from unigen.losses.weighted import SAMPLE, weighted_mean
+from unigen.pipeline.compatibility import check, check_times, warn_of_the_unseen
+from unigen.pipeline.encoding import CanvasEncoder
+from unigen.pipeline.guidance import Guidance, Guided, hide
+from unigen.protocols import Backbone, Codec, Embedding, Formatter, Loss, Modulation, Process, Solver, TextEncoder
+from unigen.solvers.loop import integrate
+
+
+class Canvases(NamedTuple):
+    """What the codec encodes of a batch, a tensor (B, F, C, H, W) a canvas.
+
+    `blanked` are the whole canvases without the pixels that are generated (the same tensor where there are none), and
+    `masks`, (B, F, 1, H, W) booleans, say which those are. Both are empty for a backbone that does not infill.
+    """
+
+    whole: list[Tensor]
+    blanked: Sequence[Tensor] = ()
+    masks: Sequence[Tensor] = ()
+
+
+@dataclass
+class Pipeline:
+    """The parts of one experiment. It is a plain object; the LightningModule decides which of its modules train.
+
+    `dropout` maps a role to the probability that training hides it: text becomes the empty prompt,
+    an image zero latents. Guidance hides roles in its second branch in the same way.
+    `fill` says which cells are masked for a backbone that infills, and how; other backbones do not use it.
+    `cache` keeps the results of frozen encoders for later runs.
+    Raises ValueError if the parts do not fit each other (see `check`).
+    """
+
+    formatter: Formatter
+    mask: Mask
+    backbone: Backbone
+    embedding: Embedding
+    modulation: Modulation
+    codec: Codec
+    text: TextEncoder
+    process: Process
+    loss: Loss
+    solver: Solver
+    guidance: Guidance = field(default_factory=Guidance)
+    dropout: Mapping[str, float] = field(default_factory=dict)
+    fill: Fill = field(default_factory=Fill)
+    cache: Cache | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
+        self._plan = lru_cache(maxsize=256)(self._make_plan)
+        self._encode_canvas = CanvasEncoder()
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
+    @property
+    def infilling(self) -> Fill | None:
+        """The rule of masking, if the backbone reads a masked image beside the noised tokens; else None."""
+        return self.fill if self.backbone.context_width else None
+
+    @property
+    def effective_mask(self) -> Mask:
+        """The mask as the backbone's family can follow it; all that is derived from a mask is derived from this one."""
+        return self.backbone.effective_mask(self.mask)
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """Everything that has weights."""
+        return self.backbone, self.embedding, self.text, self.codec
+
+    def plan(self, slots: tuple[ImageSlot, ...]) -> Plan:
+        """Return the placement plan, kept by signature. Raises ValueError for slots that the formatter cannot place."""
+        return self._plan(Signature(tuple(slots), self.text.tokens))
+
+    def _make_plan(self, signature: Signature) -> Plan:
+        b, c = self.backbone, self.codec
+        geometry = Geometry(c.stride, b.patch, b.axes, b.reach, c.temporal_stride, c.clip_unit, b.reach_key)
+        plan = self.formatter(signature, geometry)
+        if not any(self.loss.weights[s.role] > 0 and s.cap > 0 for s in plan.layout.visual):
+            raise ValueError("loss.weights is 0 for every noised role of this layout: there is nothing to learn")
+        check_times(self, plan.layout)
+        warn_of_the_unseen(self, plan.layout)
+        return plan
+
+    # --- sample -> tokens ---------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        batch: Batch,
+        dropped: Mapping[str, Tensor],
+        generator: Generator | None = None,
+        cells: Cells | None = None,
+    ) -> Tokens:
+        """Encode a batch to clean tokens. `dropped[role]`, (B,) booleans, marks samples that hide the role.
+
+        `generator` samples codec posteriors (training); without one their means are used. `cells` are those that a
+        backbone with a context is to generate, by default the targets.
+        """
+        plan, prompts = self.plan(batch.slots), _shown(batch.prompts, dropped.get(TEXT))
+        text_BTD = self._encode_text(prompts)
+        known = text_BTD, self._keywords(prompts, batch, plan), batch.tasks
+        stage = "sample" if generator is None else "train"
+        pages = self.canvases(batch.images, plan, cells or infill.targets(plan.slots, len(batch)), stage)
+        roles, context = {slot.name: slot.role for slot in plan.slots}, None
+        latents = self._latents(pages.whole, plan, generator)
+        if pages.masks:  # conditions are read from the blanked images, and what is known of a sample is added there
+            shown = self.embedding(self._latents(pages.blanked, plan, generator), plan.slots, *known)
+            context = infill.features(hide(shown, roles, dropped), pages.masks, plan)
+        else:
+            latents = self.embedding(latents, plan.slots, *known)
+        features = {TEXT: text_BTD, **canvas.tokens(hide(latents, roles, dropped), plan)}
+        pooled = None if self.backbone.pooled_width is None else self.text.pooled(prompts)
+        if pooled is not None and not self.text.trained:
+            pooled = pooled.float()
+        valid_BT = self.text.valid(prompts)
+        valid = None if valid_BT is None else {TEXT: valid_BT.to(self.device)}
+        return Tokens(plan.layout, features, valid, pooled, context)
+
+    def _keywords(self, prompts: list[str], batch: Batch, plan: Plan) -> dict[str, Tensor]:
+        """Return (B, T) booleans for every condition slot, True for the tokens of the prompt that name its subject."""
+        names = [slot.name for slot in plan.slots if slot.role == CONDITION]
+        own = [[subjects_of(said, i, len(names)) for said in batch.subjects] for i in range(len(names))]
+        if own and all(subjects == own[0] for subjects in own):  # looked up once
+            return dict.fromkeys(names, self.text.keywords(prompts, own[0]).to(self.device))
+        return {name: self.text.keywords(prompts, own[i]).to(self.device) for i, name in enumerate(names)}
+
+    def canvases(self, images: Mapping[str, Tensor], plan: Plan, cells: Cells, stage: str) -> Canvases:
+        """Lay images (B, F, C, H, W) by slot on the canvases that the codec encodes.
+
+        For a backbone that infills, `cells` say what is masked. `stage` is "train" or "sample".
+        """
+        whole = canvas.stitch(images, plan)
+        if self.infilling is None:
+            return Canvases(whole)
+        masks = infill.pixel_masks(cells, plan)
+        blanked = [self.infilling.blanked(x, mask, stage) for x, mask in zip(whole, masks, strict=True)]
+        return Canvases(whole, blanked, masks)
+
+    def _latents(self, pages: Sequence[Tensor], plan: Plan, generator: Generator | None) -> dict[str, Tensor]:
+        """Encode canvases (B, F, C, H, W); return the latents (B, f, C, h, w) of each slot."""
+        encoded = [self._encode_canvas(self.codec, page, generator, self.cache, self.device) for page in pages]
+        return canvas.cut(encoded, plan)
+
+    def _encode_text(self, prompts: list[str]) -> Tensor:
+        """Encode prompts. Features of a frozen encoder are in fp32, whatever the precision of its weights."""
+        if self.text.trained:
+            return self.text.encode(prompts)
+        if self.cache is None:
+            return self.text.encode(prompts).float()
+        return self.cache.features(self.text, prompts, self.device).float()
+
+    def times(self, layout: Layout, t_B: Tensor) -> dict[str, Tensor]:
+        """Return each segment's modulation time: the step's t (one shared tensor), or its own clock."""
+        clock_BS = noise.clock(layout, t_B)
+        timing = self.modulation.timing
+        return {s.name: t_B if timing[s.role] == "shared" else clock_BS[:, i] for i, s in enumerate(layout.segments)}
+
+    def draw_noise(self, plan: Plan, generators: list[Generator]) -> dict[str, Tensor]:
+        """Draw standard normal tokens (B, L, P) for every noised slot, one generator for each sample.
+
+        The latent frames that pad a temporal patch get the noise of the first one or their own, as the plan says.
+        """
+        g, drawn = plan.geometry, {}
+        for slot in plan.slots:
+            if plan.layout[slot.name].cap == 0:
+                continue
+            frames = g.latent_frames(slot.frames) if plan.copy_noise == "same" else g.padded_frames(slot.frames)
+            shape = frames, self.codec.channels, slot.height // g.stride, slot.width // g.stride
+            eps = noise.normal((len(generators), *shape), generators).to(self.device)
+            drawn[slot.name] = eps
+        return canvas.tokens(drawn, plan, padding="replicate")
+
+    # --- training -----------------------------------------------------------------------------------------
+
+    def training_loss(self, batch: Batch, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of one batch, and its parts for the log. All randomness comes from `generator`."""
+        size, plan = len(batch), self.plan(batch.slots)
+        cells = self.infilling and self.infilling.draw(plan.slots, size, generator)
+        dropped = {
+            role: torch.rand(size, generator=generator) < share for role, share in self.dropout.items() if share > 0
+        }
+        t_B = self.process.sample_times(size, generator, tokens=counted(self.process, plan.layout)).to(self.device)
+        clean = self.encode(batch, dropped, generator, cells)
+        return self.denoising_loss(clean, self.draw_noise(plan, [generator] * size), t_B, cells)
+
+    def denoising_loss(
+        self, clean: Tokens, noises: dict[str, Tensor], t_B: Tensor, cells: Cells | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss at given times and noise; validation fixes both. `cells` are as in `encode`."""
+        layout = clean.layout
+        clocks = dict(zip(layout.names, noise.clock(layout, t_B).unbind(1), strict=True))
+        noisy = {n: self.process.corrupt(clean.features[n], eps, clocks[n]) for n, eps in noises.items()}
+        predictions = self.backbone(clean.updated(noisy), self.times(layout, t_B), self.mask)
+        errors = {
+            n: self.loss.error(self.process, clean.features[n], eps, noisy[n], predictions[n], clocks[n])
+            for n, eps in noises.items()
+        }
+        generated = cells and infill.generated(cells)
+        average = getattr(self.loss, "average", SAMPLE)
+        return weighted_mean(errors, {n: layout[n].role for n in errors}, self.loss.weights, generated, average)
+
+    # --- sampling -----------------------------------------------------------------------------------------
+
+    def static(self, layout: Layout) -> tuple[str, ...]:
+        """Return the segments that sampling computes once, for all steps and both branches of guidance."""
+        timing = self.backbone.effective_timing(self.modulation.timing)
+        return static_segments(layout, self.effective_mask, timing)
+
+    @torch.no_grad()
+    def sample(self, batch: Batch, seed: int) -> dict[str, Tensor]:
+        """Sample uint8 pixels (B, F, C, H, W) of every target slot. Clean segments (cap 0) never change.
+
+        Noise is keyed by (seed, sample key), so an image does not depend on its batch mates.
+        """
+        plan, size = self.plan(batch.slots), len(batch)
+        keys = batch.keys or [str(i) for i in range(size)]
+        noises = self.draw_noise(plan, [noise.generator(seed, "sample", k) for k in keys])
+        shown, strengths_B = self.encode(batch, {}), self.guidance.strengths(batch.tasks)
+        hidden = None if bool((strengths_B == 1).all()) else self.encode(batch, self.guidance.hidden(batch.tasks))
+        state = {s.name: shown.features[s.name] for s in plan.layout.visual}
+        for name, eps in noises.items():
+            cap_B = torch.full((size,), plan.layout[name].cap, device=self.device)
+            state[name] = self.process.corrupt(state[name], eps, cap_B)
+        predict = Guided(self, shown, hidden, strengths_B)
+        chance = [noise.generator(seed, "solver", key) for key in keys]
+        state = integrate(predict, state, plan.layout, self.process, self.solver, chance)
+        return self.decode(state, plan)
+
+    def decode(self, state: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
+        """Decode tokens of all slots to uint8 pixels (B, F, C, H, W) of the target slots."""
+        return canvas.decoded(state, plan, self._decode_canvas)
+
+    def _decode_canvas(self, z_BfChw: Tensor) -> Tensor:
+        """Decode to uint8 pixels (B, F, C, H, W). Raises NotFinite for NaN, which would silently become black."""
+        clips = canvas.by_clip(z_BfChw, self.codec.temporal_stride)
+        pixels = self.codec.decode(clips)
+        if not pixels.isfinite().all():
+            what = "the codec's images" if z_BfChw.isfinite().all() else "the sampled latents"
+            raise NotFinite(
+                f"{what} are not finite: no image can be drawn (guidance.strength={self.guidance.strength:g}, "
+                f"solver.steps={self.solver.steps}); check the weights, or take a higher precision"
+            )
+        return canvas.by_canvas(canvas.to_pixels(pixels), len(z_BfChw))
+
+
+def _shown(prompts: list[str], hidden_B: Tensor | None) -> list[str]:
+    """Return the prompts, empty in the samples in which text is hidden."""
+    if hidden_B is None:
+        return prompts
+    return ["" if hide else prompt for prompt, hide in zip(prompts, hidden_B.tolist(), strict=True)]

@@ -1,0 +1,74 @@
+"""Saves matplotlib's figures: as SVG for a page in the page's own ink, and as PDF and PNG for papers."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from unigen.config.files import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+FOLDER = "figures"  # beside the page
+INK, SOFT = "#1c1e22", "#656b74"  # the page's colours take their place in SVG
+STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": SOFT}
+STYLE |= {
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "axes.labelcolor": SOFT,
+    "text.color": INK,
+    "svg.hashsalt": "unigen",
+}
+STYLE |= {"text.parse_math": False, "svg.fonttype": "none", "pdf.fonttype": 42, "axes.titlesize": 9}
+
+
+class Figure(NamedTuple):
+    """A figure as SVG for the page, the name of its files in FOLDER (without an ending), and its caption."""
+
+    name: str
+    svg: str
+    caption: str
+
+
+def unique(name: str, taken: Iterable[str]) -> str:
+    """Return a name for files and for LaTeX, of letters, digits, _ and -, that is not taken yet."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_") or "figure"
+    taken, count = set(taken), 1
+    while (found := plain if count == 1 else f"{plain}_{count}") in taken:
+        count += 1
+    return found
+
+
+def saved(drawing: Drawing, name: str, folder: Path, caption: str) -> Figure:
+    """Write FOLDER/name.pdf and .png below `folder`, and return the figure with its SVG. Raises OSError."""
+    drawing.draw_without_rendering()
+    drawing.set_layout_engine("none")  # the layout is found once and holds for all three files
+    for ending, how in {"pdf": {"metadata": {"CreationDate": None}}, "png": {"dpi": 200}}.items():
+        with whole_file(folder / FOLDER / f"{name}.{ending}") as part:
+            drawing.savefig(part, format=ending, **how)
+    file = io.StringIO()
+    drawing.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return Figure(name, inline(file.getvalue()), caption)
+
+
+def inline(svg: str) -> str:
+    """Return matplotlib's SVG for a place in HTML: without addresses of namespaces, in the page's own ink.
+
+    Groups named armN and legend become classes, which several figures of a page may share.
+    """
+    svg = re.sub(
+        r"\s*<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg[svg.index("<svg") :], flags=re.S
+    )
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"|\s(width|height)="[\d.]+pt"(?=[^>]*viewBox)', "", svg)
+    svg = re.sub(
+        r'(<svg[^>]*?)\s(?:width|height)="[\d.]+pt"',
+        r"\1",
+        re.sub(r'(<svg[^>]*?)\s(?:width|height)="[\d.]+pt"', r"\1", svg),
+    )
+    svg = re.sub(r'id="(arm\d+|legend)"', r'class="\1"', svg)
+    colours = {INK: "var(--ink)", SOFT: "var(--soft)"}
+    return re.sub("|".join(colours), lambda found: colours[found[0]], svg)

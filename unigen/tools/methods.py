@@ -1,0 +1,159 @@
+"""Writes the table of docs/methods.md: what each file of exp/methods says, and what its header leaves out."""
+
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from unigen.config.files import write_text
+from unigen.config.values import ConfigError
+from unigen.core.layout import Geometry, Layout, Segment
+from unigen.core.masks import static_segments
+from unigen.core.types import CONDITION, TARGET, TEXT, ImageSlot, Signature
+from unigen.pipeline.build import build
+
+START, END = "<!-- written by experiments/methods.py -->", "<!-- up to here -->"
+SIDE = 512  # pixels of the images whose positions the table shows
+FLUX = Geometry(8, (1, 2, 2), ("t", "h", "w"), (16, 256, 512))  # 16 pixels a token
+AXES = ("t", "h", "w")
+COLUMNS = (
+    *("method", "task", f"condition's tokens at {SIDE} px", "condition sees", "its time", "LoRA on", "modulation"),
+    *("training times", "computed once"),
+)
+PARTS = ("Stated", "Inferred", "Left out")
+
+
+def files(conf: Path) -> list[Path]:
+    """Return the methods' files. Raises ConfigError if there are none."""
+    found = sorted((conf / "exp" / "methods").glob("*.yaml"))
+    if not found:
+        raise ConfigError(f"{conf / 'exp' / 'methods'} has no method; legal is the config folder of the repository")
+    return found
+
+
+def write_page(path: Path, conf: Path) -> str:
+    """Replace what lies between the two marks of a page; return a sentence. Raises ConfigError for a page without."""
+    text = path.read_text(encoding="utf-8")
+    write_text(path, with_table(text, written(conf), path))
+    return f"wrote {len(files(conf))} methods to {path}"
+
+
+def with_table(text: str, block: str, path: Path) -> str:
+    """Return the page with another block between its marks."""
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise ConfigError(f"{path} lacks the lines '{START}' and '{END}', between which the table is written")
+    return f"{before}{START}\n\n{block}\n\n{END}{after}"
+
+
+def written(conf: Path) -> str:
+    """Return the table and the paragraphs of all methods."""
+    lines = [row(COLUMNS), row(["---"] * len(COLUMNS))]
+    lines += [row(cells(path.stem, composed(conf, path.stem))) for path in files(conf)]
+    return "\n\n".join(["\n".join(lines), *(paragraph(path) for path in files(conf))])
+
+
+def row(values: Any) -> str:
+    return f"| {' | '.join(values)} |"
+
+
+def composed(conf: Path, name: str) -> dict[str, Any]:
+    """Return a method's configuration at mini scale, as plain data."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf.resolve())):
+        return OmegaConf.to_container(compose("config", [f"+exp=methods/{name}", "run_dir=run"]), resolve=True)
+
+
+def cells(name: str, config: Mapping[str, Any]) -> list[str]:
+    """Return a row of the table, which says the treatments in the words of the configuration."""
+    layout, modulation = layout_of(config), config["conditioning"]["modulation"]
+    once = static_segments(layout, build(config["mask"]), modulation["timing"])
+    branches = modulation["branches"]
+    return [
+        f"[`{name}`](#{name})",
+        config["task"]["name"],
+        places(layout[CONDITION]),
+        sees(config["mask"]["rows"][CONDITION]),
+        modulation["timing"][CONDITION],
+        adapted(config["conditioning"]["adapter"]),
+        "shared" if branches[CONDITION] == branches[TARGET] else "own branch",
+        times(config["process"]),
+        "yes" if CONDITION in once else "no",
+    ]
+
+
+def layout_of(config: Mapping[str, Any]) -> Layout:
+    """Return the layout of one condition and one target of `SIDE` pixels, on Flux."""
+    slots = tuple(ImageSlot(role, role, SIDE, SIDE, 1, 0) for role in (CONDITION, TARGET))
+    return build(config["formatter"])(Signature(slots, 1), FLUX).layout
+
+
+def places(segment: Segment) -> str:
+    """Say the first and the last position on each axis, and the step where it is not 1."""
+    said = []
+    for axis, first, step, count in zip(AXES, segment.origin, segment.step, segment.grid, strict=True):
+        last = first + step * (count - 1)
+        ends = number(first) if count == 1 else f"{number(first)} to {number(last)}"
+        said.append(f"{axis} {ends}" + (f" by {number(step)}" if step != 1 and count > 1 else ""))
+    return ", ".join(said)
+
+
+def number(value: int | Fraction) -> str:
+    return f"{float(value):g}".replace("-", "−")
+
+
+def sees(words: Mapping[str, str]) -> str:
+    """Say what a condition attends to."""
+    itself = {"all": "all conditions", "same": "itself", "none": ""}[words[CONDITION]]
+    others = [role for role in (TEXT, TARGET) if words[role] != "none"]
+    return ", ".join(filter(None, [itself, *others])) or "nothing"
+
+
+def adapted(adapter: Mapping[str, Any]) -> str:
+    """Say which tokens carry the LoRA, and in which parts of the blocks."""
+    table = adapter["adapters"]
+    roles = [role for role, name in (table or {}).items() if name is not None and role in (TEXT, CONDITION, TARGET)]
+    return f"{' and '.join(roles) or 'all'}: {', '.join(adapter['parts'])}"
+
+
+def times(process: Mapping[str, Any]) -> str:
+    """Say the density of the training times and their shift."""
+    density = {"Uniform": "uniform", "LogitNormal": "logit-normal"}[process["density"]["_target_"].rpartition(".")[2]]
+    shift = process["shift"]
+    if shift is None:
+        return f"{density}, no shift"
+    by = f"by {shift['factor']:g}" if "factor" in shift else f"by the tokens of {shift['count']}"
+    return f"{density}, shifted {by}"
+
+
+def paragraph(path: Path) -> str:
+    """Return the header of a method's file as prose: what it is, and what is stated, inferred and left out.
+
+    Raises ConfigError for a header that lacks one of these.
+    """
+    said = header(path)
+    if missing := [part for part in PARTS if part not in said]:
+        raise ConfigError(f"the header of {path} lacks '# {missing[0]}:'; legal are {', '.join(PARTS)}")
+    lines = [f"### {path.stem}", "", said[""], "", *(f"- **{part}:** {said[part]}" for part in PARTS)]
+    return "\n".join(lines)
+
+
+def header(path: Path) -> dict[str, str]:
+    """Return the texts of a header: "" for its beginning, then by the words before the colon; commands are left out."""
+    found: dict[str, list[str]] = {"": []}
+    part = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#") or line.startswith("# python"):
+            break
+        text = line.removeprefix("#").strip()
+        if opened := re.match(rf"({'|'.join(PARTS)}): (.*)", text):
+            part, text = opened[1], opened[2]
+        if not text.startswith("@package"):
+            found.setdefault(part, []).append(text)
+    return {name: " ".join(lines) for name, lines in found.items()}

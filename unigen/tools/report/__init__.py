@@ -1,0 +1,1 @@
+"""The ablation report: it reads run folders and writes tables, curves and sample grids in several formats."""

@@ -1,0 +1,1 @@
+"""Runs an experiment, from its configuration to its run folder."""
