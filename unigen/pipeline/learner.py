@@ -14,6 +14,11 @@ from unigen.core import noise
 from unigen.core.finite import LossWatch, NotFinite, names_of_not_finite
 from unigen.core.types import Batch, ImageSlot
 from unigen.nn import shards
+from unigen.nn.muon import MuonAdamW, block_matrices
+
+
+MATRICES = ("adamw", "muon")  # what may update the matrices inside blocks
+DIVIDING = (".ZeRO", ".FSDP2")  # strategies that divide gradients, states or weights over devices
 
 
 class Learner(L.LightningModule):
@@ -22,8 +27,9 @@ class Learner(L.LightningModule):
     `unigen.training.experiment` calls, in this order: print_header, notes, prepare, (fit), settle, measure, export,
     facts. Frozen encoders go into `frozen`: they follow the module's device without belonging to it, so that no
     strategy shards or saves them. `config` is the whole plain configuration; of `optimizer` it reads lr, betas,
-    weight_decay, fused (torch's AdamW in one kernel), warmup (steps of linear warm-up) and cooldown (the last share of
-    the steps, in which the rate falls linearly to 0; 0 keeps it constant, so that a run may stop at any step).
+    weight_decay, matrices (adamw or muon), fused (AdamW in one kernel), warmup (steps of linear warm-up) and cooldown
+    (the last share of the steps, in which the rate falls linearly to 0; 0 keeps it constant, so that a run may stop at
+    any step). Raises ConfigError for Muon under a strategy that divides its states or weights.
     """
 
     strict_loading = False
@@ -32,6 +38,13 @@ class Learner(L.LightningModule):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.options, self.seed = dict(config["optimizer"]), config["seed"]
+        if self.options["matrices"] not in MATRICES:
+            raise ConfigError(f"optimizer.matrices is {self.options['matrices']!r}; legal are {', '.join(MATRICES)}")
+        if self.options["matrices"] == "muon" and config["strategy"]["_target_"].endswith(DIVIDING):
+            raise ConfigError(
+                "optimizer.matrices=muon updates whole matrices, and this strategy divides their gradients or states; "
+                "use strategy=single, strategy=ddp or optimizer=adamw"
+            )
         self.steps = config["trainer"]["max_steps"]
         self.parts = nn.ModuleDict()
         self.frozen: Iterable[nn.Module] = ()
@@ -161,14 +174,23 @@ class Learner(L.LightningModule):
         )
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Return AdamW over the trained weights, with linear warm-up and cool-down."""
+        """Return the optimizer of the trained weights, with linear warm-up and cool-down."""
+        optimizer = self._optimizer()
+        ramp = torch.optim.lr_scheduler.LambdaLR(optimizer, self._share_of_rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": ramp, "interval": "step"}}
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """Return AdamW, or with optimizer.matrices=muon Muon for the matrices inside blocks and AdamW for the rest."""
         o = self.options
+        shared = {key: o[key] for key in ("lr", "weight_decay", "fused")} | {"betas": tuple(o["betas"])}
         trained = [p for p in self.parameters() if p.requires_grad]
-        adamw = torch.optim.AdamW(
-            trained, lr=o["lr"], betas=tuple(o["betas"]), weight_decay=o["weight_decay"], fused=o["fused"]
-        )
-        ramp = torch.optim.lr_scheduler.LambdaLR(adamw, self._share_of_rate)
-        return {"optimizer": adamw, "lr_scheduler": {"scheduler": ramp, "interval": "step"}}
+        if o["matrices"] == "adamw":
+            return torch.optim.AdamW(trained, **shared)
+        matrices = block_matrices(self.parts["backbone"]) if "backbone" in self.parts else []
+        if not matrices:
+            raise ConfigError("optimizer.matrices=muon finds no trained matrix inside blocks; use optimizer=adamw")
+        chosen = {id(p) for p in matrices}
+        return MuonAdamW(matrices, [p for p in trained if id(p) not in chosen], **shared)
 
     def configure_gradient_clipping(
         self,
