@@ -16,7 +16,6 @@ from unigen.core.types import Batch, ImageSlot
 from unigen.nn import shards
 from unigen.nn.muon import MuonAdamW, block_matrices
 
-
 MATRICES = ("adamw", "muon")  # what may update the matrices inside blocks
 DIVIDING = (".ZeRO", ".FSDP2")  # strategies that divide gradients, states or weights over devices
 
