@@ -1,6 +1,7 @@
 """Measure finished runs on benchmarks: `python experiments/evaluate.py run=<run folder> bench=emoji_canny`.
 
-run=           a finished run folder, a folder with runs at any depth, or several with commas between
+run=           a finished run folder, a folder with runs at any depth, several with commas between, or shipped:NAME for
+               a run that comes with the package (measured in runs/shipped_NAME)
 bench=         a benchmark, a file of experiments/conf/bench (--help lists them), or several with commas between
 table=         instead of bench=: the benchmarks of a table's rows (experiments/conf/table), for its runs
 out=           the folder of the images and numbers of one run on one benchmark (default: <run>/evaluation/<bench>)

@@ -4,7 +4,7 @@ python experiments/sample.py run=<run folder> condition=<image>
 python experiments/sample.py run=<run folder> 'rows=[[a.png,b.png],[c.png,null]]'
 python experiments/sample.py run=<run of task=text> prompt="a red car"
 
-run=        a finished run folder, of any data
+run=        a finished run folder, of any data, or shipped:NAME for a run that comes with the package
 condition=  an image of any common format, or a clip (.gif, .webp, .png) where the run takes one. The run's task takes
             its condition from it (edges, grey, ...). A task whose conditions are several takes as many in its order,
             condition=[reference.png,photo.png], or the one image that all of them are computed from

@@ -55,7 +55,11 @@ def train(config: dict[str, Any]) -> Pipeline:
     training.quiet()
     with pytest.MonkeyPatch.context() as patch:
         save = export.save
-        patch.setattr(export, "save", lambda pipeline, *args: (trained.append(pipeline), save(pipeline, *args)))
+        patch.setattr(
+            export,
+            "save",
+            lambda pipeline, *args, **options: (trained.append(pipeline), save(pipeline, *args, **options)),
+        )
         training.run(config, run_dir)
     return trained[0] if trained else None
 

@@ -31,6 +31,7 @@ from unigen.pipeline.build import build
 from unigen.pipeline.pipeline import Pipeline
 from unigen.weights.loading import weights_hash
 from unigen.weights.own_files import blamed, unreadable
+from unigen.weights.repositories import beside_run
 
 # Keys that may differ between two requests for the same images: where the data are, and how they are read.
 PLACES = ("root", "cache", "report", "num_workers", "batch_size", "seed", "val_items", "window", "bad_share")
@@ -51,7 +52,7 @@ def measure_run(given: Mapping[str, str], words: Sequence[str], config_dir: Path
     run_dir, only = Path(given["run"]), given.get("metrics_only", "false")
     if only not in ("true", "false"):
         raise ConfigError(f"metrics_only={only} is neither true nor false")
-    out = Path(given.get("out", run_dir / "evaluation" / given["bench"]))
+    out = Path(given.get("out", beside_run(run_dir) / "evaluation" / given["bench"]))
     run_config = read_config(run_dir)
     if odd := unusable(run_config, NEEDED):
         raise unreadable(run_dir / "config.yaml", f"it has no usable '{odd}'", "restore it or use another run")

@@ -15,6 +15,7 @@ from unigen.evaluation.evaluations import benches_of
 from unigen.evaluation.results import unusable
 from unigen.evaluation.runs import find_runs, read_table
 from unigen.weights.own_files import unreadable
+from unigen.weights.repositories import run_folder
 
 Job = tuple[Path, str]  # a run's folder and a benchmark
 
@@ -106,7 +107,7 @@ def run_folders(text: str) -> list[Path]:
 
     Raises ValueError if there is none.
     """
-    folder = Path(text)
+    folder = run_folder(text)
     if (folder / "config.yaml").is_file():
         return [folder]
     if not folder.is_dir() and "," not in text:

@@ -19,6 +19,7 @@ from unigen.pipeline.build import build
 from unigen.pipeline.pipeline import Pipeline
 from unigen.pipeline.subject_words import miss_line
 from unigen.weights.own_files import blamed
+from unigen.weights.repositories import run_folder
 
 OUTPUT, DEFAULT_OUT = "output", "sample.png"
 SEVERAL = "write condition=[a.png,b.png], in the order of the task"
@@ -36,7 +37,7 @@ def sample_user_image(given: dict[str, str]) -> dict[str, Path]:
         raise ConfigError(f"prepared={prepared} is neither true nor false")
     files, about = (
         files_of(given["condition"]) if "condition" in given else [],
-        Path(given["run"]) / "export" / export.CONFIG_FILE,
+        run_folder(given["run"]) / "export" / export.CONFIG_FILE,
     )
     with blamed(about, export.AGAIN):
         data = build(config["data"])
@@ -101,7 +102,7 @@ def opened(given: dict[str, str]) -> tuple[Pipeline, dict[str, Any]]:
 
     Raises ValueError for an unfinished run and a bad number.
     """
-    folder = Path(given["run"])
+    folder = run_folder(given["run"])
     if not folder.is_dir():
         raise ConfigError(f"run={folder} is no folder; give a finished run folder")
     out_of(given)  # refuses a bad out= before the weights are read

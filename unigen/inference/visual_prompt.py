@@ -27,6 +27,7 @@ from unigen.pipeline.build import build
 from unigen.pipeline.pipeline import Pipeline
 from unigen.pipeline.upsampling import STRENGTH, check_strength, upsample
 from unigen.weights.own_files import blamed
+from unigen.weights.repositories import run_folder
 
 Rows = list[list[str | None]]
 GRID = "grid"
@@ -45,7 +46,7 @@ def sample_visual_prompt(
     """
     rows, prompt = parsed_rows(given["rows"]), given.get("prompt", "")
     pipeline, config = opened(given)
-    with blamed(Path(given["run"]) / "export" / export.CONFIG_FILE, export.AGAIN):
+    with blamed(run_folder(given["run"]) / "export" / export.CONFIG_FILE, export.AGAIN):
         if not isinstance(config["data"], dict):
             raise ConfigError("it has no usable 'data'")
     resolution, seed = resolution_of(pipeline, config, given["run"]), number(given, "seed", 0, lowest=0)
@@ -85,7 +86,7 @@ def text_of(
     columns = yaml.safe_load(given["columns"])
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
         raise ConfigError(f"columns={given['columns']} must be a list of names, such as columns=[canny,target]")
-    with blamed(Path(given["run"]) / "export" / export.CONFIG_FILE, export.AGAIN):
+    with blamed(run_folder(given["run"]) / "export" / export.CONFIG_FILE, export.AGAIN):
         writer, legal = build(node), list(build(config["data"]["graph"]).node_of)
     for name in columns:
         if name not in legal:

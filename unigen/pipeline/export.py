@@ -39,14 +39,19 @@ DEFAULT = "default"  # peft's name for an adapter without a name
 NOTHING = Delta(torch.zeros(1, 1), torch.zeros(1, 1))
 
 
-def save(pipeline: Pipeline, folder: Path, config: dict[str, Any]) -> None:
-    """Write the export. Pretrained weights that training did not change are left out: their config names them."""
+def save(pipeline: Pipeline, folder: Path, config: dict[str, Any], half: bool = False) -> None:
+    """Write the export. Pretrained weights that training did not change are left out: their config names them.
+
+    With `half` the tensors of the sidecar that fp16 holds exactly are stored in it.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in _loras(pipeline):
         _save_lora(pipeline, folder, name)
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in _sidecar(pipeline, config).items()}
+    if half:
+        tensors = {k: _halved(v) for k, v in tensors.items()}
     said = {"version": __version__, "sha256": checksum(tensors), "parts": digest(_parts(config))}
     written = {name: checksum(read_tensors(folder / file_of(name), AGAIN)[0]) for name in _loras(pipeline)}
     if written:
@@ -100,6 +105,12 @@ def load(folder: Path) -> tuple[Pipeline, dict[str, Any]]:
     for module in pipeline.modules:
         module.eval()  # without dropout
     return pipeline, config
+
+
+def _halved(x: Tensor) -> Tensor:
+    """Return floats in fp16 if that holds every one of them exactly, anything else as it is."""
+    half = x.half()
+    return half if x.is_floating_point() and torch.equal(half.to(x.dtype), x) else x
 
 
 def _said(metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ def write_card(folder: Path, summary: Mapping[str, Any], config: Mapping[str, An
     """Write `folder`/README.md: recipe, data, licence, and figures with their protocol."""
     models = [json.loads(path.read_text()) for path in sorted(folder.rglob("config.json"))]
     kind = ", ".join(model.get("_class_name") or model["architectures"][0] for model in models)
+    if not models:  # a whole run
+        kind = f"{config['backbone']['_target_'].rpartition('.')[2]} (`sample.py run=shipped:{folder.name}` reads it)"
     stem = config["name"].removeprefix("mini_")
     count = summary["parameters"]
     lines = [

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unigen.config.files import stand_in
+from unigen.config.values import ConfigError
 
 SHIPPED = "shipped:"
 HUB_SECONDS = 10  # for which the Hub is waited for
@@ -82,6 +83,26 @@ def folder_of(wanted: Wanted) -> Path | None:
 def shipped_folder(source: str) -> Path:
     """The folder of "shipped:NAME[/PART]": weights that come with this package."""
     return Path(__file__).resolve().parents[1] / "shipped" / source.removeprefix(SHIPPED)
+
+
+def run_folder(text: str) -> Path:
+    """The folder of a run: `text` itself, or for "shipped:NAME" that of a run that comes with this package.
+
+    Raises ConfigError for a name that is no shipped run's.
+    """
+    if not text.startswith(SHIPPED):
+        return Path(text)
+    folder = shipped_folder(text)
+    if not (folder / "export").is_dir():
+        names = sorted(path.parent.name for path in folder.parent.glob("*/export"))
+        raise ConfigError(f"run={text} is not shipped; legal are {', '.join(SHIPPED + name for name in names)}")
+    return folder
+
+
+def beside_run(folder: Path) -> Path:
+    """The folder for what is measured of a run: its own, but for a shipped one runs/shipped_NAME."""
+    shipped = folder.resolve().is_relative_to(shipped_folder("").resolve())
+    return Path("runs") / f"shipped_{folder.name}" if shipped else folder
 
 
 def lacks(wanted: Wanted, folder: Path | None) -> str | None:

@@ -1,0 +1,68 @@
+"""A run that comes with the package: written in fp16 by learner=shipped_run, sampled and measured by shipped:NAME."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from small_runs import command, files, small, train
+
+from unigen.pipeline import export
+from unigen.weights import repositories
+
+MADE = "small"  # what is exported beside the run, by the name mini_small
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    train(small(folder, "+exp=fcd_mask_a", "trainer.max_steps=1", "learner=shipped_run", f"name=mini_{MADE}"))
+    return folder
+
+
+@pytest.fixture
+def shipped(run_dir, tmp_path, monkeypatch):
+    """The folder of the shipped run, where the package has it."""
+    root = tmp_path / "shipped"
+    shutil.copytree(run_dir / "export" / MADE, root / MADE)
+    for name in ("config.yaml", "summary.json"):
+        shutil.copy(run_dir / name, root / MADE)
+    monkeypatch.setattr(repositories, "shipped_folder", lambda text: root / text.removeprefix("shipped:"))
+    return root / MADE
+
+
+def test_the_small_export_is_the_run_in_half_the_bytes(run_dir):
+    whole, half = run_dir / "export", run_dir / "export" / MADE / "export"
+    one, two = (load_file(folder / export.MODULES_FILE) for folder in (whole, half))
+    assert set(one) == set(two) and all(torch.equal(one[k], two[k].to(one[k].dtype)) for k in one)
+    trained = [name for name in two if name.startswith("backbone.")]
+    assert trained and {two[name].dtype for name in trained} == {torch.float16}
+    assert {one[name].dtype for name in trained} == {torch.float32}, "negative control"
+    loaded, _ = export.load(half)
+    assert all(torch.equal(p, one[f"backbone.{n}"]) for n, p in loaded.backbone.model.named_parameters())
+
+
+def test_the_card_says_how_to_sample(run_dir):
+    said = (run_dir / "export" / MADE / "README.md").read_text()
+    assert f"`sample.py run=shipped:{MADE}` reads it" in said and "CC BY-SA 4.0" in said and "Protocol: " in said
+
+
+def test_it_is_sampled_and_measured_by_its_name(shipped, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    Image.linear_gradient("L").resize((40, 40)).save(tmp_path / "mine.png")
+    kept = files(shipped)
+    assert command("sample.py", f"run=shipped:{MADE}", "condition=mine.png", "out=out.png", "steps=1") == 0
+    assert Image.open("out.png").size == (32, 32)
+    words = ("evaluation.items=2", "solver.steps=1", "metric=[ssim]", "data.limit=200")
+    assert command("evaluate.py", f"run=shipped:{MADE}", "bench=emoji_canny", *words) == 0, capfd.readouterr().err
+    assert Path(f"runs/shipped_{MADE}/evaluation/emoji_canny/evaluation.json").is_file()
+    assert files(shipped) == kept, "nothing is written there"
+
+
+@pytest.mark.parametrize("script", ["sample.py", "evaluate.py"])
+def test_another_name_is_one_sentence(script, shipped, capfd):
+    words = ("condition=a.png",) if script == "sample.py" else ("bench=emoji_canny",)
+    assert command(script, "run=shipped:nothing", *words) == 1
+    assert f"run=shipped:nothing is not shipped; legal are shipped:{MADE}" in capfd.readouterr().err
