@@ -45,14 +45,19 @@ class CollageForm(NamedTuple):
         return grid_slots(self.rows - 1, self.images - 1, 1, size)
 
 
-def check_collages(forms: Mapping[str, Mapping[str, Any]]) -> dict[str, CollageForm]:
-    """The table of forms. Raises ValueError, naming the form, for a wrong key or a value out of range."""
+def check_collages(
+    forms: Mapping[str, Mapping[str, Any]], form: type[CollageForm] = CollageForm
+) -> dict[str, CollageForm]:
+    """The table of forms, each of the class `form`.
+
+    Raises ValueError, naming the form, for a wrong key or a value out of range.
+    """
     check_keys(forms, CollageForm._fields)
     for name, given in forms.items():
         for key, most in (("rows", MOST_ROWS), ("images", MOST_IMAGES)):
             if not isinstance(given[key], int) or not 1 <= given[key] <= most:
                 raise ValueError(f"data.forms.{name}.{key}={given[key]!r} must be a whole number from 1 to {most}")
-    return {name: CollageForm(**given) for name, given in forms.items()}
+    return {name: form(**given) for name, given in forms.items()}
 
 
 class CollageDataset(ClipDataset):

@@ -174,22 +174,28 @@ CHANGES: dict[str, Callable[[Scene, Room], Changed]] = {
 }
 
 
+def spread(count: int) -> tuple[int, ...]:
+    """That many moments, spread over a whole clip, its last one included, which the prompt is about."""
+    return tuple((MOMENTS - 1) * (i + 1 if count == 1 else i) // max(1, count - 1) for i in range(count))
+
+
 class SceneForm(Form):
-    """A form whose moments are spread over the whole clip, its last one included, which the prompt is about."""
+    """A form whose moments are spread over the whole clip."""
 
     @property
     def moments(self) -> tuple[int, ...]:
-        count = self.first + self.frames
-        return tuple((MOMENTS - 1) * (i + 1 if count == 1 else i) // max(1, count - 1) for i in range(count))
+        return spread(self.first + self.frames)
 
 
 class SceneClip(NamedTuple):
-    """A clip before anything is drawn: its first and last scene, the change in words ('': nothing changes), whether
-    the prompt says it, the kind of image, and when a change that happens at once does, as progress (None: gradually).
+    """A clip before anything is drawn: its first and last scene, the change that was drawn, the same in words ('':
+    nothing changes), whether the prompt says it, the kind of image, and when a change that happens at once does, as
+    progress (None: gradually).
     """
 
     start: Scene
     end: Scene
+    change: str
     words: str
     told: bool
     kind: str
@@ -216,11 +222,15 @@ class SceneClipDataset(Dataset):
         name, i, _ = item
         form, clip = self.forms[name], self.plan(i)
         slots = form.slots(self.size)
-        images = torch.from_numpy(np.stack(self.draw(clip, [moment / (MOMENTS - 1) for moment in form.moments])))
+        images = torch.from_numpy(np.stack(self.images(form, i, clip)))
         parts = dict(zip([slot.name for slot in slots], images.split([slot.frames for slot in slots]), strict=True))
-        prompt = self.prompt(clip, len(images) > 1)
+        prompt = self.prompt(clip, len(form.moments) > 1)
         key = f"scene-{self.cast.split}-{i}/{name}"
         return Sample(slots, parts, prompt, (short_name(clip.start.subject.glyph),), "clip", key)
+
+    def images(self, form: Form, i: int, clip: SceneClip) -> list[np.ndarray]:
+        """All images of a sample in the order of its slots, uint8 (3, size, size)."""
+        return self.draw(clip, amounts_of(form))
 
     def plan(self, i: int) -> SceneClip:
         """The content of clip number i."""
@@ -231,12 +241,17 @@ class SceneClipDataset(Dataset):
         shares = {name: share for name, share in self.changes.items() if not (kind in UNSEEN and "backdrop" in name)}
         shares = shares if any(shares.values()) else {"still": 1.0}
         change = rng.choices(list(shares), list(shares.values()))[0]
+        return self.changed(start, change, kind, rng)
+
+    def changed(self, start: Scene, change: str, kind: str, rng: random.Random) -> SceneClip:
+        """A clip that begins with a scene, in which one change happens, or several joined by '+'."""
         end, said = start, []
         for name in change.split("+"):
             end, words = CHANGES[name](end, Room(rng, self.cast, self.sprites))
             said += [words] if words else []
         at_once = rng.uniform(0.15, 0.85) if rng.random() < 0.5 or change == "layers" else None
-        return SceneClip(start, end, " and ".join(said), rng.random() < TOLD, kind, at_once, rng.getrandbits(62))
+        told, seed = rng.random() < TOLD, rng.getrandbits(62)
+        return SceneClip(start, end, change, " and ".join(said), told, kind, at_once, seed)
 
     def draw(self, clip: SceneClip, amounts: Sequence[float]) -> list[np.ndarray]:
         """The frames, uint8 (3, size, size), of progress `amounts` in [0, 1]."""
@@ -249,6 +264,11 @@ class SceneClipDataset(Dataset):
         kind = f", {kind}" if kind else ""
         words = words if len((kind + words).encode()) <= LONGEST - SHORTEST else ""
         return caption(clip.end, random.Random(clip.seed), LONGEST - len((kind + words).encode())) + kind + words
+
+
+def amounts_of(form: Form) -> list[float]:
+    """The progress of a clip, 0 to 1, at each moment that a form shows."""
+    return [moment / (MOMENTS - 1) for moment in form.moments]
 
 
 def stage_at(clip: SceneClip, amount: float, side: int) -> Stage:
