@@ -46,7 +46,7 @@ def test_a_fitted_codec_keeps_its_weights_and_its_scale_travels(tmp_path, caplog
     codec.fit(lambda: images(seed=5))
     assert torch.equal(codec.encode(x), z)
     codec.vae.save_pretrained(tmp_path / "vae")
-    loaded = FoldedTiny(CONFIG | SMALL, 8, 0.5, 0.005, pretrained=str(tmp_path))
+    loaded = FoldedTiny(CONFIG | SMALL, 8, 0.5, 0.005, 1, str(tmp_path))
     loaded.fit(lambda: images(seed=5))
     assert torch.equal(loaded.encode(x), z) and not caplog.text
     assert not torch.equal(made().encode(x), z), "negative control"
@@ -66,3 +66,24 @@ def test_channels_that_do_not_fit_are_refused():
         made(in_channels=3)
     with pytest.raises(ValueError, match=r"decoder_block_out_channels is \[16\]; legal is one number of at least 24"):
         made(decoder_block_out_channels=[16])
+
+
+def test_a_split_cell_is_the_same_latents_as_finer_cells():
+    whole, parts = made(latent_channels=16), made(latent_channels=16)
+    parts.split, parts.stride = 2, 4
+    whole.fit(images), parts.fit(images)
+    x = to_unit(images(4, seed=2))[:, None]
+    z, finer = whole.encode(x), parts.encode(x)
+    assert z.shape == (4, 1, 16, 4, 4) and finer.shape == (4, 1, 4, 8, 8)
+    assert torch.equal(torch.nn.functional.pixel_unshuffle(finer[:, 0], 2), z[:, 0])
+    assert torch.equal(parts.decode(finer), whole.decode(z))
+    assert parts.channels == 4 and parts.identity != whole.identity
+    shown = finer.clone()
+    shown[:, :, :, :2, :2] += 3
+    changed = (parts.decode(shown) - parts.decode(finer)).abs().amax((0, 1, 2))
+    assert changed[:8, :8].min() > 0, "all pixels of its cell depend on it"
+
+
+def test_a_split_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"encoder\.codec\.split is 3; it must divide fold \(8\)"):
+        FoldedTiny(CONFIG | SMALL, 8, 0.5, 0.005, 3)

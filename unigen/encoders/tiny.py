@@ -27,13 +27,19 @@ class FoldedTiny(Folded):
     goes on from there.
 
     `config` holds the arguments of the class; `whiten` is that of `PatchPCA`, for the start alone. Training adds noise
-    of standard deviation `noise` to unnormalised latents, whose own is about SPREAD; no other use adds it. `pretrained`
-    is a folder, a repository id or null.
+    of standard deviation `noise` to unnormalised latents, whose own is about SPREAD; no other use adds it. `split` is
+    explained at `Folded`. `pretrained` is a folder, a repository id or null.
     Raises ValueError if the channels do not fit the fold or each other.
     """
 
     def __init__(
-        self, config: Mapping[str, Any], fold: int, whiten: float, noise: float, pretrained: str | None = None
+        self,
+        config: Mapping[str, Any],
+        fold: int,
+        whiten: float,
+        noise: float,
+        split: int = 1,
+        pretrained: str | None = None,
     ) -> None:
         from diffusers import AutoencoderTiny
         from diffusers.configuration_utils import FrozenDict
@@ -41,12 +47,14 @@ class FoldedTiny(Folded):
         super().__init__()
         check_folded(config, fold)
         _check_widths(config)
+        _check_split(config, fold, split)
         load = load_pretrained(AutoencoderTiny, pretrained, KEY, self.folders[0], config)
         self.vae = (load or AutoencoderTiny(**config)).requires_grad_(False).eval()
         # The class registers a key that it does not take, and then warns of it whenever its own files are loaded.
         told = {key: value for key, value in self.vae.config.items() if key != "block_out_channels"}
         self.vae._internal_dict = FrozenDict(told)
-        self.fold, self.stride, self.whiten, self.noise = fold, fold, whiten, noise
+        self.fold, self.split, self.stride = fold, split, fold // split
+        self.whiten, self.noise = whiten, noise
         self.register_buffer("fitted", torch.tensor(load is not None))
 
     @torch.no_grad()
@@ -54,16 +62,17 @@ class FoldedTiny(Folded):
         """Begin as the principal components of uint8 images (N, 3, H, W); does nothing to a codec that has weights."""
         if bool(self.fitted):
             return
+        count = self.vae.config.latent_channels
         cells = pixel_unshuffle(to_unit(images()), self.fold).movedim(1, -1).flatten(0, -2)
-        mean, components, deviation = principal_components(cells, self.channels)
+        mean, components, deviation = principal_components(cells, count)
         scale = deviation ** (1 - self.whiten) / deviation
         scale *= SPREAD / (deviation * scale).mean()
         inwards, outwards = components * scale[:, None], (components / scale[:, None]).T
         enter, *middle, leave = self.vae.encoder.layers
         _begin(enter, 2 * inwards, -inwards @ (mean + 1))  # diffusers maps pixels from [-1, 1] to [0, 1] before it
-        _end(leave, torch.eye(self.channels) * (1 if middle else 0.5), torch.zeros(self.channels))
+        _end(leave, torch.eye(count) * (1 if middle else 0.5), torch.zeros(count))
         convolutions = [layer for layer in self.vae.decoder.layers if isinstance(layer, nn.Conv2d)]
-        _begin(convolutions[0], torch.eye(self.channels), torch.zeros(self.channels))
+        _begin(convolutions[0], torch.eye(count), torch.zeros(count))
         _end(convolutions[-1], outwards / 2, (mean + 1) / 2)  # ... and back after it
         for block in (each for each in self.vae.modules() if hasattr(each, "fuse")):
             nn.init.zeros_(block.conv[-1].weight), nn.init.zeros_(block.conv[-1].bias)
@@ -88,6 +97,15 @@ def _check_widths(config: Mapping[str, Any]) -> None:
                 f"{key}.{part}_block_out_channels is {list(widths)}; legal is one number of at least {2 * channels}, "
                 "twice latent_channels, since the principal components enter as pairs"
             )
+
+
+def _check_split(config: Mapping[str, Any], fold: int, split: int) -> None:
+    """Raise ValueError unless a cell's pixels and channels can be laid out as split×split cells."""
+    channels = config["latent_channels"]
+    if split < 1 or fold % split or channels % split**2:
+        raise ValueError(
+            f"encoder.codec.split is {split}; it must divide fold ({fold}), and its square latent_channels ({channels})"
+        )
 
 
 def _begin(convolution: nn.Conv2d, linear_CD: Tensor, bias_C: Tensor) -> None:
