@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -182,6 +183,31 @@ def test_a_long_table_goes_over_pages_and_keeps_every_row():
 
 def test_a_letter_that_latex_lacks_is_named():
     assert latex_text("-- [x] 'y' é") == "{-}{-} {[}x{]} {'}y{'} \\texttt{U+00E9}"
+
+
+needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex")
+
+
+def compiled(folder: Path) -> tuple[int, str]:
+    """The exit code of pdflatex on report.tex, and its log."""
+    line = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, errors="replace", timeout=120)
+    return done.returncode, done.stdout
+
+
+@needs_latex
+def test_latex_compiles_beside_its_figures(tmp_path):
+    for i, name in enumerate(("plain", EVIL, "100% & $x_1$ #2 ~^ {a}[b]\\begin{x}", "語 ↑ ≈ \\input{/etc/passwd}")):
+        for seed in (0, 1, 2):
+            make_run(tmp_path / f"{i}{seed}", name, seed, f1=0.3 + 0.02 * i + 0.001 * seed, config={"prompt": name})
+    done = command(f"runs={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    code, said = compiled(tmp_path)
+    assert code == 0, said[-2000:]
+    assert "Overfull" not in said and (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert "figures/" in (tmp_path / "report.tex").read_text()
+    (tmp_path / "report.tex").write_text((tmp_path / "report.tex").read_text().replace("\\end{itemize}", "", 1))
+    assert compiled(tmp_path)[0] != 0, "negative control"
 
 
 # W&B ------------------------------------------------------------------------------------------------------------------
