@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from datamodules.emoji.images import OF_IMAGES, EmojiGraph
 from datamodules.emoji.samples import Forms, GraphDataset, forms_of, glyphs_of, pool_of
 from datamodules.emoji.splits import EmojiSplits
+from datamodules.graph.choosing import RANDOM, check_choice
 from datamodules.graph.columns import Columns, Instruction, arrangement_shares, check_rows, row_shares_of
 from datamodules.graph.graph import AnnotationGraph
 from datamodules.graph.keyed import FormBatchSampler
@@ -38,7 +39,10 @@ class EmojiGraphData(UserGraphData):
         draws the test's tasks as in training.
     rows: the least and the most example rows that a sample has; row_shares: how often each number, null for equally
         often; test_rows: the least and the most in the test, null for as in training. test_example_seed: which
-        examples the samples of the test get; another one changes the examples and nothing else.
+        examples the samples of the test get; another one changes the examples and nothing else. test_examples: how
+        those of the test are chosen, one of `datamodules.graph.choosing.CHOICES`: at random; the nearest or the
+        farthest of 16 draws, by the judge's cosine between their conditions and the query's; or the same rows for all
+        queries of a task.
     arrangements: how often samples want each arrangement of a formatter that knows several (`formatter=arranged`), null
         for its usual one; test_arrangements: the same in the test, null for as in training.
     instruction: makes the prompts (`datamodules.graph.instructions`); null for bare captions.
@@ -65,6 +69,7 @@ class EmojiGraphData(UserGraphData):
         row_shares: Sequence[float] | None = None,
         test_rows: Sequence[int] | None = None,
         test_example_seed: int = 0,
+        test_examples: str = RANDOM,
         arrangements: Mapping[str, float] | None = None,
         test_arrangements: Mapping[str, float] | None = None,
         instruction: Instruction | None = None,
@@ -82,7 +87,7 @@ class EmojiGraphData(UserGraphData):
         self.emoji = EmojiSplits(size=size, val_items=val_items, test_items=test_items, cache=cache, limit=limit)
         self.size, self.limit, self.rows = size, limit, check_rows(rows)
         self.row_shares = row_shares_of(rows, row_shares, test_rows)
-        self.test_example_seed = test_example_seed
+        self.test_example_seed, self.test_examples = test_example_seed, check_choice(test_examples)
         self.arrangements = arrangement_shares(arrangements, test_arrangements)
         self.graph, self.columns = graph, Columns(instruction, shuffle_columns)
         self.records = self.records_of(self.emoji.images, shared_degradations)
@@ -132,8 +137,8 @@ class EmojiGraphData(UserGraphData):
         """Samples of these forms. In 'val' and 'test' the first glyphs alone are queries; examples may be any."""
         pool = self.emoji.indices[split]
         columns = self.columns._replace(training=split == "train")
-        example_seed = self.test_example_seed if split == "test" else 0
-        return GraphDataset(self.records, pool[: self.emoji.items.get(split)], pool, forms, columns, example_seed)
+        own = (self.test_example_seed, self.test_examples) if split == "test" else ()
+        return GraphDataset(self.records, pool[: self.emoji.items.get(split)], pool, forms, columns, *own)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless keyed batches of this rank."""

@@ -26,6 +26,7 @@ from torch.utils.data import Dataset
 
 from datamodules.emoji.images import EmojiGraph, Row
 from datamodules.emoji.names import base_of, caption, subject
+from datamodules.graph.choosing import CANDIDATES, FIXED, NEAREST, RANDOM, alike, shipped_judge
 from datamodules.graph.columns import Columns, grid_slots
 from datamodules.graph.sampling import Task
 from unigen.core.noise import mix
@@ -98,6 +99,7 @@ class GraphDataset(Dataset):
     was drawn, a skin tone say, is replaced by one that has it: so the shares of the tasks hold, not those of glyphs.
     columns: the order of a sample's columns, and its prompt.
     example_seed: 0, or another one for other examples of the same queries, of which all else stays as it is.
+    choice: how examples are chosen, one of `datamodules.graph.choosing.CHOICES`; the query does not depend on it.
     """
 
     def __init__(
@@ -108,9 +110,10 @@ class GraphDataset(Dataset):
         forms: Forms,
         columns: Columns = Columns(),
         example_seed: int = 0,
+        choice: str = RANDOM,
     ) -> None:
         self.records, self.indices, self.forms, self.columns = records, tuple(indices), forms, columns
-        self.example_seed = example_seed
+        self.example_seed, self.choice = example_seed, choice
         self._slots = {name: form.slots(records.images.size) for name, form in forms.items()}
         tasks = {task for form in forms.values() for task in form.tasks}
         self._pools = {needs: pool_of(records, pool, needs) for needs in {records.needs(task) for task in tasks}}
@@ -160,7 +163,33 @@ class GraphDataset(Dataset):
             drawn = self._examples(pool, kept, count, random.Random(mix(seed, "examples", self.example_seed)))
             shown = [*drawn[: form.rows], query[0]]
             references = [*drawn[form.rows : 2 * form.rows], query[1]] if count > form.rows else shown
-        return task, tuple(Row(*both, seed, i) for i, both in enumerate(zip(shown, references, strict=True)))
+        rows = tuple(Row(*both, seed, i) for i, both in enumerate(zip(shown, references, strict=True)))
+        return task, rows if self.choice == RANDOM else (*self._chosen(task, rows), rows[-1])
+
+    def conditions(self, task: Task, row: Row) -> list[np.ndarray]:
+        """The conditions of a row, uint8 (3, size, size)."""
+        return [self.records.image(name, row) for name in task.conditions]
+
+    def _chosen(self, task: Task, rows: Sequence[Row]) -> list[Row]:
+        """The example rows of a query, the last of `rows`, as `choice` says; no two of all have one base."""
+        query, places = rows[-1], rows[:-1]
+        fixed = self.choice == FIXED
+        seed = mix("fixed examples", task.name) if fixed else query.sample
+        own = {base_of(self.records.images.names[glyph]) for glyph in (query.glyph, query.other)}
+        pool, rng = self._pools[self._needs[task]], random.Random(mix(seed, "chosen", self.example_seed))
+        one_of_each = {base: rng.choice(pool.by_base[base]) for base in rng.sample(pool.bases, len(pool.bases))}
+        pairs = glyphs_of(task, 0)  # glyphs of a row: one, and another one of its style reference
+        drawn = [glyph for base, glyph in one_of_each.items() if base not in own][: pairs * CANDIDATES * len(places)]
+        found = [Row(*(2 * drawn[i : i + pairs])[:2], seed, 0) for i in range(0, len(drawn) - pairs + 1, pairs)]
+        shares = [[row._replace(number=i) for row in found[i :: len(places)]] for i in range(len(places))]
+        if fixed:
+            return [share[0] for share in shares]
+        sign, wanted = 1 if self.choice == NEAREST else -1, self.conditions(task, query)
+        chosen = []
+        for share in shares:
+            scores = alike(wanted, [self.conditions(task, row) for row in share], shipped_judge())
+            chosen.append(share[max(range(len(share)), key=lambda k: sign * scores[k])])
+        return chosen
 
     @staticmethod
     def _examples(pool: Pool, kept: set[str], count: int, rng: random.Random) -> list[int]:

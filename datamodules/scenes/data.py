@@ -18,9 +18,11 @@ from torch import Tensor
 
 from datamodules import degradations
 from datamodules.emoji.data import EmojiGraphData
+from datamodules.emoji.images import Row
 from datamodules.emoji.names import base_of
 from datamodules.emoji.names import subject as short_name
 from datamodules.emoji.samples import Forms, GraphDataset
+from datamodules.graph.choosing import RANDOM
 from datamodules.graph.columns import Columns, Instruction
 from datamodules.graph.graph import CENTRE, AnnotationGraph
 from datamodules.graph.instruction_words import word_of
@@ -53,10 +55,11 @@ class SceneDataset(GraphDataset):
         forms: Forms,
         columns: Columns,
         example_seed: int = 0,
+        choice: str = RANDOM,
         scenes: int | None = None,
         results_said: bool = True,
     ) -> None:
-        super().__init__(records, indices, pool, forms, columns, example_seed)
+        super().__init__(records, indices, pool, forms, columns, example_seed, choice)
         self.scenes, self.results_said = scenes, results_said
 
     def __len__(self) -> int:
@@ -66,6 +69,9 @@ class SceneDataset(GraphDataset):
         """The task of a sample, and its rows, the query last; no two subjects of them have one base."""
         task, rows = super().plan(self._drawn(item))
         return task, tuple(self.records.row(row, task) for row in rows)
+
+    def conditions(self, task: Task, row: Row) -> list[np.ndarray]:
+        return super().conditions(task, self.records.row(row, task))
 
     def __getitem__(self, item: tuple[str, int, int]) -> Sample:
         task, rows = self.plan(item)
@@ -133,6 +139,7 @@ class SceneGraphData(EmojiGraphData):
         row_shares: Sequence[float] | None = None,
         test_rows: Sequence[int] | None = None,
         test_example_seed: int = 0,
+        test_examples: str = RANDOM,
         arrangements: Mapping[str, float] | None = None,
         test_arrangements: Mapping[str, float] | None = None,
         instruction: Instruction | None = None,
@@ -160,6 +167,7 @@ class SceneGraphData(EmojiGraphData):
             row_shares=row_shares,
             test_rows=test_rows,
             test_example_seed=test_example_seed,
+            test_examples=test_examples,
             arrangements=arrangements,
             test_arrangements=test_arrangements,
             instruction=instruction,
@@ -194,10 +202,9 @@ class SceneGraphData(EmojiGraphData):
         options: dict[str, Any] = {"results_said": self.results_said}
         if split == "train":
             return SceneDataset(self.records, self._by_base(pool), pool, forms, columns, scenes=self.scenes, **options)
-        example_seed = self.test_example_seed if split == "test" else 0
-        return SceneDataset(
-            self.records, pool[: self.emoji.items[split]], pool, forms, columns, example_seed, **options
-        )
+        if split == "test":
+            options |= {"example_seed": self.test_example_seed, "choice": self.test_examples}
+        return SceneDataset(self.records, pool[: self.emoji.items[split]], pool, forms, columns, **options)
 
     def _by_base(self, indices: Sequence[int], rounds: int = 30) -> list[int]:
         """Glyphs in rounds, in each of which every base has one glyph, another one each time if it has several."""

@@ -36,7 +36,8 @@ from unigen.weights.repositories import beside_run
 # Keys that may differ between two requests for the same images: where the data are, and how they are read.
 PLACES = ("root", "cache", "report", "num_workers", "batch_size", "seed", "val_items", "window", "bad_share")
 
-UNSAID = {"examples": 1, "test_example_seed": 0}  # values of keys that older galleries do not have
+# Values of keys that older galleries do not have.
+UNSAID = {"examples": 1, "test_example_seed": 0, "test_examples": "random"}
 
 # The keys that a run's configuration must have, with their types.
 NEEDED = {"data": dict, "name": str, "seed": int, "scale": {"name": (str, type(None))}, "paper": (str, type(None))}

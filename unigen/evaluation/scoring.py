@@ -255,7 +255,8 @@ def metric_cards(metrics: Mapping[str, Metric]) -> dict[str, dict[str, Any]]:
 def graph_facts(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts of a protocol that describe test samples of in-context rows, an annotation graph or data sets.
 
-    The number of examples (`test_rows`) is left out, since ablations compare it as they compare masks. `graph` is a
+    The number of examples (`test_rows`) and their choice (`test_examples`) are left out, since ablations compare them
+    as they compare masks. `graph` is a
     hash of the graph, which is in config.yaml as a whole; `test_set` is the reader without its folder.
     """
     found = {key: data[key] for key in ("rows", "test_tasks", "shared_degradations", "ratios") if key in data}
