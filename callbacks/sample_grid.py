@@ -15,7 +15,7 @@ from unigen.config import ranges
 from unigen.config.files import write_png, write_text
 from unigen.core.types import TARGET, Batch
 
-MARGIN, HEADING, LABEL = 8, 22, 190
+MARGIN, HEADING, LABEL, LINE = 8, 22, 190, 17
 
 
 class SampleGrid(L.Callback):
@@ -121,7 +121,7 @@ def draw_grid(batch: Batch, outputs: dict[str, Tensor], columns: int = 2, scale:
     """
     columns = 1 if max(slot.frames for slot in batch.slots) > 1 else columns
     headings, rows = _headings(batch), [_images(batch, outputs, i) for i in range(len(batch))]
-    scale = scale or max(1, 96 // rows[0][0].height)
+    scale = scale or -(-96 // rows[0][0].height)
     cell = max(p.width for p in rows[0]) * scale + MARGIN
     width = LABEL + cell * len(rows[0]) + MARGIN
     lines = -(-len(rows) // columns)
@@ -130,7 +130,7 @@ def draw_grid(batch: Batch, outputs: dict[str, Tensor], columns: int = 2, scale:
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(13)
     for i, images in enumerate(rows):
         left, top = (i % columns) * width + MARGIN, HEADING + (i // columns) * high
-        draw.multiline_text((left, top + 4), _label(batch, i), fill="black", font=font, spacing=3)
+        draw.multiline_text((left, top + 4), _label(batch, i, (high - MARGIN) // LINE), fill="black", font=font, spacing=3)
         for k, image in enumerate(images):
             x = left + LABEL - MARGIN + k * cell
             if i < columns:
@@ -162,10 +162,11 @@ def _image(x_FCHW: Tensor) -> Image.Image:
     return Image.fromarray(torch.cat(list(x_FCHW), dim=-1).permute(1, 2, 0).cpu().numpy())
 
 
-def _label(batch: Batch, i: int) -> str:
+def _label(batch: Batch, i: int, most: int) -> str:
+    """The task and the prompt in at most so many lines; what does not fit is cut, and dots say so."""
     words, lines = f"{batch.tasks[i]}: {batch.prompts[i]}".split(), [""]
     for word in words:
         if len(lines[-1]) + len(word) > 24:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
-    return "\n".join(lines[:5])
+    return "\n".join(lines if len(lines) <= most else [*lines[: most - 1], "..."])

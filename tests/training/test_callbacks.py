@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from small_runs import log, small, train
@@ -273,6 +274,20 @@ def test_a_grid_shows_condition_output_and_truth_of_the_same_samples_every_time(
     assert len(list(tmp_path.rglob("step_000007_2.png"))) == 3
     pages = [path.read_bytes() for path in sorted(tmp_path.rglob("step_000007.png"))]
     assert len(pages) == 3 and pages[0] == pages[1] != pages[2]
+
+
+def test_a_long_prompt_stays_beside_its_own_images():
+    few, said = batch(2), {"target": batch(2).images["target"]}
+    pages = {}
+    for words in (3, 60):
+        told = replace(few, prompts=[" ".join(["prompt"] * words)] * 2)
+        pages[words] = np.asarray(sample_grid.draw_grid(told, said, columns=1, scale=2).convert("L"))
+    first, second, high = 22, 22 + 2 * 48 + 8, 2 * 48 + 8
+    label = {words: page[:, :180] for words, page in pages.items()}
+    assert (label[60][second - 2 : second + 3] == 255).all(), "above the second sample"
+    dark = {words: int((page[first : first + high] < 128).any(1).sum()) for words, page in label.items()}
+    assert dark[60] > 2 * dark[3], "negative control: more of it is shown where there is room"
+    assert (label[60][first:second] == label[60][second : second + high]).all()
 
 
 def test_samples_of_step_0_are_those_of_the_untrained_model_and_change_no_training(tmp_path, monkeypatch):
