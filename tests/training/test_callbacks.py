@@ -281,8 +281,9 @@ def test_a_long_prompt_stays_beside_its_own_images():
     pages = {}
     for words in (3, 60):
         told = replace(few, prompts=[" ".join(["prompt"] * words)] * 2)
-        pages[words] = np.asarray(sample_grid.draw_grid(told, said, columns=1, scale=2).convert("L"))
-    first, second, high = 22, 22 + 2 * 48 + 8, 2 * 48 + 8
+        pages[words] = np.asarray(sample_grid.draw_grid(told, said, columns=1, scale=3).convert("L"))
+    high = 3 * few.slots[0].height + 8
+    first, second = 22, 22 + high
     label = {words: page[:, :180] for words, page in pages.items()}
     assert (label[60][second - 2 : second + 3] == 255).all(), "above the second sample"
     dark = {words: int((page[first : first + high] < 128).any(1).sum()) for words, page in label.items()}
