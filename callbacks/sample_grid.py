@@ -130,7 +130,9 @@ def draw_grid(batch: Batch, outputs: dict[str, Tensor], columns: int = 2, scale:
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(13)
     for i, images in enumerate(rows):
         left, top = (i % columns) * width + MARGIN, HEADING + (i // columns) * high
-        draw.multiline_text((left, top + 4), _label(batch, i, (high - MARGIN) // LINE), fill="black", font=font, spacing=3)
+        draw.multiline_text(
+            (left, top + 4), _label(batch, i, (high - MARGIN) // LINE), fill="black", font=font, spacing=3
+        )
         for k, image in enumerate(images):
             x = left + LABEL - MARGIN + k * cell
             if i < columns:

@@ -19,7 +19,8 @@ out=        the image to write, in the format that it ends in: .png, .jpg, .jpeg
             out_frames beside it
 subject=    the keyword of the prompt that names the subject, for runs with UCE (default: the whole prompt); for
             several conditions also one each, subject=[cat,dog]
-task=       such as task='canny>target', needed for runs of several tasks (default: the run's only one)
+task=       such as task='canny>target', or task=canny for it; needed for runs of several tasks (default: the run's
+            only one)
 seed=, steps=, guidance=   of the sampling (defaults: 0, and as the run was measured)
 with condition=
 prepared=   true if the images already are the conditions, e.g. an edge map (default: false)

@@ -7,6 +7,8 @@ import torch
 from PIL import Image
 from small_runs import command, small, train
 
+from unigen.inference.sampling import task_of
+
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
@@ -65,6 +67,17 @@ def test_the_seed_decides_and_the_condition_is_edges_unless_prepared(run_dir, tm
         assert set(edges.tobytes()) <= {0, 255} and len(set(given.tobytes())) > 2
 
 
+def test_a_task_may_be_named_by_its_condition(run_dir, tmp_path, capfd):
+    path = image_file(tmp_path / "mine.png", size=(32, 32))
+    for name, task in {"short": "canny", "whole": "canny>target"}.items():
+        draw(capfd, run_dir, path, tmp_path / f"{name}.png", f"task={task}")
+    assert (tmp_path / "short.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
+    tasks = ("canny>target", "reference>target")
+    assert task_of({"task": "subject"}, tasks, {"subject": ["reference>target"]}) == "reference>target"
+    assert task_of({"task": "subject"}, tasks, {"subject": ["a>target", "reference>target"]}) == "subject"
+    assert task_of({"task": "target>canny"}, tasks) == "target>canny", "negative control: others stay as they are"
+
+
 def test_a_moved_run_still_samples(run_dir, tmp_path, capfd):
     moved = shutil.copytree(run_dir, tmp_path / "moved")
     shutil.rmtree(moved / "checkpoints")
@@ -82,7 +95,7 @@ def test_a_moved_run_still_samples(run_dir, tmp_path, capfd):
         (["condition={tmp}"], "cannot read image '{tmp}': it is a folder"),
         (["run={tmp}"], "{tmp}/export holds no export (unigen.json is missing): a run writes it when it finishes"),
         (["run={tmp}/none"], "run={tmp}/none is no folder"),
-        (["task=canny"], "'canny' is no task; write conditions>targets"),
+        (["task=sketch"], "'sketch' is no task; write conditions>targets"),
         (["task=cany>target"], "unknown annotation 'cany' in 'cany>target'; did you mean 'canny'?"),
         (["task=blur>target"], "task 'blur>target' has no bias in conditioning.embedding.tasks; it knows canny>target"),
         (["promt=x"], "unknown key 'promt' (did you mean 'prompt'?)"),

@@ -46,7 +46,7 @@ def sample_user_image(given: dict[str, str]) -> dict[str, Path]:
     with blamed(about, export.AGAIN, ValueError):  # a ValueError is the user's mistake
         if not files and not any(task.startswith(">") for task in data.tasks):
             raise ConfigError("say either condition=<...> or rows=<...>; all tasks of this run show a condition")
-        task = task_of(given, data.tasks)
+        task = task_of(given, data.tasks, config["task"]["named"])
         if not files and not task.startswith(">"):  # only a task from text alone has no condition
             raise ConfigError(f"task={task} shows a condition: say either condition=<...> or rows=<...>")
         sample = data.user_sample(
@@ -113,12 +113,18 @@ def opened(given: dict[str, str]) -> tuple[Pipeline, dict[str, Any]]:
     return pipeline, config
 
 
-def task_of(given: Mapping[str, str], tasks: Sequence[str]) -> str:
-    """Return the task that is given, else the run's only task. Raises ValueError where the run has several."""
+def task_of(given: Mapping[str, str], tasks: Sequence[str], named: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Return the task that is given, else the run's only task. Raises ValueError where the run has several.
+
+    A word such as 'canny' stands for the run's task 'canny>target', or for the one task that `named` has for it.
+    """
     if "task" not in given and len(tasks) > 1:
         some = ", ".join(f"'{task}'" for task in tasks[:3]) + (", ..." if len(tasks) > 3 else "")
         raise ConfigError(f"run={given['run']} has {len(tasks)} tasks; say which by task=, one of {some}")
-    return given.get("task", tasks[0])
+    task = given.get("task", tasks[0])
+    of_that_name = (named or {}).get(task, ())
+    meant = of_that_name[0] if len(of_that_name) == 1 else f"{task}>target"
+    return meant if meant in tasks else task
 
 
 def out_of(given: Mapping[str, str]) -> Path:
