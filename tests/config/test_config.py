@@ -35,6 +35,16 @@ def test_config_survives_the_round_trip(tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
 
 
+@pytest.mark.parametrize("made", ["summary.json", "checkpoints/last.ckpt"])
+def test_a_run_whose_configuration_is_gone_is_refused(made, tmp_path):
+    """Nothing says what its checkpoint is of."""
+    same_run(tmp_path, CONFIG)
+    (tmp_path / made).parent.mkdir(exist_ok=True)
+    (tmp_path / made).touch()
+    with pytest.raises(ConfigError, match=r"has no config\.yaml; restore it or use run_dir="):
+        same_run(tmp_path, CONFIG)
+
+
 def test_same_run(tmp_path):
     same_run(tmp_path, CONFIG)
     write_config(tmp_path, CONFIG)

@@ -103,8 +103,12 @@ def same_run(run_dir: Path, config: Mapping[str, Any], ignore: Sequence[str] = I
     Raises:
         ConfigError: the folder holds another configuration, or one that cannot be read.
     """
-    if (run_dir / "summary.json").exists() and not (run_dir / "config.yaml").exists():
-        raise ConfigError(f"{run_dir} is finished and has no config.yaml; restore it or use run_dir=<another folder>")
+    if not (run_dir / "config.yaml").exists():
+        for made, what in {"summary.json": "is finished", "checkpoints": "has checkpoints"}.items():
+            if (run_dir / made).exists():
+                raise ConfigError(
+                    f"{run_dir} {what} and has no config.yaml; restore it or use run_dir=<another folder>"
+                )
     refused, change = _compared(run_dir, config, ignore)
     if refused:
         raise ConfigError(f"{run_dir} already holds another configuration ({refused}); use run_dir=<another folder>")
