@@ -135,9 +135,10 @@ def test_a_plan_recomputes_the_blocks_that_a_step_recomputes(every):
     assert every == 1 or not near(planned.kept, meta_trace(CHECKPOINTS).kept, 0.10)  # negative control
 
 
-@pytest.mark.parametrize("adapter", ["lora", "full"])
-def test_held_bytes_are_those_after_a_real_optimizer_step(adapter):
-    config = tiny("+exp=fcd_mask_a", f"conditioning/adapter={adapter}", "trainer.precision=32-true")
+@pytest.mark.parametrize(("adapter", "kind"), [("lora", "adamw"), ("full", "adamw"), ("full", "muon")])
+def test_held_bytes_are_those_after_a_real_optimizer_step(adapter, kind):
+    words = (f"conditioning/adapter={adapter}", f"optimizer={kind}", "trainer.precision=32-true")
+    config = tiny("+exp=fcd_mask_a", *words)
     made, learner = plan(config, H100), build_learner(config)
     optimizer = learner.configure_optimizers()["optimizer"]
     trained = [p for p in learner.parameters() if p.requires_grad]
@@ -148,8 +149,9 @@ def test_held_bytes_are_those_after_a_real_optimizer_step(adapter):
     assert made.held.weights == sum(p.nbytes for p in learner.parts.parameters())
     assert made.held.gradients == sum(p.grad.nbytes for p in trained)
     assert made.held.optimizer == sum(x.nbytes for x in states)
-    other = plan(tiny("+exp=fcd_mask_a", "conditioning/adapter=lora"), H100)
-    assert (other.held.optimizer == made.held.optimizer) == (adapter == "lora")  # negative control
+    for other in ("lora", "full"):  # negative control
+        held = plan(tiny("+exp=fcd_mask_a", f"conditioning/adapter={other}"), H100).held
+        assert (held.optimizer == made.held.optimizer) == (other == adapter and kind == "adamw")
 
 
 # --- strategies, profiles, advice ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import torch
 
 from unigen.config.values import averages
 from unigen.core.types import Batch, ImageSlot
+from unigen.nn.muon import block_matrices
 from unigen.nn.quantized import bytes_beside
 from unigen.nn.shards import gathered
 from unigen.pipeline.build import build, build_learner
@@ -103,6 +104,8 @@ def plan(config: Mapping[str, Any], profile: Profile, slots: tuple[ImageSlot, ..
     stored, low = precision(trainer["precision"])
     division = sharding(config["strategy"], world)
     count = parameters(*learner.parts.values()) | {"gathered": gathered(*learner.parts.values())}
+    if config["optimizer"]["matrices"] == "muon":
+        count["one_state"] = sum(p.numel() for p in block_matrices(learner.parts["backbone"]))
     kept = held(count, _frozen_bytes(learner), stored, division, averages(config))
     if config["backbone"]["quantize"] is not None:  # no strategy divides quantized weights
         numbers, few = bytes_beside(pipeline.backbone.blocks, config["backbone"]["quantize"])
@@ -321,7 +324,7 @@ def _computed(made: Plan) -> float:
     """Return the seconds of an optimizer step without communication.
 
     PyTorch runs the convolutions of a codec in float32 in TF32. AdamW reads weight, gradient and two states, and writes
-    all but the gradient: 7 passes over memory, of which `held.optimizer` are 2.
+    all but the gradient: 7 passes over memory, of which `held.optimizer` are 2. Muon's own products are left out.
     """
     p = made.profile
     step = made.step.flops / p.flops[_rate(made.switches["trainer.precision"])]

@@ -97,19 +97,19 @@ def precision(word: Any) -> tuple[torch.dtype, torch.dtype | None]:
 def held(count: Mapping[str, int], frozen_bytes: int, stored: torch.dtype, s: Sharding, ema: bool) -> Held:
     """Return the bytes that one device holds.
 
-    `count` holds the numbers of parameters of the trained module (`trained`, `total`, and `gathered`, see
-    `shards.gathered`), `frozen_bytes` is the size of the encoders outside it.
+    `count` holds the numbers of parameters of the trained module (`trained`, `total`, `gathered`, see
+    `shards.gathered`, and `one_state`, those that Muon updates), `frozen_bytes` is the size of the encoders outside it.
     AdamW has two states for each trained weight, in the weight's precision; DeepSpeed's states are in fp32 with an fp32
     master beside them, 12 bytes (Rajbhandari et al., ZeRO, section 3.1). An EMA is in fp32, and each device holds all
     of it unless weights are divided.
     """
     trained, total = count["trained"], count["total"]
     size = stored.itemsize
-    states = 3 * 4 if s.zero else 2 * size
+    states = 3 * 4 * trained if s.zero else size * (2 * trained - count.get("one_state", 0))
     return Held(
         weights=_share(total * size, s.weights),
         gradients=_share(trained * size, s.gradients),
-        optimizer=_share(trained * states, s.optimizer),
+        optimizer=_share(states, s.optimizer),
         ema=4.0 * trained / max(1, s.weights) if ema else 0.0,
         communication=_communication(count, size, s),
         encoders=float(frozen_bytes),
