@@ -119,6 +119,7 @@ TABLE = {
     "solver.guidance": "[0, 1000]",  # of a benchmark (evaluate.yaml)
     "guidance.strength": "[0, 1000]",
     "guidance.by_task.*.strength": "[0, 1000]",
+    "guidance.passes.*.strength": "[0, 1000]",
     # data
     "data.size": "1..16384",
     "data.batch_size": "1..1e6",

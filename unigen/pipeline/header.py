@@ -24,7 +24,7 @@ def print_header(pipeline: Pipeline, slots: tuple[ImageSlot, ...], config: dict[
     console.print(f"[bold]{config['name']}[/bold]{where}, task {task}, seed {config['seed']}")
     console.print(mask_table(layout, mask))
     facts = [*strengths(mask), *influence(layout, mask), *unmasked(pipeline), *unreached(pipeline)]
-    facts.append(cacheable(pipeline, layout))
+    facts += [cacheable(pipeline, layout), *pipeline.guidance.lines()]
     for line in [*facts, *sizes(pipeline, layout), *bundled(config)]:
         console.print(line, soft_wrap=True)
 
