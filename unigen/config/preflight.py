@@ -70,6 +70,8 @@ OPEN_TABLES = (
         "dropout",
         "by_task",
         "hide",
+        "numbers",
+        "roles",
         "adapters",
         "forms",
         "bias",

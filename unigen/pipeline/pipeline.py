@@ -6,7 +6,7 @@ P patch features.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -103,6 +103,9 @@ class Pipeline:
         b, c = self.backbone, self.codec
         geometry = Geometry(c.stride, b.patch, b.axes, b.reach, c.temporal_stride, c.clip_unit, b.reach_key)
         plan = self.formatter(signature, geometry)
+        plan = replace(plan, layout=plan.layout.numbered())
+        if b.slots is not None:
+            b.slots.check(plan.layout)
         if not any(self.loss.weights[s.role] > 0 and s.cap > 0 for s in plan.layout.visual):
             raise ValueError("loss.weights is 0 for every noised role of this layout: there is nothing to learn")
         check_times(self, plan.layout)

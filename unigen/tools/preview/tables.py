@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unigen.core.layout import TEXT_STREAM, Layout
-from unigen.pipeline.header import cacheable, influence, strengths
+from unigen.pipeline.header import cacheable, influence, slot_vectors, strengths
 from unigen.pipeline.hiding import WORDS, share_of, way_of
 from unigen.pipeline.pipeline import Pipeline
 from unigen.tools.forms.tables import Cell, Table
@@ -45,6 +45,7 @@ def segments_table(config: Mapping[str, Any], pipeline: Pipeline, layout: Layout
         "often training hides it. guidance: what stands for it in the passes that hide it.",
         *hidden_words(pipeline),
         *pipeline.guidance.lines(),
+        *slot_vectors(pipeline, layout),
         f"Trained parts: conditioning.adapter is {part(config['conditioning']['adapter'])}.",
         f"{cacheable(pipeline, layout)}.",
     ]
