@@ -21,7 +21,7 @@ FLUX = Geometry(8, (1, 2, 2), ("t", "h", "w"), (16, 256, 512))  # 16 pixels a to
 AXES = ("t", "h", "w")
 COLUMNS = (
     *("method", "task", f"condition's tokens at {SIDE} px", "condition sees", "its time", "LoRA on", "modulation"),
-    *("training times", "training hides", "guidance hides", "computed once"),
+    *("slot vectors", "training times", "training hides", "guidance hides", "computed once"),
 )
 PARTS = ("Stated", "Inferred", "Left out")
 
@@ -85,6 +85,7 @@ def cells(name: str, config: Mapping[str, Any]) -> list[str]:
         modulation["timing"][CONDITION],
         adapted(config["conditioning"]["adapter"]),
         "shared" if branches[CONDITION] == branches[TARGET] else "own branch",
+        slot_vectors(config["conditioning"].get("slots")),
         times(config["process"]),
         hides(config),
         guides(config),
@@ -124,6 +125,15 @@ def adapted(adapter: Mapping[str, Any]) -> str:
     table = adapter["adapters"]
     roles = [role for role, name in (table or {}).items() if name is not None and role in (TEXT, CONDITION, TARGET)]
     return f"{' and '.join(roles) or 'all'}: {', '.join(adapter['parts'])}"
+
+
+def slot_vectors(slots: Mapping[str, Any] | None) -> str:
+    """Say which roles have a learned vector, and for how many numbers."""
+    if slots is None:
+        return "none"
+    roles = [role for role in (CONDITION, TARGET) if slots["roles"][role] is not None]
+    numbers = [f"{role} 1 to {count}" for role, count in slots["numbers"].items()]
+    return ", ".join([*roles, *numbers])
 
 
 def times(process: Mapping[str, Any]) -> str:
