@@ -109,7 +109,7 @@ def test_an_export_has_the_vectors_and_says_that_no_stock_model_does(tmp_path, a
     assert torch.equal(again.backbone.slots.table, pipeline.backbone.slots.table)
     assert (again.backbone.slots.table != 0).any(), "negative control"
     assert "no stock pipeline adds them" in json.loads((tmp_path / export.CONFIG_FILE).read_text())["slots"]
-    with pytest.raises(ValueError, match=r"no stock model.*conditioning/(slots=null|adapter=full)"):
+    with pytest.raises(ValueError, match=r"no stock model.*conditioning/(slots=none|adapter=full)"):
         pipeline.backbone.stock()
 
 

@@ -161,7 +161,7 @@ class DiffusersTransformer(nn.Module):
         if self.slots is not None:
             raise ValueError(
                 "a backbone with learned vectors for its images (conditioning.slots) is no stock model, which has no "
-                "place for them; train with conditioning/slots=null"
+                "place for them; train with conditioning/slots=none"
             )
         stock = type(self.model).from_config(self.model.config)
         stock.load_state_dict(self._stock_state())

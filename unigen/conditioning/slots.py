@@ -56,7 +56,7 @@ class SlotVectors(nn.Module):
         numbered = [(role, i) for role in images for i in range(self.numbers.get(role, 0))]
         self.rows = {key: row for row, key in enumerate([*names, *numbered], start=1)}
         if not self.rows:
-            raise ValueError(f"{KEY} gives no role a vector; take conditioning/slots=null for none")
+            raise ValueError(f"{KEY} gives no role a vector; take conditioning/slots=none")
         self.table = nn.Parameter(torch.zeros(len(self.rows), backbone.width))
         backbone.tell_slots_apart(self)
 
@@ -88,3 +88,13 @@ class SlotVectors(nn.Module):
     def _keys(self, role: str, number: int) -> list[tuple[str, str | int]]:
         keys = [("role", self.roles.get(role)), (role, number)]
         return [key for key in keys if key in self.rows]
+
+
+class NoSlotVectors:
+    """The stock models: images are told apart by their positions alone."""
+
+    roles: Mapping[str, str | None] = {}
+    numbers: Mapping[str, int] = {}
+
+    def fit(self, backbone: Backbone, roles: tuple[str, ...]) -> None:
+        """Leave the backbone as it is."""

@@ -114,7 +114,7 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
         fill=build(config.get("fill")) or Fill(),
     )
     modulation.apply(pipeline.backbone, tied=adapter.freezes_base)
-    if (slots := build(conditioning.get("slots"))) is not None:
+    if (slots := build(conditioning.get("slots"))) is not None:  # exports may be older than this part
         check_names("conditioning.slots.roles", slots.roles, pipeline.formatter.roles)
         check_names("conditioning.slots.numbers", slots.numbers, pipeline.formatter.roles)
         slots.fit(pipeline.backbone, pipeline.formatter.roles)

@@ -85,7 +85,7 @@ def cells(name: str, config: Mapping[str, Any]) -> list[str]:
         modulation["timing"][CONDITION],
         adapted(config["conditioning"]["adapter"]),
         "shared" if branches[CONDITION] == branches[TARGET] else "own branch",
-        slot_vectors(config["conditioning"].get("slots")),
+        slot_vectors(config["conditioning"]["slots"]),
         times(config["process"]),
         hides(config),
         guides(config),
@@ -127,9 +127,9 @@ def adapted(adapter: Mapping[str, Any]) -> str:
     return f"{' and '.join(roles) or 'all'}: {', '.join(adapter['parts'])}"
 
 
-def slot_vectors(slots: Mapping[str, Any] | None) -> str:
+def slot_vectors(slots: Mapping[str, Any]) -> str:
     """Say which roles have a learned vector, and for how many numbers."""
-    if slots is None:
+    if "roles" not in slots:
         return "none"
     roles = [role for role in (CONDITION, TARGET) if slots["roles"][role] is not None]
     numbers = [f"{role} 1 to {count}" for role, count in slots["numbers"].items()]
