@@ -32,7 +32,7 @@ class Backbone(Protocol):
     `pooled_width` is the width of `Tokens.pooled`, None if the family takes none; `context_width` is that of
     `Tokens.context`, 0 if it takes none. `predicts` is the `Process.predicts` that the weights were trained with, None
     for random weights. `text_asks` is True if text tokens are queries too. `stock_parameters` counts the parameters of
-    the stock model, before branches and adapters are added.
+    the stock model, before branches and adapters are added. `slots` is what `tell_slots_apart` was given, None before.
     A family that cannot follow a table to the letter returns the table that it does follow from `effective_mask` and
     `effective_timing`; everything that is derived from a table starts from those. `pairs` returns the number of
     (query, key) pairs of tokens that a block attends to under a mask, and the number of all pairs.
@@ -49,6 +49,8 @@ class Backbone(Protocol):
     latent_channels: int
     text_asks: bool
     stock_parameters: int
+    width: int
+    slots: Any
 
     def __call__(
         self, tokens: Tokens, times: Mapping[str, Tensor], mask: Mask, memory: Any = None
@@ -60,6 +62,7 @@ class Backbone(Protocol):
     def split_modulation(self, branches: Mapping[str, str], tied: bool) -> None: ...
     def lora_targets(self) -> Mapping[str, str]: ...
     def tell_roles_apart(self, table: Mapping[str, str | None]) -> None: ...
+    def tell_slots_apart(self, vectors: Any) -> None: ...
     def leave_out_unreached(self, layout: Layout, mask: Mask) -> None: ...
     def flops(self, layout: Layout, mask: Mask) -> dict[str, int]: ...
     def adapter_flops(self, layout: Layout, mask: Mask) -> int: ...

@@ -21,7 +21,7 @@ def test_pooled_text_is_made_for_the_backbone_that_takes_it():
     pipeline = pipeline_for()
     found = pipeline.encode(batch(), {}).pooled
     assert torch.equal(found, pipeline.text.pooled(batch().prompts)) and found.shape == (2, 32)
-    hidden = pipeline.encode(batch(), {"text": torch.tensor([True, False])}).pooled
+    hidden = pipeline.encode(batch(), {"text": ["empty", None]}).pooled
     assert torch.allclose(hidden[:1], pipeline.text.pooled([""])) and torch.allclose(hidden[1], found[1])
     assert not torch.allclose(hidden[0], found[0], atol=1e-4), "negative control"
     assert build_pipeline(tiny()).encode(batch(), {}).pooled is None, "CogVideoX"
@@ -34,8 +34,8 @@ def test_guidance_drops_the_pooled_text_with_the_text():
     empty.prompts = ["", ""]
     with torch.no_grad():
         shown, clean = pipeline.encode(batch(), {}), pipeline.encode(empty, {})
-        hidden = pipeline.encode(batch(), pipeline.guidance.hidden(batch().tasks))
-        both = Guided(pipeline, shown, hidden, torch.full((2,), 3.0)).clean
+        [(hidden, strength_B)] = pipeline.guidance.passes(batch().tasks)
+        both = Guided(pipeline, shown, [(pipeline.encode(batch(), hidden), strength_B)]).clean
     assert both.pooled.shape == (4, 32) and both.sampling and not clean.sampling
     torch.testing.assert_close(both.pooled[2:], clean.pooled)
     assert not torch.allclose(both.pooled[:2], clean.pooled, atol=1e-4)
@@ -52,7 +52,7 @@ def test_a_distilled_model_is_told_other_guidance_in_sampling_than_in_training_a
         pipeline.training_loss(batch(), generator(0))
         assert set(told) == {1000.0}, "validation measures what training minimises"
         told.clear()
-        guided = Guided(pipeline, pipeline.encode(batch(), {}), None, torch.ones(2))
+        guided = Guided(pipeline, pipeline.encode(batch(), {}))
         guided({"target": torch.zeros(2, 6, 64)}, 0.5)
         assert set(told) == {30_000.0}
 

@@ -358,7 +358,7 @@ def test_guidance_remembers_the_text_of_both_branches(monkeypatch):
             monkeypatch.setattr(unigen.pipeline.pipeline, "static_segments", lambda *_: ())
         with torch.no_grad():
             shown, hidden = (pipeline.encode(given, {}) for given in (batch(), replace(batch(), prompts=["", ""])))
-            guided = Guided(pipeline, shown, hidden, torch.full((2,), 3.0))
+            guided = Guided(pipeline, shown, [(hidden, torch.full((2,), 3.0))])
             state = {"condition0": guided.clean.features["condition0"][:2], "target": torch.zeros(2, 6, 64)}
             found.append(guided(state, 0.7)["target"])
         assert (guided.memory is None) == (keep is not None)

@@ -50,6 +50,16 @@ def test_build_covers_what_a_run_encodes(tmp_path, with_text, capsys):
     assert compared == 6 and len(wrong) == 3 and "is encoded differently now (by up to 0.5" in wrong[0]
 
 
+def test_build_covers_black_images_and_blank_prompts_too(tmp_path, with_text):
+    hides = "+guidance.hide={text:blank,condition:black}", "dropout.text=0.5", "+dropout.condition=0.5"
+    config = small(tmp_path / "run", *with_text, *hides, f"cache={tmp_path / 'kept'}")
+    build_cache(config | {"dropout": {"text": 0, "condition": 0}, "guidance": config["guidance"] | {"strength": 1.0}})
+    added = sum(shelf.made for shelf in build_cache(config)._shelves.values())
+    assert added > 0, "negative control: what hides nothing has neither"
+    write_config(tmp_path / "run", config)
+    assert counts(train(config)) == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

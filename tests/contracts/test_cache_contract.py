@@ -86,8 +86,8 @@ def guided_pipeline(name: str, word: str = "own"):
 def predictions(pipeline, keep: tuple[str, ...], monkeypatch) -> tuple[dict, Guided]:
     monkeypatch.setattr(unigen.pipeline.pipeline, "static_segments", lambda *_: keep)
     with torch.no_grad():
-        hidden = pipeline.encode(batch(), pipeline.guidance.hidden(batch().tasks))
-        guided = Guided(pipeline, pipeline.encode(batch(), {}), hidden, torch.full((2,), 3.0))
+        [(hidden, strength_B)] = pipeline.guidance.passes(batch().tasks)
+        guided = Guided(pipeline, pipeline.encode(batch(), {}), [(pipeline.encode(batch(), hidden), strength_B)])
         state = {"condition0": guided.clean.features["condition0"][:2], "target": torch.zeros(2, 6, 128)}
         return guided(state, 0.7), guided
 

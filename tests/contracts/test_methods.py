@@ -48,6 +48,8 @@ FACTS = {
     "uno": Fact((0, 32, 32), (0, 63, 63), ALL, True, 0.7, ALL, False),
     "photodoodle": Fact(ON_IT, END, ALL, True, 0.7, ALL, False),
     "flux2_klein_kv": Fact((10, 0, 0), (10, 31, 31), {CONDITION}, True, 0, ALL, True),
+    "dreamo": Fact((0, 32, 32), (0, 63, 63), ALL, True, 0.7, ALL, False),
+    "omnigen2": Fact(ON_IT, END, ALL, True, 0.7, ALL, False, (1, 0, 0)),
     "qwen_edit_2511": Fact((1, -16, -16), (1, 15, 15), ALL, True, 0, ALL, False, (0, -16, -16)),
 }
 

@@ -83,10 +83,11 @@ def test_sampling_repeats():
 def guided(pipeline, *strengths: float, t: float = 0.6) -> torch.Tensor:
     """Predictions for two samples under one strength or one each; one of 1 is both branches' line, or no second one."""
     with torch.no_grad():
-        shown, tasks = pipeline.encode(batch(), {}), batch().tasks
-        hidden = None if set(strengths) == {1.0} else pipeline.encode(batch(), pipeline.guidance.hidden(tasks))
+        shown = pipeline.encode(batch(), {})
+        hidden = pipeline.encode(batch(), {"text": ["empty", "empty"]}), torch.tensor(strengths).expand(2)
+        passes = [] if set(strengths) == {1.0} else [hidden]
         state = {"condition0": shown.features["condition0"], "target": torch.ones(2, 6, 128)}
-        return Guided(pipeline, shown, hidden, torch.tensor(strengths).expand(2))(state, t)["target"]
+        return Guided(pipeline, shown, passes)(state, t)["target"]
 
 
 def test_guidance_is_the_line_through_both_branches():
@@ -105,7 +106,7 @@ def test_the_hidden_branch_is_the_empty_prompt():
     with torch.no_grad():
         clean = pipeline.encode(empty, {})
         state = {"condition0": clean.features["condition0"], "target": torch.ones(2, 6, 128)}
-        alone = Guided(pipeline, clean, None, torch.ones(2))(state, 0.6)["target"]
+        alone = Guided(pipeline, clean)(state, 0.6)["target"]
         torch.testing.assert_close(alone, hidden, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(guided(pipeline, 1.0), hidden, atol=1e-3), "negative control"
 
@@ -117,10 +118,11 @@ def test_each_sample_has_the_strength_and_the_hidden_roles_of_its_task():
     torch.testing.assert_close(mixed, torch.stack([six[0], two[1]]), rtol=1e-5, atol=1e-5)
     assert not torch.allclose(six[1], two[1], atol=1e-3), "negative control"
     by_task = Guidance(2.0, ["text"], {"subject": {"strength": 6.0}, "depth": {"drop": ["text", "condition"]}})
-    assert by_task.strengths(["subject", "canny", "depth"]).tolist() == [6.0, 2.0, 2.0]
-    hidden = {role: x.tolist() for role, x in by_task.hidden(["subject", "depth"]).items()}
-    assert hidden == {"text": [True, True], "condition": [False, True]}
-    assert by_task.at(3.0).strengths(["subject", "depth"]).tolist() == [3.0, 3.0]
+    [(_, strength_B)] = by_task.passes(["subject", "canny", "depth"])
+    assert strength_B.tolist() == [6.0, 2.0, 2.0]
+    [(hidden, strength_B)] = by_task.at(3.0).passes(["subject", "depth"])
+    assert hidden == {"text": ["empty", "empty"], "condition": [None, "zero"]}
+    assert strength_B.tolist() == [3.0, 3.0] and by_task.at(1.0).passes(["subject", "depth"]) == []
     refused = {
         r"guidance\.by_task\.subject\.scale is unknown; legal are strength and drop": {"subject": {"scale": 6.0}},
         r"guidance\.by_task\.subject is 6; legal is a table": {"subject": 6},
@@ -158,7 +160,7 @@ def test_dropping_the_condition_hides_its_image():
     pipeline = pipeline_for("guidance.drop=[condition]")
     other = batch(seed=7)
     for hide in (True, False):
-        mark = {"condition": torch.tensor([hide, False])}
+        mark = {"condition": ["zero" if hide else None, None]}
         a, b = (pipeline.encode(x, mark).features["condition0"] for x in (batch(), other))
         assert torch.equal(a[0], b[0]) == hide and not torch.equal(a[1], b[1])
         assert bool((a[0] == 0).all()) == hide

@@ -48,8 +48,8 @@ def test_every_segment_with_what_the_tables_say_of_it(frames):
     layout = frames.buckets[0].plan.layout
     config = composed(*line("+exp=fcd_mask_a"))
     rows = {row[0]: row[1:] for row in texts(segments_table(config, frames.pipeline, layout))}
-    shared = "shared: the step's t"
-    assert rows["text"] == ["text", "–", "1 × 1 × 10", "10", "0", "none", "text", shared, "10%", "hidden", "no"]
+    shared, empty = "shared: the step's t", "the empty prompt"
+    assert rows["text"] == ["text", "–", "1 × 1 × 10", "10", "0", "none", "text", shared, "10%", empty, "no"]
     assert rows["target"][1:] == ["(1, 0, 0)", "1 × 2 × 2", "4", "1", "weight 1", "target", shared, "0%", "–", "no"]
     words = ("formatter.caps.condition=0.25", "conditioning.modulation.timing.condition=own", "mask=fcd_b")
     other = made(*words, "conditioning/modulation=shared", "loss.weights.condition=0.5", "dropout.text=0.5")

@@ -27,7 +27,8 @@ BESIDE = {
     ("task", "collage"): ["formatter=grid_clean"],
 }
 FLUX = ["backbone.config.num_single_layers=1", "backbone.config.axes_dims_rope=[4,6,6]"]  # of the small head
-GROUPS = ["task", "solver", "loss", "process", "conditioning/modulation", "conditioning/embedding"]
+CONDITIONING = ["conditioning/modulation", "conditioning/embedding", "conditioning/slots"]
+GROUPS = ["task", "solver", "loss", "process", *CONDITIONING]
 
 
 def width_of(config: dict) -> int:

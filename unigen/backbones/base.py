@@ -134,6 +134,7 @@ class DiffusersTransformer(nn.Module):
         self.role_adapters: RoleAdapters | None = None  # set by an adapter that tells roles apart
         self.left_out: dict[str, list[str]] = {}  # linears by adapter, see `leave_out_unreached`
         self.branches: dict[str, str] = {}  # branch of the modulation by role, once it is split
+        self.slots: nn.Module | None = None  # set by `tell_slots_apart`
         self._adapt(with_kernel(lowering, kernel))
         self.checkpoint_every = checked_interval(checkpoint_every)
         if gradient_checkpointing:
@@ -157,6 +158,11 @@ class DiffusersTransformer(nn.Module):
         """
         if getattr(self.model, "peft_config", None):
             raise ValueError("a backbone with a LoRA is no stock model; train with conditioning/adapter=full")
+        if self.slots is not None:
+            raise ValueError(
+                "a backbone with learned vectors for its images (conditioning.slots) is no stock model, which has no "
+                "place for them; train with conditioning/slots=none"
+            )
         stock = type(self.model).from_config(self.model.config)
         stock.load_state_dict(self._stock_state())
         return stock
@@ -200,6 +206,8 @@ class DiffusersTransformer(nn.Module):
         text = [tokens.features[s.name] for s in layout.segments if s.stream == TEXT_STREAM]
         embed_image, embed_text = self._embedders()
         x = embed_image(torch.cat(visual, dim=1).to(self.dtype)) if visual else None
+        if self.slots is not None and x is not None:
+            x = self.slots(x, layout)
         c = embed_text(torch.cat(text, dim=1).to(self.dtype)) if text else x[:, :0]
         return c[:, :0] if x is None else x, c
 
@@ -252,6 +260,10 @@ class DiffusersTransformer(nn.Module):
         Raises ValueError, as `RoleAdapters` does, for linears that serve several roles at once.
         """
         self.role_adapters = RoleAdapters(self.model, self.blocks, table, self._takes, self._served)
+
+    def tell_slots_apart(self, vectors: nn.Module) -> None:
+        """Have `vectors` (tokens (B, L, D), layout) add to the images' tokens, behind the patch embedder."""
+        self.slots = vectors
 
     def leave_out_unreached(self, layout: Layout, mask: Mask) -> None:
         """Remove each adapter by role from the linears that none of its tokens pass under this mask. Their weights

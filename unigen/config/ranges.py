@@ -83,6 +83,7 @@ TABLE = {
     "conditioning.adapter.rank": "1..65536",
     "conditioning.adapter.alpha": "(0, 1e6]",
     "conditioning.adapter.dropout": "[0, 1)",
+    "conditioning.slots.numbers.*": "1..1e4",
     "formatter.caps.*": "[0, 1]",
     "mask.bias.*.*": "(0, 1e6]",
     "encoder.codec.config.scaling_factor": "(0, 1000]",
@@ -119,6 +120,7 @@ TABLE = {
     "solver.guidance": "[0, 1000]",  # of a benchmark (evaluate.yaml)
     "guidance.strength": "[0, 1000]",
     "guidance.by_task.*.strength": "[0, 1000]",
+    "guidance.passes.*.strength": "[0, 1000]",
     # data
     "data.size": "1..16384",
     "data.batch_size": "1..1e6",

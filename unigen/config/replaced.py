@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-METHOD = ("formatter", "mask", "conditioning/embedding", "conditioning/modulation", "process", "loss", "fill")
+CONDITIONING = ("conditioning/embedding", "conditioning/modulation", "conditioning/slots")
+METHOD = ("formatter", "mask", *CONDITIONING, "process", "loss", "fill")
 
 
 def replaced(words: Sequence[str], folders: Sequence[Path]) -> list[str]:

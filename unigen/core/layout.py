@@ -4,6 +4,7 @@ Nothing here holds a tensor of features, so a `Layout` is hashable: a legal cach
 Shapes: L tokens, A = 3 axes (t, h, w).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -57,7 +58,8 @@ class Segment:
 
     Both are whole numbers or fractions, so that equal boxes are equal keys: rounding comes with the rotary angles.
     `cap` is the highest noise level that the segment ever reaches: 0 for a clean condition (and for
-    text), 1 for a target. Segments of one image carry that image's slot name.
+    text), 1 for a target. Segments of one image carry that image's slot name. `number` is the place of that image among
+    those of its role, from 0 (`Layout.numbered`).
     """
 
     name: str
@@ -67,6 +69,7 @@ class Segment:
     origin: tuple[Number, Number, Number] = (0, 0, 0)
     step: tuple[Number, Number, Number] = (1, 1, 1)
     cap: float = 1.0
+    number: int = 0
 
     @property
     def tokens(self) -> int:
@@ -145,6 +148,16 @@ class Layout:
 
     def __add__(self, other: "Layout") -> "Layout":
         return Layout(self.segments + other.segments)
+
+    def numbered(self) -> "Layout":
+        """Return the same boxes, the images of each role numbered in attention order; they keep their numbers in parts
+        of the layout.
+        """
+        counts, found = Counter(), []
+        for s in self.segments:
+            found.append(replace(s, number=counts[s.role]))
+            counts[s.role] += 1
+        return Layout(tuple(found))
 
     def with_caps(self, caps: dict[str, float]) -> "Layout":
         """Return the same boxes with other noise ceilings, given by segment name."""

@@ -39,8 +39,8 @@ class Tokens:
     def beside(self, other: "Tokens") -> "Tokens":
         """Return these samples and then those of `other`, which has the same layout, along the batch."""
         pooled = None if self.pooled is None else torch.cat([self.pooled, other.pooled])
-        parts = {part: _joined(getattr(self, part), getattr(other, part)) for part in ("features", "valid", "context")}
-        return replace(self, pooled=pooled, **parts)
+        parts = {part: _joined(getattr(self, part), getattr(other, part)) for part in ("features", "context")}
+        return replace(self, pooled=pooled, valid=_both_valid(self, other), **parts)
 
     def valid_keys(self) -> Tensor | None:
         """Return (B, L) booleans in attention order, True for real tokens, or None if nothing is padding."""
@@ -51,6 +51,19 @@ class Tokens:
             x = self.features[s.name]
             parts.append(self.valid.get(s.name, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)))
         return torch.cat(parts, dim=1)
+
+
+def _both_valid(a: Tokens, b: Tokens) -> dict[str, Tensor] | None:
+    """Return the real tokens of both, by segment. A segment that only one of them marks is real in the other."""
+    if a.valid is None and b.valid is None:
+        return None
+    names = dict.fromkeys([*(a.valid or {}), *(b.valid or {})])
+
+    def marks(of: Tokens, name: str) -> Tensor:
+        x = of.features[name]
+        return (of.valid or {}).get(name, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device))
+
+    return {name: torch.cat([marks(a, name), marks(b, name)]) for name in names}
 
 
 def _joined(a: dict[str, Tensor] | None, b: dict[str, Tensor] | None) -> dict[str, Tensor] | None:

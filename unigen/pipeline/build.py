@@ -13,7 +13,7 @@ from unigen.config.moved import place_today
 from unigen.config.values import ConfigError
 from unigen.core.infill import Fill
 from unigen.core.layout import one_of_each
-from unigen.pipeline.compatibility import check_adapters
+from unigen.pipeline.compatibility import check_adapters, check_names
 from unigen.pipeline.guidance import Guidance
 from unigen.pipeline.learner import Learner
 from unigen.pipeline.pipeline import Pipeline
@@ -114,6 +114,10 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
         fill=build(config.get("fill")) or Fill(),
     )
     modulation.apply(pipeline.backbone, tied=adapter.freezes_base)
+    if (slots := build(conditioning.get("slots"))) is not None:  # exports may be older than this part
+        check_names("conditioning.slots.roles", slots.roles, pipeline.formatter.roles)
+        check_names("conditioning.slots.numbers", slots.numbers, pipeline.formatter.roles)
+        slots.fit(pipeline.backbone, pipeline.formatter.roles)
     check_adapters(adapter, pipeline.formatter.roles)
     adapter.apply(pipeline.backbone)
     pipeline.backbone.leave_out_unreached(one_of_each(pipeline.formatter.roles), pipeline.mask)

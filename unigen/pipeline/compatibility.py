@@ -13,6 +13,7 @@ from unigen.core.infill import check_width
 from unigen.core.layout import Layout
 from unigen.core.shift import counted
 from unigen.core.types import BUFFER, CONDITION, EXAMPLE, TARGET, TEXT
+from unigen.pipeline.hiding import share_of, together, way_of
 from unigen.protocols import Adapter
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def check(p: Pipeline) -> None:
     ranges.check("guidance.strength", p.guidance.strength)
     for task, own in p.guidance.by_task.items():
         ranges.check(f"guidance.by_task.{task}.strength", own.get("strength", 1.0))
+    for number, each in enumerate(p.guidance.several):
+        ranges.check(f"guidance.passes.{number}.strength", each.strength)
     ranges.check("loss.weights", dict(p.loss.weights))
     ranges.check("dropout", dict(p.dropout))
     tables = {
@@ -50,7 +53,10 @@ def check(p: Pipeline) -> None:
         for role in p.formatter.roles:
             if role not in table:
                 raise ValueError(f"{name} has no entry for role '{role}' (from {source}); it knows {', '.join(table)}")
-    for name, roles in {"guidance.drop": p.guidance.roles, "dropout": p.dropout}.items():
+    check_names("guidance.hide", p.guidance.hide, p.formatter.roles)
+    dropped = [role for name in p.dropout for role in together(name)]
+    passes = "guidance.passes" if p.guidance.several else "guidance.drop"
+    for name, roles in {passes: p.guidance.roles, "dropout": dropped}.items():
         for role in roles:
             if role not in p.formatter.roles:
                 raise ValueError(f"{name} names role '{role}'; {source} has {', '.join(p.formatter.roles)}")
@@ -102,6 +108,27 @@ def check_times(p: Pipeline, layout: Layout) -> None:
     """Raises ValueError, before training, if the number of tokens makes times of process or solver degenerate."""
     p.process.sample_times(1, noise.generator("check"), tokens=counted(p.process, layout))
     p.solver.times(counted(p.solver, layout))
+
+
+def warn_of_the_untrained(p: Pipeline) -> None:
+    """Warn if a pass of guidance hides what training never hides, or hides it in another way than training."""
+    sets = [frozenset(together(name)) for name, share in p.dropout.items() if share > 0]
+    for key, each in p.guidance.needed():
+        hidden = frozenset(each.drop)
+        if hidden != frozenset().union(*(roles for roles in sets if roles <= hidden)):
+            warnings.warn(
+                f"{key} hides {' and '.join(each.drop)} in sampling, but training never hides just that: the network "
+                f"has not learnt this pass; add dropout: {{{'+'.join(each.drop)}: 0.1}}",
+                stacklevel=2,
+            )
+        for role in each.drop:
+            trained, now = way_of(role, p.guidance.hide), each.hide[role]
+            if trained != now and share_of(role, p.dropout) > 0:
+                warnings.warn(
+                    f"{key}.hide.{role} is '{now}', but training hides {role} as '{trained}' (guidance.hide.{role}): "
+                    "the network has not learnt this pass; give one way for both in guidance.hide",
+                    stacklevel=2,
+                )
 
 
 def warn_of_the_unseen(p: Pipeline, layout: Layout) -> None:

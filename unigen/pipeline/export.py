@@ -35,6 +35,10 @@ AGAIN = "restore it, or write the export anew: python experiments/export.py run=
 PARTS = ("formatter", "mask", "backbone", "conditioning", "encoder", "process", "loss", "solver", "dropout", "fill")
 YOUNGER = ("guidance",)  # parts that older exports do not name
 PLACES = ("pretrained", "start")
+SLOTS = (
+    f"the learned vectors of conditioning.slots are 'slots.table' in {MODULES_FILE}; no stock pipeline adds "
+    "them behind its patch embedder, so it computes something else than was trained"
+)
 DEFAULT = "default"  # peft's name for an adapter without a name
 NOTHING = Delta(torch.zeros(1, 1), torch.zeros(1, 1))
 
@@ -59,6 +63,7 @@ def save(pipeline: Pipeline, folder: Path, config: dict[str, Any], half: bool = 
     with whole_tensors(folder / MODULES_FILE) as part:  # one key: safetensors writes several in random order
         save_file(tensors, part, metadata={"unigen": json.dumps(said)})
     about = {"lora_is_for": lora_is_for(pipeline.backbone.model)} if written else {}
+    about |= {"slots": SLOTS} if pipeline.backbone.slots is not None else {}
     about |= {"lora_roles": roles} if (roles := _roles(pipeline)) else {}
     write_text(folder / CONFIG_FILE, json.dumps({"unigen": __version__, **about, "config": config}, indent=1))
 
@@ -165,6 +170,7 @@ def _sidecar(pipeline: Pipeline, config: dict[str, Any]) -> dict[str, Tensor]:
     """Return by name all tensors that no pretrained source has, except LoRA. Shared tensors appear once."""
     sources = {
         "backbone": (pipeline.backbone.model, config["backbone"].get("pretrained")),
+        **({} if pipeline.backbone.slots is None else {"slots": (pipeline.backbone.slots, None)}),
         "embedding": (pipeline.embedding, None),
         "text": (pipeline.text, config["encoder"]["text"].get("pretrained")),
         "codec": (pipeline.codec, config["encoder"]["codec"].get("pretrained")),

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: its strength, and the roles that its second branch hides, for each task.
+"""Classifier-free guidance: passes that hide some roles, and the strengths by which their predictions are combined.
 
 Shapes: B batch, L tokens, P patch features.
 """
@@ -6,7 +6,8 @@ Shapes: B batch, L tokens, P patch features.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,57 +15,191 @@ from torch import Tensor
 
 from unigen.core.tokens import Tokens
 from unigen.core.types import TARGET
+from unigen.pipeline.hiding import WORDS, Hidden, checked_ways, way_of
 
 if TYPE_CHECKING:
     from unigen.pipeline.pipeline import Pipeline
+
+PASS = ("drop", "strength", "hide")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A pass of the network in which the roles `drop` are hidden, each in its way (`hide`: where it differs).
+
+    `strength` is how far guidance goes from this prediction to that of the next pass; None: the task's strength.
+    """
+
+    drop: tuple[str, ...]
+    strength: float | None = None
+    hide: Mapping[str, str] = field(default_factory=dict)
 
 
 class Guidance:
     """hidden + strength * (shown - hidden), as in RealGeneral section 4.1; a strength of 1 turns it off.
 
-    `drop` are the roles that the second branch hides: text becomes the empty prompt, an image zero latents. `by_task`
-    overrides them for single tasks: {task: {strength: ..., drop: [...]}}. So one universal run has the strength of each
-    of its tasks, as RealGeneral has 6 for customization and 2 for spatially aligned tasks.
-    Raises ValueError for anything else in `by_task`, for roles that are no list, and for the target among them.
+    `drop` are the roles that the second pass hides. `by_task` overrides both for single tasks: {task: {strength: ...,
+    drop: [...]}}. So one universal run has the strength of each of its tasks, as RealGeneral has 6 for customization
+    and 2 for spatially aligned tasks.
+
+    `passes` replaces `drop` by several passes, from the one that hides most; the one that hides nothing follows by
+    itself. With predictions p_1 to p_n and that last one p_(n+1), the result is p_1 + sum_k strength_k (p_(k+1) - p_k).
+    InstructPix2Pix (Eq. 3) has two, [{drop: [text, condition], strength: 1.5}, {drop: [text], strength: 7.5}], and one
+    pass is the formula above. A pass without a strength has the task's (`strength`, `by_task`).
+
+    `hide` says how a role is hidden, in training (`dropout`) too: text is `empty` ("", the default) or `blank` (" ");
+    an image has `zero` latents (the default), is a `black` image that the codec encodes, or is `absent`. A pass may
+    have a `hide` of its own. With `rescale`, each token of the result has the norm of the prediction that hides nothing
+    (Qwen-Image-Edit).
+    Raises ValueError for anything else in these tables, for roles that are no list, and for the target among them.
     """
 
     def __init__(
-        self, strength: float = 1.0, drop: Sequence[str] = (), by_task: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        strength: float = 1.0,
+        drop: Sequence[str] = (),
+        by_task: Mapping[str, Mapping[str, Any]] | None = None,
+        hide: Mapping[str, str] | None = None,
+        passes: Sequence[Mapping[str, Any]] | None = None,
+        rescale: bool = False,
     ) -> None:
-        self.strength, self.drop = float(strength), _roles("guidance.drop", drop)
+        self.strength, self.drop, self.rescale = float(strength), _roles("guidance.drop", drop), rescale
         if not isinstance(by_task or {}, Mapping):
             raise ValueError(f"guidance.by_task is {by_task!r}; it must be a table from task to what differs for it")
         self.by_task = {task: _own(f"guidance.by_task.{task}", own) for task, own in (by_task or {}).items()}
+        self.hide = checked_ways("guidance.hide", hide)
+        if isinstance(passes or [], str | Mapping) or not isinstance(passes or [], Sequence):
+            raise ValueError(
+                f"guidance.passes is {passes!r}; it must be a list such as [{{drop: [text], strength: 3}}]"
+            )
+        self.several = tuple(_pass(f"guidance.passes.{i}", said) for i, said in enumerate(passes or ()))
+        for task, own in self.by_task.items():
+            if self.several and "drop" in own:
+                raise ValueError(
+                    f"guidance.by_task.{task}.drop would not be used: guidance.passes says what each pass hides; legal "
+                    "is strength, for the passes without one"
+                )
 
     def at(self, strength: float) -> Guidance:
-        """Return the same guidance with one strength for all tasks."""
+        """Return the same guidance with one strength for all tasks.
+
+        Raises ValueError if every one of several passes has a strength of its own, so that it would change nothing.
+        """
+        if self.several and all(each.strength is not None for each in self.several):
+            raise ValueError(
+                f"a strength of guidance is given ({strength:g}), but each of the {len(self.several)} passes of "
+                "guidance.passes has its own; give none, or leave the strength out of the pass that is to have it"
+            )
         own = {task: {k: v for k, v in said.items() if k != "strength"} for task, said in self.by_task.items()}
-        return Guidance(strength, self.drop, own)
+        changed = Guidance(strength, self.drop, own, self.hide, rescale=self.rescale)
+        changed.several = self.several
+        return changed
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Every role that is hidden for some task."""
-        return tuple(dict.fromkeys([*self.drop, *(r for own in self.by_task.values() for r in own.get("drop", ()))]))
+        """Every role that is hidden in some pass for some task."""
+        tables = [self.drop, *(own.get("drop", ()) for own in self.by_task.values())]
+        return tuple(dict.fromkeys(r for drop in ([each.drop for each in self.several] or tables) for r in drop))
 
     @property
     def protocol(self) -> dict[str, Any]:
         """The settings of guidance on which a measured number depends."""
-        return {"guidance": self.strength, "drop": list(self.drop)} | (
-            {"guidance_by_task": self.by_task} if self.by_task else {}
-        )
+        said = {"guidance": self.strength, "drop": list(self.drop)}
+        said |= {"guidance_by_task": self.by_task} if self.by_task else {}
+        if self.several:
+            told = ({"drop": list(p.drop), "strength": p.strength, "hide": dict(p.hide)} for p in self.several)
+            said = {"passes": list(told), **{key: value for key, value in said.items() if key != "drop"}}
+        said |= {"hide": self.hide} if set(self.hide) & set(self.roles) else {}
+        return said | ({"rescale": True} if self.rescale else {})
 
     def strength_of(self, task: str) -> float:
         """Return the strength of guidance for a task."""
         return float(self.by_task.get(task, {}).get("strength", self.strength))
 
-    def strengths(self, tasks: Sequence[str]) -> Tensor:
-        """Return the strengths of these tasks, (B,) in fp32."""
-        return torch.tensor([self.strength_of(task) for task in tasks], dtype=torch.float32)
+    def passes_of(self, task: str) -> tuple[Pass, ...]:
+        """Return the passes for a task, from the one that hides most; each has its strength and the way of each role.
 
-    def hidden(self, tasks: Sequence[str]) -> dict[str, Tensor]:
-        """Return (B,) booleans by role: True for the samples in which the second branch hides it."""
-        drops = [self.by_task.get(task, {}).get("drop", self.drop) for task in tasks]
-        return {role: torch.tensor([role in drop for drop in drops]) for role in self.roles}
+        The pass that hides nothing is not among them.
+        """
+        own = (Pass(self.by_task.get(task, {}).get("drop", self.drop)),)
+        found = []
+        for each in self.several or own:
+            ways = {role: way_of(role, {**self.hide, **each.hide}) for role in each.drop}
+            strength = self.strength_of(task) if each.strength is None else each.strength
+            found.append(Pass(each.drop, strength, ways))
+        return tuple(found)
+
+    def ways(self, role: str) -> tuple[str, ...]:
+        """Return the ways in which passes hide a role."""
+        every = [each for task in (*self.by_task, "") for each in self.passes_of(task)]
+        return tuple(dict.fromkeys(each.hide[role] for each in every if role in each.drop))
+
+    def passes(self, tasks: Sequence[str]) -> list[tuple[Hidden, Tensor]]:
+        """Return what each pass hides and its strengths (B,) in fp32, for samples of these tasks.
+
+        A pass that no sample needs is left out: its prediction has the weight 0 where its strength is that of the pass
+        before it, and in the first pass where it is 1.
+        """
+        by_sample = [self.passes_of(task) for task in tasks]
+        found: list[tuple[Hidden, Tensor]] = []
+        before_B = torch.ones(len(tasks))
+        for each in zip(*by_sample, strict=True):
+            strength_B = torch.tensor([one.strength for one in each], dtype=torch.float32)
+            if not torch.equal(strength_B, before_B):
+                roles = dict.fromkeys(role for one in each for role in one.drop)
+                found.append(({role: [one.hide.get(role) for one in each] for role in roles}, strength_B))
+            before_B = strength_B
+        return found
+
+    def needed(self) -> list[tuple[str, Pass]]:
+        """Return the distinct passes that sampling computes for some task, each with the key that says it."""
+        found: dict[tuple[str, tuple[str, ...]], tuple[str, Pass]] = {}
+        for task in ("", *self.by_task):
+            own = f"guidance.by_task.{task}" if "drop" in self.by_task.get(task, {}) else "guidance.drop"
+            for number, each in self._needed(task).items():
+                key = f"guidance.passes.{number}" if self.several else own
+                found.setdefault((key, each.drop), (key, each))
+        return list(found.values())
+
+    def lines(self) -> list[str]:
+        """Return what a step of sampling computes, a line for each way of guiding; nothing where guidance is off."""
+        said: dict[str, list[str]] = {}
+        for task in (*self.by_task, ""):
+            passes = [_words(each) for each in self._needed(task).values()]
+            if passes:
+                words = f"{1 + len(passes)} passes a step, with everything shown; {'; '.join(passes)}"
+                words += "; tokens keep the norm of the first" if self.rescale else ""
+                said.setdefault(words, []).append(task or "other tasks")
+        of_tasks = {words: f" ({', '.join(tasks)})" if self.by_task else "" for words, tasks in said.items()}
+        return [f"guidance{tasks}: {words}" for words, tasks in of_tasks.items()]
+
+    def _needed(self, task: str) -> dict[int, Pass]:
+        """Return the passes of a task that have a weight other than 0, by number."""
+        strengths = [1.0, *(each.strength for each in self.passes_of(task))]
+        return {i: each for i, each in enumerate(self.passes_of(task)) if each.strength != strengths[i]}
+
+
+def _words(each: Pass) -> str:
+    """Say what a pass hides and its strength: 'without text (the empty prompt), strength 6'."""
+    hidden = " and ".join(f"{role} ({WORDS[way]})" for role, way in each.hide.items()) or "nothing"
+    return f"without {hidden}, strength {each.strength:g}"
+
+
+def _pass(key: str, said: Any) -> Pass:
+    """Return a pass. Raises ValueError for anything but dropped roles, a strength and ways of hiding them."""
+    if not isinstance(said, Mapping):
+        raise ValueError(f"{key} is {said!r}; legal is a table such as {{drop: [text, condition], strength: 1.5}}")
+    if unknown := sorted(set(said) - set(PASS)):
+        raise ValueError(f"{key}.{unknown[0]} is unknown; legal are {', '.join(PASS)}")
+    if "drop" not in said or not said["drop"]:
+        raise ValueError(f"{key} drops no role; the pass that hides nothing comes by itself, so give drop: [text]")
+    strength, ways = said.get("strength"), checked_ways(f"{key}.hide", said.get("hide"))
+    if isinstance(strength, bool) or not isinstance(strength, int | float | None):
+        raise ValueError(f"{key}.strength is {strength!r}; it must be a number, or null for the task's")
+    drop = _roles(f"{key}.drop", said["drop"])
+    if odd := [role for role in ways if role not in drop]:
+        raise ValueError(f"{key}.hide names '{odd[0]}', which this pass does not drop; it drops {', '.join(drop)}")
+    return Pass(drop, None if strength is None else float(strength), ways)
 
 
 def _own(key: str, own: Any) -> dict[str, Any]:
@@ -87,25 +222,19 @@ def _roles(key: str, roles: Any) -> tuple[str, ...]:
     return tuple(roles)
 
 
-def hide(latents: Mapping[str, Tensor], roles: Mapping[str, str], hidden: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return latents (B, f, C, h, w) by slot, zero in the samples that `hidden` (B,) marks for the slot's role."""
-    found = dict(latents)
-    for name, z in latents.items():
-        if roles[name] in hidden:
-            found[name] = z.masked_fill(hidden[roles[name]].to(z.device)[:, None, None, None, None], 0)
-    return found
-
-
 class Guided:
     """predict(state, t): the network's output under guidance, static segments computed once.
 
-    Both branches are in one batch. Segments that are static (`Pipeline.static`) keep their keys and values.
+    `passes` are the tokens of the passes that hide roles, each with its strengths (B,), from the one that hides most;
+    `shown` hide nothing. All passes are in one batch. Segments that are static (`Pipeline.static`) keep their keys and
+    values.
     """
 
-    def __init__(self, pipeline: Pipeline, shown: Tokens, hidden: Tokens | None, strengths_B: Tensor) -> None:
-        self.pipeline, self.strengths_B11 = pipeline, strengths_B.to(pipeline.device)[:, None, None]
-        self.copies, self.size = (1 if hidden is None else 2), len(strengths_B)
-        self.clean = replace(shown if hidden is None else shown.beside(hidden), sampling=True)
+    def __init__(self, pipeline: Pipeline, shown: Tokens, passes: Sequence[tuple[Tokens, Tensor]] = ()) -> None:
+        self.pipeline, self.rescale = pipeline, pipeline.guidance.rescale
+        self.strengths = [strength_B.to(pipeline.device)[:, None, None] for _, strength_B in passes]
+        self.copies, self.size = 1 + len(passes), len(next(iter(shown.features.values())))
+        self.clean = replace(reduce(Tokens.beside, (hidden for hidden, _ in passes), shown), sampling=True)
         layout, mask = shown.layout, pipeline.mask
         static = pipeline.static(layout)
         self.active, self.memory = layout.without(static), None
@@ -122,5 +251,13 @@ class Guided:
         outputs = p.backbone(tokens, p.times(self.active, t_B), p.mask, self.memory)
         if self.copies == 1:
             return outputs
-        split = {n: x.float().chunk(2) for n, x in outputs.items()}
-        return {n: hidden + self.strengths_B11 * (shown - hidden) for n, (shown, hidden) in split.items()}
+        return {name: self._combined(x_BLP.float().chunk(self.copies)) for name, x_BLP in outputs.items()}
+
+    def _combined(self, made: Sequence[Tensor]) -> Tensor:
+        """Combine predictions (B, L, P), the one that hides nothing first, by the formula of `Guidance`."""
+        shown, found = made[0], made[1]
+        for strength_B11, before, after in zip(self.strengths, made[1:], [*made[2:], shown], strict=True):
+            found = found + strength_B11 * (after - before)
+        if not self.rescale:
+            return found
+        return found * (shown.norm(dim=-1, keepdim=True) / found.norm(dim=-1, keepdim=True).clamp(min=1e-12))

@@ -14,6 +14,8 @@ from unigen.core.types import ImageSlot
 from unigen.pipeline.learner import parameters
 from unigen.pipeline.pipeline import Pipeline
 
+SHOWN = 8  # images whose slot vectors are named
+
 
 def print_header(pipeline: Pipeline, slots: tuple[ImageSlot, ...], config: dict[str, Any]) -> None:
     """Print the header of a run on the terminal."""
@@ -24,7 +26,8 @@ def print_header(pipeline: Pipeline, slots: tuple[ImageSlot, ...], config: dict[
     console.print(f"[bold]{config['name']}[/bold]{where}, task {task}, seed {config['seed']}")
     console.print(mask_table(layout, mask))
     facts = [*strengths(mask), *influence(layout, mask), *unmasked(pipeline), *unreached(pipeline)]
-    facts.append(cacheable(pipeline, layout))
+    facts += slot_vectors(pipeline, layout)
+    facts += [cacheable(pipeline, layout), *pipeline.guidance.lines()]
     for line in [*facts, *sizes(pipeline, layout), *bundled(config)]:
         console.print(line, soft_wrap=True)
 
@@ -113,6 +116,17 @@ def unreached(pipeline: Pipeline) -> list[str]:
             f"({roles}) passes there"
         )
     return lines
+
+
+def slot_vectors(pipeline: Pipeline, layout: Layout) -> list[str]:
+    """Return a line that says which learned vectors are added to which image; none without conditioning.slots."""
+    slots = pipeline.backbone.slots
+    if slots is None:
+        return []
+    words, more = slots.words(layout), ""
+    if len(words) > SHOWN:
+        words, more = words[:SHOWN], f"; {len(words) - SHOWN} images more"
+    return [f"slot vectors, {slots.table.numel():,} parameters: {'; '.join(words)}{more}"]
 
 
 def cacheable(pipeline: Pipeline, layout: Layout) -> str:

@@ -6,7 +6,7 @@ P patch features.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -23,9 +23,11 @@ from unigen.core.shift import counted
 from unigen.core.tokens import Tokens
 from unigen.core.types import CONDITION, TEXT, Batch, ImageSlot, Signature, subjects_of
 from unigen.losses.weighted import SAMPLE, weighted_mean
-from unigen.pipeline.compatibility import check, check_times, warn_of_the_unseen
+from unigen.pipeline import hiding
+from unigen.pipeline.compatibility import check, check_times, warn_of_the_unseen, warn_of_the_untrained
 from unigen.pipeline.encoding import CanvasEncoder
-from unigen.pipeline.guidance import Guidance, Guided, hide
+from unigen.pipeline.guidance import Guidance, Guided
+from unigen.pipeline.hiding import Hidden
 from unigen.protocols import Backbone, Codec, Embedding, Formatter, Loss, Modulation, Process, Solver, TextEncoder
 from unigen.solvers.loop import integrate
 
@@ -46,8 +48,8 @@ class Canvases(NamedTuple):
 class Pipeline:
     """The parts of one experiment. It is a plain object; the LightningModule decides which of its modules train.
 
-    `dropout` maps a role to the probability that training hides it: text becomes the empty prompt,
-    an image zero latents. Guidance hides roles in its second branch in the same way.
+    `dropout` maps a role, or several that are hidden together (text+condition), to the probability that training hides
+    it. How a role is hidden says `guidance.hide`, for training and for the passes of guidance.
     `fill` says which cells are masked for a backbone that infills, and how; other backbones do not use it.
     `cache` keeps the results of frozen encoders for later runs.
     Raises ValueError if the parts do not fit each other (see `check`).
@@ -70,6 +72,7 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         check(self)
+        warn_of_the_untrained(self)
         self._plan = lru_cache(maxsize=256)(self._make_plan)
         self._encode_canvas = CanvasEncoder()
 
@@ -100,9 +103,13 @@ class Pipeline:
         b, c = self.backbone, self.codec
         geometry = Geometry(c.stride, b.patch, b.axes, b.reach, c.temporal_stride, c.clip_unit, b.reach_key)
         plan = self.formatter(signature, geometry)
+        plan = replace(plan, layout=plan.layout.numbered())
+        if b.slots is not None:
+            b.slots.check(plan.layout)
         if not any(self.loss.weights[s.role] > 0 and s.cap > 0 for s in plan.layout.visual):
             raise ValueError("loss.weights is 0 for every noised role of this layout: there is nothing to learn")
         check_times(self, plan.layout)
+        hiding.check_absent(plan, [role for role in self.formatter.roles if hiding.ABSENT in self.hidden_as(role)])
         warn_of_the_unseen(self, plan.layout)
         return plan
 
@@ -111,34 +118,35 @@ class Pipeline:
     def encode(
         self,
         batch: Batch,
-        dropped: Mapping[str, Tensor],
+        hidden: Hidden,
         generator: Generator | None = None,
         cells: Cells | None = None,
     ) -> Tokens:
-        """Encode a batch to clean tokens. `dropped[role]`, (B,) booleans, marks samples that hide the role.
+        """Encode a batch to clean tokens. `hidden[role]` says how each sample hides a role, None where it is shown.
 
         `generator` samples codec posteriors (training); without one their means are used. `cells` are those that a
         backbone with a context is to generate, by default the targets.
         """
-        plan, prompts = self.plan(batch.slots), _shown(batch.prompts, dropped.get(TEXT))
+        plan, prompts = self.plan(batch.slots), hiding.prompts(batch.prompts, hidden)
         text_BTD = self._encode_text(prompts)
         known = text_BTD, self._keywords(prompts, batch, plan), batch.tasks
         stage = "sample" if generator is None else "train"
-        pages = self.canvases(batch.images, plan, cells or infill.targets(plan.slots, len(batch)), stage)
-        roles, context = {slot.name: slot.role for slot in plan.slots}, None
+        images = hiding.blackened(batch.images, batch.slots, hidden)
+        pages = self.canvases(images, plan, cells or infill.targets(plan.slots, len(batch)), stage)
+        context = None
         latents = self._latents(pages.whole, plan, generator)
         if pages.masks:  # conditions are read from the blanked images, and what is known of a sample is added there
             shown = self.embedding(self._latents(pages.blanked, plan, generator), plan.slots, *known)
-            context = infill.features(hide(shown, roles, dropped), pages.masks, plan)
+            context = infill.features(hiding.zeroed(shown, plan.slots, hidden), pages.masks, plan)
         else:
             latents = self.embedding(latents, plan.slots, *known)
-        features = {TEXT: text_BTD, **canvas.tokens(hide(latents, roles, dropped), plan)}
+        features = {TEXT: text_BTD, **canvas.tokens(hiding.zeroed(latents, plan.slots, hidden), plan)}
         pooled = None if self.backbone.pooled_width is None else self.text.pooled(prompts)
         if pooled is not None and not self.text.trained:
             pooled = pooled.float()
-        valid_BT = self.text.valid(prompts)
-        valid = None if valid_BT is None else {TEXT: valid_BT.to(self.device)}
-        return Tokens(plan.layout, features, valid, pooled, context)
+        valid, valid_BT = hiding.present(plan.layout, hidden, self.device), self.text.valid(prompts)
+        valid |= {} if valid_BT is None else {TEXT: valid_BT.to(self.device)}
+        return Tokens(plan.layout, features, valid or None, pooled, context)
 
     def _keywords(self, prompts: list[str], batch: Batch, plan: Plan) -> dict[str, Tensor]:
         """Return (B, T) booleans for every condition slot, True for the tokens of the prompt that name its subject."""
@@ -173,6 +181,11 @@ class Pipeline:
             return self.text.encode(prompts).float()
         return self.cache.features(self.text, prompts, self.device).float()
 
+    def hidden_as(self, role: str) -> tuple[str, ...]:
+        """Return the ways in which training or guidance hides a role, in the words of `unigen.pipeline.hiding`."""
+        trained = (hiding.way_of(role, self.guidance.hide),) * (hiding.share_of(role, self.dropout) > 0)
+        return tuple(dict.fromkeys([*trained, *self.guidance.ways(role)]))
+
     def times(self, layout: Layout, t_B: Tensor) -> dict[str, Tensor]:
         """Return each segment's modulation time: the step's t (one shared tensor), or its own clock."""
         clock_BS = noise.clock(layout, t_B)
@@ -200,11 +213,9 @@ class Pipeline:
         """Return the loss of one batch, and its parts for the log. All randomness comes from `generator`."""
         size, plan = len(batch), self.plan(batch.slots)
         cells = self.infilling and self.infilling.draw(plan.slots, size, generator)
-        dropped = {
-            role: torch.rand(size, generator=generator) < share for role, share in self.dropout.items() if share > 0
-        }
+        hidden = hiding.drawn(self.dropout, size, self.guidance.hide, generator)
         t_B = self.process.sample_times(size, generator, tokens=counted(self.process, plan.layout)).to(self.device)
-        clean = self.encode(batch, dropped, generator, cells)
+        clean = self.encode(batch, hidden, generator, cells)
         return self.denoising_loss(clean, self.draw_noise(plan, [generator] * size), t_B, cells)
 
     def denoising_loss(
@@ -226,7 +237,7 @@ class Pipeline:
     # --- sampling -----------------------------------------------------------------------------------------
 
     def static(self, layout: Layout) -> tuple[str, ...]:
-        """Return the segments that sampling computes once, for all steps and both branches of guidance."""
+        """Return the segments that sampling computes once, for all steps and all passes of guidance."""
         timing = self.backbone.effective_timing(self.modulation.timing)
         return static_segments(layout, self.effective_mask, timing)
 
@@ -239,13 +250,13 @@ class Pipeline:
         plan, size = self.plan(batch.slots), len(batch)
         keys = batch.keys or [str(i) for i in range(size)]
         noises = self.draw_noise(plan, [noise.generator(seed, "sample", k) for k in keys])
-        shown, strengths_B = self.encode(batch, {}), self.guidance.strengths(batch.tasks)
-        hidden = None if bool((strengths_B == 1).all()) else self.encode(batch, self.guidance.hidden(batch.tasks))
+        shown = self.encode(batch, {})
+        passes = [(self.encode(batch, hidden), strength_B) for hidden, strength_B in self.guidance.passes(batch.tasks)]
         state = {s.name: shown.features[s.name] for s in plan.layout.visual}
         for name, eps in noises.items():
             cap_B = torch.full((size,), plan.layout[name].cap, device=self.device)
             state[name] = self.process.corrupt(state[name], eps, cap_B)
-        predict = Guided(self, shown, hidden, strengths_B)
+        predict = Guided(self, shown, passes)
         chance = [noise.generator(seed, "solver", key) for key in keys]
         state = integrate(predict, state, plan.layout, self.process, self.solver, chance)
         return self.decode(state, plan)
@@ -265,10 +276,3 @@ class Pipeline:
                 f"solver.steps={self.solver.steps}); check the weights, or take a higher precision"
             )
         return canvas.by_canvas(canvas.to_pixels(pixels), len(z_BfChw))
-
-
-def _shown(prompts: list[str], hidden_B: Tensor | None) -> list[str]:
-    """Return the prompts, empty in the samples in which text is hidden."""
-    if hidden_B is None:
-        return prompts
-    return ["" if hide else prompt for prompt, hide in zip(prompts, hidden_B.tolist(), strict=True)]

@@ -12,6 +12,8 @@ from unigen.core.layout import Geometry, Layout, Segment
 from unigen.core.masks import static_segments
 from unigen.core.types import CONDITION, TARGET, TEXT, ImageSlot, Signature
 from unigen.pipeline.build import build
+from unigen.pipeline.guidance import Guidance
+from unigen.pipeline.hiding import WORDS, share_of, way_of
 
 START, END = "<!-- written by experiments/methods.py -->", "<!-- up to here -->"
 SIDE = 512  # pixels of the images whose positions the table shows
@@ -19,7 +21,7 @@ FLUX = Geometry(8, (1, 2, 2), ("t", "h", "w"), (16, 256, 512))  # 16 pixels a to
 AXES = ("t", "h", "w")
 COLUMNS = (
     *("method", "task", f"condition's tokens at {SIDE} px", "condition sees", "its time", "LoRA on", "modulation"),
-    *("training times", "computed once"),
+    *("slot vectors", "training times", "training hides", "guidance hides", "computed once"),
 )
 PARTS = ("Stated", "Inferred", "Left out")
 
@@ -83,7 +85,10 @@ def cells(name: str, config: Mapping[str, Any]) -> list[str]:
         modulation["timing"][CONDITION],
         adapted(config["conditioning"]["adapter"]),
         "shared" if branches[CONDITION] == branches[TARGET] else "own branch",
+        slot_vectors(config["conditioning"]["slots"]),
         times(config["process"]),
+        hides(config),
+        guides(config),
         "yes" if CONDITION in once else "no",
     ]
 
@@ -122,6 +127,15 @@ def adapted(adapter: Mapping[str, Any]) -> str:
     return f"{' and '.join(roles) or 'all'}: {', '.join(adapter['parts'])}"
 
 
+def slot_vectors(slots: Mapping[str, Any]) -> str:
+    """Say which roles have a learned vector, and for how many numbers."""
+    if "roles" not in slots:
+        return "none"
+    roles = [role for role in (CONDITION, TARGET) if slots["roles"][role] is not None]
+    numbers = [f"{role} 1 to {count}" for role, count in slots["numbers"].items()]
+    return ", ".join([*roles, *numbers])
+
+
 def times(process: Mapping[str, Any]) -> str:
     """Say the density of the training times and their shift."""
     density = {"Uniform": "uniform", "LogitNormal": "logit-normal"}[process["density"]["_target_"].rpartition(".")[2]]
@@ -130,6 +144,20 @@ def times(process: Mapping[str, Any]) -> str:
         return f"{density}, no shift"
     by = f"by {shift['factor']:g}" if "factor" in shift else f"by the tokens of {shift['count']}"
     return f"{density}, shifted {by}"
+
+
+def hides(config: Mapping[str, Any]) -> str:
+    """Say which roles training hides, how often, and what stands for them."""
+    shares = {role: share_of(role, config["dropout"]) for role in (TEXT, CONDITION)}
+    ways = {role: WORDS[way_of(role, config["guidance"]["hide"])] for role in shares}
+    return "; ".join(f"{role} {share:.0%}: {ways[role]}" for role, share in shares.items() if share) or "nothing"
+
+
+def guides(config: Mapping[str, Any]) -> str:
+    """Say what the passes of guidance hide, the one that hides most first."""
+    guidance = Guidance(**config["guidance"])
+    said = "; ".join(" and ".join(each.drop) for each in guidance.passes_of(""))
+    return said + (", rescaled" if guidance.rescale else "")
 
 
 def paragraph(path: Path) -> str:

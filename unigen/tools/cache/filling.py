@@ -16,6 +16,7 @@ from unigen.cache.store import Cache, StrictCache, clip_key, ids_key, open_cache
 from unigen.core import canvas, infill
 from unigen.core.types import TEXT, Batch
 from unigen.learners.denoising import FIT_IMAGES
+from unigen.pipeline import hiding
 from unigen.pipeline.build import build, build_on_meta
 
 ROUNDING = {None: 0.0, "bfloat16": 2**-8, "float16": 2**-11}  # the largest relative error of a rounded value
@@ -81,14 +82,19 @@ class Source:
         Canvases with masked cells are included if they are uint8 and only the targets are masked.
         """
         plan, p = self.pipeline.plan(batch.slots), self.pipeline
-        pages = p.canvases(batch.images, plan, infill.targets(plan.slots, len(batch)), "sample")
-        distinct = {id(x): x for x in (*pages.whole, *pages.blanked) if not x.is_floating_point()}.values()
+        black, pages = [role for role in p.formatter.roles if hiding.BLACK in p.hidden_as(role)], []
+        for roles in (some for n in range(len(black) + 1) for some in itertools.combinations(black, n)):
+            hidden = {role: [hiding.BLACK] * len(batch) for role in roles}
+            images = hiding.blackened(batch.images, batch.slots, hidden)
+            pages.append(p.canvases(images, plan, infill.targets(plan.slots, len(batch)), "sample"))
+        every = [x for page in pages for x in (*page.whole, *page.blanked)]
+        distinct = {id(x): x for x in every if not x.is_floating_point()}.values()
         return [canvas.by_clip(x, self.codec.temporal_stride) for x in distinct]
 
     def prompts(self, batch: Batch) -> list[str]:
         """Return the prompts for a frozen text encoder: the batch's, and the empty one if text may be hidden."""
-        hides = TEXT in self.pipeline.guidance.roles or self.config["dropout"].get(TEXT, 0) > 0
-        return [] if self.text is None else [*batch.prompts, *([""] if hides else [])]
+        ways = self.pipeline.hidden_as(TEXT)
+        return [] if self.text is None else [*batch.prompts, *(hiding.PROMPTS[way] for way in ways)]
 
 
 def build_cache(config: Mapping[str, Any], batches: int | None = None) -> Cache:

@@ -17,6 +17,7 @@ from torch import Tensor
 from unigen.core.layout import Layout
 from unigen.core.types import ImageSlot, Sample
 from unigen.pipeline.header import sizes
+from unigen.pipeline.hiding import WORDS, share_of, way_of
 from unigen.tools.forms.tables import Table
 from unigen.tools.preview.gathering import (
     Bucket,
@@ -213,10 +214,10 @@ def prompt_lines(preview: Preview, sample: Sample, prompt: Prompt) -> Iterator[s
     found = sum(hit for _, hit in prompt.pieces)
     who = type(preview.pipeline.embedding).__name__
     yield f"subject {words}: in {counted(found, 'text token')}; conditioning.embedding is {who}."
-    hidden = preview.pipeline.dropout
-    roles = dict.fromkeys(["text", *(slot.role for slot in sample.slots)])
-    drops = [f"{role} {hidden[role]:.0%}" for role in roles if hidden.get(role, 0) > 0]
-    yield f"dropout hides: {', '.join(drops) or 'nothing'} (text: the prompt is then empty)."
+    hidden, table = preview.pipeline.dropout, preview.pipeline.guidance.hide
+    shares = {role: share_of(role, hidden) for role in ("text", *(slot.role for slot in sample.slots))}
+    drops = [f"{role} {share:.0%} ({WORDS[way_of(role, table)]})" for role, share in shares.items() if share > 0]
+    yield f"dropout hides: {', '.join(drops) or 'nothing'}."
 
 
 def encoded(samples: Sequence[dict[str, Tensor]]) -> list[dict[str, str]]:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from unigen.core.layout import TEXT_STREAM, Layout
-from unigen.pipeline.header import cacheable, influence, strengths
+from unigen.pipeline.header import cacheable, influence, slot_vectors, strengths
+from unigen.pipeline.hiding import WORDS, share_of, way_of
 from unigen.pipeline.pipeline import Pipeline
 from unigen.tools.forms.tables import Cell, Table
 from unigen.tools.preview.gathering import Bucket, Preview, depths, signature
@@ -20,7 +21,7 @@ def segments_table(config: Mapping[str, Any], pipeline: Pipeline, layout: Layout
     for s in layout.segments:
         own = f"own: min(t, {s.cap:g})" if modulation.timing[s.role] == "own" else "shared: the step's t"
         modulated = s.stream != TEXT_STREAM or pipeline.backbone.text_asks
-        hidden = pipeline.dropout.get(s.role, 0.0)
+        hidden = share_of(s.role, pipeline.dropout)
         rows.append(
             [
                 Cell(s.name),
@@ -33,7 +34,7 @@ def segments_table(config: Mapping[str, Any], pipeline: Pipeline, layout: Layout
                 Cell(modulation.branches[s.role] if modulated else NEVER),
                 Cell(own if modulated else NEVER),
                 Cell(f"{hidden:.0%}", hidden),
-                Cell("hidden" if s.role in pipeline.guidance.roles else NEVER),
+                Cell(", ".join(WORDS[way] for way in pipeline.guidance.ways(s.role)) or NEVER),
                 Cell("yes" if s.name in still else "no"),
             ]
         )
@@ -41,13 +42,22 @@ def segments_table(config: Mapping[str, Any], pipeline: Pipeline, layout: Layout
     header += ["modulation", "its time", "dropout", "guidance", "cacheable"]
     notes = [
         "noise ceiling: the segment is noised at min(t, ceiling); 0 is a clean condition, 1 a target. dropout: how "
-        "often training hides it (text: the empty prompt, an image: zero latents). guidance: what its second branch "
-        "hides.",
+        "often training hides it. guidance: what stands for it in the passes that hide it.",
+        *hidden_words(pipeline),
+        *pipeline.guidance.lines(),
+        *slot_vectors(pipeline, layout),
         f"Trained parts: conditioning.adapter is {part(config['conditioning']['adapter'])}.",
         f"{cacheable(pipeline, layout)}.",
     ]
     total = [Cell("all"), *[Cell("")] * 3, Cell(f"{len(layout):,}", len(layout)), *[Cell("")] * 7]
     return Table("Segments", header, rows, [total], notes)
+
+
+def hidden_words(pipeline: Pipeline) -> list[str]:
+    """Return a line that says what stands for the roles that training hides, if it hides any."""
+    ways = {role: way_of(role, pipeline.guidance.hide) for role in pipeline.formatter.roles}
+    told = [f"{role}: {WORDS[way]}" for role, way in ways.items() if share_of(role, pipeline.dropout) > 0]
+    return [f"What stands for a role that training hides (guidance.hide): {', '.join(told)}."] if told else []
 
 
 def place(origin: tuple[int, int, int]) -> str:
