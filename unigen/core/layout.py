@@ -57,7 +57,8 @@ class Segment:
 
     Both are whole numbers or fractions, so that equal boxes are equal keys: rounding comes with the rotary angles.
     `cap` is the highest noise level that the segment ever reaches: 0 for a clean condition (and for
-    text), 1 for a target. Segments of one image carry that image's slot name.
+    text), 1 for a target. Segments of one image carry that image's slot name. `turn` is the in-context row, or the turn
+    of a session, to which it belongs, for masks that tell them apart.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Segment:
     origin: tuple[Number, Number, Number] = (0, 0, 0)
     step: tuple[Number, Number, Number] = (1, 1, 1)
     cap: float = 1.0
+    turn: int = 0
 
     @property
     def tokens(self) -> int:
@@ -74,9 +76,9 @@ class Segment:
         return t * h * w
 
 
-def text_segment(tokens: int) -> Segment:
-    """Return the text as a segment: a line of tokens that all lie at the origin."""
-    return Segment(TEXT, TEXT, TEXT_STREAM, grid=(1, 1, tokens), step=(0, 0, 0), cap=0.0)
+def text_segment(tokens: int, turn: int = 0, name: str = TEXT) -> Segment:
+    """Return the text of a turn as a segment: a line of tokens that all lie at the origin."""
+    return Segment(name, TEXT, TEXT_STREAM, grid=(1, 1, tokens), step=(0, 0, 0), cap=0.0, turn=turn)
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,11 @@ class Layout:
     @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(s.name for s in self.segments)
+
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """The distinct turns of the segments, in order."""
+        return tuple(sorted({s.turn for s in self.segments}))
 
     @cached_property
     def roles(self) -> tuple[str, ...]:

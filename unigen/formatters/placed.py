@@ -55,9 +55,9 @@ class Placed:
         slots = [(self._sized(slot, geometry), cap) for slot, cap in self._with_buffers(signature.slots)]
         grids = [token_grid(slot, geometry, {**self.caps, slot.role: cap}, self.name) for slot, cap in slots]
         boxes = self._boxes([slot for slot, _ in slots], grids)
-        segments, placements = [text_segment(signature.text_tokens)], []
+        segments, placements = [text_segment(signature.text_tokens, max(slot.row for slot, _ in slots))], []
         for (slot, cap), grid, (origin, step) in zip(slots, grids, boxes, strict=True):
-            segments.append(Segment(slot.name, slot.role, VISUAL_STREAM, grid, origin, step, cap))
+            segments.append(Segment(slot.name, slot.role, VISUAL_STREAM, grid, origin, step, cap, slot.row))
             canvas, copy = sum(not p.copy for p in placements), slot.role == BUFFER
             placements.append(Placement(slot.name, canvas - copy, y=0, x=0, copy=copy))
         self._check_reach(segments[1:], geometry)

@@ -65,7 +65,8 @@ def _tokens(segments: list[Segment]) -> str:
 
 def _seen(queries: list[Segment], keys: list[Segment], mask: Mask) -> str:
     found = {mask.sees(query, key) for query in queries for key in keys}
-    return "itself" if len(found) > 1 else "yes" if found.pop() else "-"
+    partly = "earlier" if mask.word(queries[0], keys[0]) == "earlier" else "itself"
+    return partly if len(found) > 1 else "yes" if found.pop() else "-"
 
 
 def strengths(mask: Mask) -> list[str]:
@@ -85,7 +86,10 @@ def influence(layout: Layout, mask: Mask) -> list[str]:
             depths = [d for d in range(1, len(layout.segments) + 1) if closure(layout, mask, d)[i, j]]
             fate = f"is blocked, but arrives after {depths[0]} layers through others" if depths else "never arrives"
             source, to = names[key.name], names[query.name]
-            lines.append(f"closure: {source} -> {'another ' * (source == to)}{to} {fate}")
+            if mask.word(query, key) == "earlier":
+                lines.append(f"closure: {source} of a later turn -> {to} {fate}")
+            else:
+                lines.append(f"closure: {source} -> {'another ' * (source == to)}{to} {fate}")
     return list(dict.fromkeys(lines)) or ["closure: every segment reaches every other in one layer"]
 
 
