@@ -126,8 +126,9 @@ class Layout:
 
     @property
     def target_tokens(self) -> int:
-        """The number of tokens of all targets together."""
-        return sum(s.tokens for s in self.visual if s.role == TARGET)
+        """The number of tokens of the targets together; in a session of several turns, of those of the last one."""
+        last = max((s.turn for s in self.visual if s.role == TARGET), default=0)
+        return sum(s.tokens for s in self.visual if s.role == TARGET and s.turn == last)
 
     @cached_property
     def slices(self) -> dict[str, slice]:

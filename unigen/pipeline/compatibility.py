@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from unigen.config import ranges
 from unigen.core import noise
 from unigen.core.infill import check_width
-from unigen.core.layout import Layout
+from unigen.core.layout import Layout, Plan
 from unigen.core.shift import counted
+from unigen.core.turns import check_causal, turns_of
 from unigen.core.types import BUFFER, CONDITION, EXAMPLE, TARGET, TEXT
 from unigen.protocols import Adapter
 
@@ -102,6 +103,16 @@ def check_times(p: Pipeline, layout: Layout) -> None:
     """Raises ValueError, before training, if the number of tokens makes times of process or solver degenerate."""
     p.process.sample_times(1, noise.generator("check"), tokens=counted(p.process, layout))
     p.solver.times(counted(p.solver, layout))
+
+
+def check_session(p: Pipeline, plan: Plan) -> None:
+    """Raises ValueError for a session that cannot be sampled turn by turn under this mask and on this backbone."""
+    check_causal(plan, p.effective_mask)
+    if len(turns_of(plan.slots)) > 1 and p.infilling is not None:
+        raise ValueError(
+            f"backbone {type(p.backbone).__name__} infills: it reads clean images on channels of its own, and in a "
+            "session they are tokens; take a backbone without a context, such as backbone=flux_mini"
+        )
 
 
 def warn_of_the_unseen(p: Pipeline, layout: Layout) -> None:

@@ -8,9 +8,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from unigen.core import turns
 from unigen.core.layout import Layout, Segment
 from unigen.core.masks import Mask, closure, static_segments
-from unigen.core.types import ImageSlot
+from unigen.core.types import EXAMPLE, ImageSlot
 from unigen.pipeline.learner import parameters
 from unigen.pipeline.pipeline import Pipeline
 
@@ -24,7 +25,7 @@ def print_header(pipeline: Pipeline, slots: tuple[ImageSlot, ...], config: dict[
     console.print(f"[bold]{config['name']}[/bold]{where}, task {task}, seed {config['seed']}")
     console.print(mask_table(layout, mask))
     facts = [*strengths(mask), *influence(layout, mask), *unmasked(pipeline), *unreached(pipeline)]
-    facts.append(cacheable(pipeline, layout))
+    facts += [*session(pipeline, slots), cacheable(pipeline, layout)]
     for line in [*facts, *sizes(pipeline, layout), *bundled(config)]:
         console.print(line, soft_wrap=True)
 
@@ -104,6 +105,18 @@ def unmasked(pipeline: Pipeline) -> list[str]:
             "not used"
         )
     return said
+
+
+def session(pipeline: Pipeline, slots: tuple[ImageSlot, ...]) -> list[str]:
+    """Return a line on a session of several turns: its tokens in sampling, and what stands for a pooled prompt."""
+    if len(turns.turns_of(slots)) < 2:
+        return []
+    parts = [len(part.layout) for part in turns.parts(pipeline.plan(slots))]
+    pooled = "; the pooled vector is that of the empty prompt" if pipeline.backbone.pooled_width is not None else ""
+    return [
+        f"session of {len(parts)} turns, sampled one after another ({', '.join(map(str, parts))} tokens): a finished "
+        f"target is encoded again and seen by later turns as a clean {EXAMPLE}{pooled}"
+    ]
 
 
 def unreached(pipeline: Pipeline) -> list[str]:
