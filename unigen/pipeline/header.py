@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unigen.core import turns
-from unigen.core.layout import Layout, Segment
+from unigen.core.layout import Layout, Plan, Segment
 from unigen.core.masks import Mask, closure, static_segments
 from unigen.core.types import EXAMPLE, ImageSlot
 from unigen.pipeline.learner import parameters
@@ -19,13 +19,14 @@ from unigen.pipeline.pipeline import Pipeline
 def print_header(pipeline: Pipeline, slots: tuple[ImageSlot, ...], config: dict[str, Any]) -> None:
     """Print the header of a run on the terminal."""
     console = Console(highlight=False)
-    layout, mask = pipeline.plan(slots).layout, pipeline.effective_mask
+    plan, mask = pipeline.plan(slots), pipeline.effective_mask
+    layout = plan.layout
     where = f" ({config['paper']})" if config["paper"] else ""
     task = config["task"]["name"] or ", ".join(config["data"]["tasks"] or ["all"])
     console.print(f"[bold]{config['name']}[/bold]{where}, task {task}, seed {config['seed']}")
     console.print(mask_table(layout, mask))
     facts = [*strengths(mask), *influence(layout, mask), *unmasked(pipeline), *unreached(pipeline)]
-    facts += [*session(pipeline, slots), cacheable(pipeline, layout)]
+    facts += [*session(pipeline, plan), cacheable(pipeline, layout)]
     for line in [*facts, *sizes(pipeline, layout), *bundled(config)]:
         console.print(line, soft_wrap=True)
 
@@ -107,11 +108,11 @@ def unmasked(pipeline: Pipeline) -> list[str]:
     return said
 
 
-def session(pipeline: Pipeline, slots: tuple[ImageSlot, ...]) -> list[str]:
+def session(pipeline: Pipeline, plan: Plan) -> list[str]:
     """Return a line on a session of several turns: its tokens in sampling, and what stands for a pooled prompt."""
-    if len(turns.turns_of(slots)) < 2:
+    parts = [len(part.layout) for part in turns.parts(plan)]
+    if len(parts) < 2:
         return []
-    parts = [len(part.layout) for part in turns.parts(pipeline.plan(slots))]
     pooled = "; the pooled vector is that of the empty prompt" if pipeline.backbone.pooled_width is not None else ""
     return [
         f"session of {len(parts)} turns, sampled one after another ({', '.join(map(str, parts))} tokens): a finished "
