@@ -64,7 +64,7 @@ def check(p: Pipeline) -> None:
     for what, (made, taken) in widths.items():
         if made != taken:
             raise ValueError(f"{what}: the encoder makes {made}, backbone {type(p.backbone).__name__} takes {taken}")
-    check_width(p.backbone.context_width, p.codec.channels, p.codec.stride, p.backbone.patch)
+    check_width(p.backbone.context_width, p.backbone.context_parts, p.codec.channels, p.geometry)
     if p.backbone.predicts not in (None, p.process.predicts):
         raise ValueError(
             f"the weights of backbone.pretrained predict '{p.backbone.predicts}' (backbone.predicts), but process "

@@ -78,6 +78,12 @@ class Pipeline:
         return next(self.backbone.parameters()).device
 
     @property
+    def geometry(self) -> Geometry:
+        """The sizes by which pixels become tokens on this backbone and codec."""
+        b, c = self.backbone, self.codec
+        return Geometry(c.stride, b.patch, b.axes, b.reach, c.temporal_stride, c.clip_unit, b.reach_key)
+
+    @property
     def infilling(self) -> Fill | None:
         """The rule of masking, if the backbone reads a masked image beside the noised tokens; else None."""
         return self.fill if self.backbone.context_width else None
@@ -97,9 +103,7 @@ class Pipeline:
         return self._plan(Signature(tuple(slots), self.text.tokens))
 
     def _make_plan(self, signature: Signature) -> Plan:
-        b, c = self.backbone, self.codec
-        geometry = Geometry(c.stride, b.patch, b.axes, b.reach, c.temporal_stride, c.clip_unit, b.reach_key)
-        plan = self.formatter(signature, geometry)
+        plan = self.formatter(signature, self.geometry)
         if not any(self.loss.weights[s.role] > 0 and s.cap > 0 for s in plan.layout.visual):
             raise ValueError("loss.weights is 0 for every noised role of this layout: there is nothing to learn")
         check_times(self, plan.layout)
@@ -136,7 +140,8 @@ class Pipeline:
         latents = self._latents(pages.whole, plan, generator)
         if pages.masks:  # conditions are read from the blanked images, and what is known of a sample is added there
             shown = self.embedding(self._latents(pages.blanked, plan, generator), plan.slots, *known)
-            context = infill.features(hide(shown, roles, dropped), pages.masks, plan)
+            zero = self.infilling.blank[stage] == "zero"
+            context = infill.features(hide(shown, roles, dropped), pages.masks, plan, self.backbone.context_parts, zero)
         else:
             latents = self.embedding(latents, plan.slots, *known)
         features = {**dict(zip(named, texts, strict=True)), **canvas.tokens(hide(latents, roles, dropped), plan)}
