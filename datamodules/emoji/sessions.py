@@ -87,7 +87,7 @@ class SessionData(KeyedData):
     """Sessions of images of `size` x `size` pixels in batches of `unigen.core.types.Batch`; a batch has one chain.
 
     tasks: the chains, such as ['canny>line>target'], of the images that emoji have; each has one image that is shown,
-        and from 2 to 8 turns. Validation and test show the same glyphs in every chain.
+        and from 2 to 8 turns. Validation and test show glyph k in chain k mod n of n.
     size, cache, limit and the splits: as in `EmojiSplits`; the rest: as in `KeyedData`.
     Raises ValueError, naming the chain, for an unknown image, a chain that is too short or too long, and a `limit` that
     leaves a chain no glyph.
@@ -184,8 +184,11 @@ class SessionData(KeyedData):
         return dataset
 
     def _fixed(self, split: str) -> DataLoader[Batch]:
+        """The first glyphs of a held-out split, the chains by turns."""
         dataset, batches = self.dataset(split), []
-        for name in self.chains:
-            for part in self.fixed_batches(min(self.emoji.items[split], len(dataset)), "session", split):
-                batches.append([(name, index, seed) for index, seed in part])
+        count = min(self.emoji.items[split], len(dataset))
+        items = [item for part in self.fixed_batches(count, "session", split) for item in part]
+        for number, name in enumerate(self.chains):
+            found = [(name, *item) for item in items[number :: len(self.chains)]]
+            batches += [found[i : i + self.batch_size] for i in range(0, len(found), self.batch_size)]
         return self.loader(dataset, batches)
