@@ -50,6 +50,16 @@ def methods() -> list[str]:
     return [f"methods/{name}" for name in choices("exp/methods")]
 
 
+def experiments() -> list[str]:
+    """Every experiment, the in-context methods too, as +exp= takes them."""
+    return [*choices("exp"), *methods()]
+
+
+def adapted(exp: str) -> tuple[str, ...]:
+    """The words that give a method the LoRA which its file speaks of, where tests train everything."""
+    return ("conditioning/adapter=lora_mini",) if exp in methods() else ()
+
+
 def reproductions(*papers: str) -> list[str]:
     """The experiments whose own file says that they reproduce something of these papers."""
     said = {name: yaml.safe_load((CONF / "exp" / f"{name}.yaml").read_text()).get("paper") for name in choices("exp")}

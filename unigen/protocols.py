@@ -30,9 +30,10 @@ class Backbone(Protocol):
     """A diffusers transformer adapted to `Tokens`; itself an `nn.Module` whose `model` is that transformer.
 
     `pooled_width` is the width of `Tokens.pooled`, None if the family takes none; `context_width` is that of
-    `Tokens.context`, 0 if it takes none. `predicts` is the `Process.predicts` that the weights were trained with, None
-    for random weights. `text_asks` is True if text tokens are queries too. `stock_parameters` counts the parameters of
-    the stock model, before branches and adapters are added. `slots` is what `tell_slots_apart` was given, None before.
+    `Tokens.context`, 0 if it takes none, and `context_parts` says what stands in it (`unigen.core.infill.PARTS`).
+    `predicts` is the `Process.predicts` that the weights were trained with, None for random weights. `text_asks` is
+    True if text tokens are queries too. `stock_parameters` counts the parameters of the stock model, before branches
+    and adapters are added. `slots` is what `tell_slots_apart` was given, None before.
     A family that cannot follow a table to the letter returns the table that it does follow from `effective_mask` and
     `effective_timing`; everything that is derived from a table starts from those. `pairs` returns the number of
     (query, key) pairs of tokens that a block attends to under a mask, and the number of all pairs.
@@ -46,6 +47,7 @@ class Backbone(Protocol):
     text_width: int
     pooled_width: int | None
     context_width: int
+    context_parts: Sequence[str]
     latent_channels: int
     text_asks: bool
     stock_parameters: int

@@ -35,7 +35,10 @@ def test_a_folder_of_another_configuration_is_left_alone(tmp_path, capfd):
             "conditioning.modulation.branches has no entry for role 'target'",
         ),
         (["~mask.rows.target"], "mask 'fcd_a' has no row for role 'target'"),
-        (["mask.rows.target.text=some"], "mask 'fcd_a': rows.target.text is 'some'; legal are all, same, none"),
+        (
+            ["mask.rows.target.text=some"],
+            "rows.target.text is 'some'; legal are all, same, earlier, none",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(words, culprit, tmp_path, capfd):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra.errors import ConfigCompositionException
-from tiny import CONF, ROOT, choices, composed, plan_for, tiny, trained
+from tiny import CONF, ROOT, adapted, choices, composed, experiments, slots, tiny, trained
 
 from unigen.core.masks import Mask
 from unigen.core.types import TEXT
@@ -187,12 +187,12 @@ def test_realgenerals_tables_and_the_grid_run_on_wan_by_family_alone(family, exp
 
 
 @pytest.mark.parametrize("scale", ["mini", "paper", pytest.param("scratch", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("exp", choices("exp"))
+@pytest.mark.parametrize("exp", experiments())
 def test_every_experiment_composes_and_its_tables_cover_its_roles(scale, exp):
     """`Pipeline` refuses a role without an entry in a table; an experiment names itself after its file."""
-    config = composed(f"+exp={exp}", f"scale={scale}")
-    assert config["name"] == exp
-    pipeline = shallow_on_meta(f"+exp={exp}", f"scale={scale}")
+    words = (f"+exp={exp}", f"scale={scale}", *(adapted(exp) if scale == "scratch" else ()))
+    assert composed(*words)["name"] == exp.rpartition("/")[2]
+    pipeline = shallow_on_meta(*words)
     roles = set(pipeline.formatter.roles)
     tables = [dict(pipeline.mask.rows), pipeline.modulation.branches, pipeline.modulation.timing, pipeline.loss.weights]
     assert all(roles <= set(table) for table in tables)
@@ -206,23 +206,24 @@ def twins(exps: dict[str, dict]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_no_experiment_is_another_one_under_a_second_name(scale):
-    made = {exp: composed(f"+exp={exp}", f"scale={scale}") for exp in choices("exp")}
+    made = {exp: composed(f"+exp={exp}", f"scale={scale}") for exp in experiments()}
     assert twins(made) == []
     assert twins({**made, "again": made["fcd_mask_a"]}) == [("fcd_mask_a", "again")], "negative control"
 
 
-@pytest.mark.parametrize("exp", choices("exp"))
+@pytest.mark.parametrize("exp", experiments())
 def test_an_experiments_header_shows_its_command(exp):
     lines = (CONF / "exp" / f"{exp}.yaml").read_text()
     assert f"# python experiments/run.py +exp={exp}\n" in lines
 
 
-@pytest.mark.parametrize("exp", choices("exp"))
+@pytest.mark.parametrize("exp", experiments())
 def test_every_experiment_builds_for_real_at_a_tiny_size(exp):
-    config = tiny(f"+exp={exp}")
+    config = tiny(*adapted(exp), f"+exp={exp}")
     pipeline = build_pipeline(config)
     assert trained(pipeline.backbone) > 0
-    assert plan_for(pipeline.formatter, pipeline.backbone).layout.names[0] == TEXT
+    square = (s._replace(height=64, width=64) for s in slots(roles=pipeline.formatter.roles))  # may be halved
+    assert pipeline.plan(tuple(square)).layout.names[0] == TEXT
 
 
 def test_a_misspelt_experiment_does_not_compose():

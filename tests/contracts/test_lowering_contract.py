@@ -12,13 +12,14 @@ from unigen.core.masks import WORDS, Mask
 
 SIZES = {"text": 5, "c0": 6, "c1": 4, "x": 8}
 ROLES = {"text": "text", "c0": "condition", "c1": "condition", "x": "target"}
+TURNS = {"text": 1, "c0": 0, "c1": 2, "x": 1}
 ORDERS = {"as placed": ["text", "c0", "c1", "x"], "interleaved": ["x", "c1", "text", "c0"]}
 PARTS = {"all": ["text", "c0", "c1", "x"], "one query": ["x"], "queries apart": ["c1", "x"]}
 
 
 def layout(names: list[str]) -> Layout:
-    boxes = {n: Segment(n, ROLES[n], "visual", (1, 2, SIZES[n] // 2)) for n in names if n != "text"}
-    return Layout(tuple(text_segment(SIZES[n]) if n == "text" else boxes[n] for n in names))
+    boxes = {n: Segment(n, ROLES[n], "visual", (1, 2, SIZES[n] // 2), turn=TURNS[n]) for n in names if n != "text"}
+    return Layout(tuple(text_segment(SIZES[n], TURNS[n]) if n == "text" else boxes[n] for n in names))
 
 
 def qkv(queries: Layout, keys: Layout, grad: bool = False) -> list[torch.Tensor]:

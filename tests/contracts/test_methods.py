@@ -18,7 +18,7 @@ from unigen.config.replaced import replaced
 from unigen.config.values import ConfigError
 from unigen.core.layout import Segment, positions
 from unigen.core.types import ImageSlot
-from unigen.pipeline.build import build_on_meta
+from unigen.pipeline.build import build, build_on_meta
 from unigen.pipeline.pipeline import Pipeline
 from unigen.tools import methods as page
 
@@ -50,6 +50,10 @@ FACTS = {
     "flux2_klein_kv": Fact((10, 0, 0), (10, 31, 31), {CONDITION}, True, 0, ALL, True),
     "dreamo": Fact((0, 32, 32), (0, 63, 63), ALL, True, 0.7, ALL, False),
     "omnigen2": Fact(ON_IT, END, ALL, True, 0.7, ALL, False, (1, 0, 0)),
+    "in_context_lora": Fact(ON_IT, END, ALL, True, 0.7, ALL, False, (0, 0, 32)),
+    "icedit": Fact(ON_IT, END, ALL, True, 0.7, ALL, False, (0, 0, 32)),
+    "vincie": Fact(ON_IT, END, ALL, True, 0.7, ALL, False, (1, 0, 0)),
+    "vincie_causal": Fact(ON_IT, END, {"text", CONDITION}, True, 0, ALL, True, (1, 0, 0)),
     "qwen_edit_2511": Fact((1, -16, -16), (1, 15, 15), ALL, True, 0, ALL, False, (0, -16, -16)),
 }
 
@@ -113,6 +117,44 @@ def test_another_method_under_the_same_name_is_found_out(name):
         config["mask"]["rows"][CONDITION]["target"] = "none"
     changed = found(config)
     assert [key for key in Fact._fields if getattr(changed, key) == getattr(fact, key)] == []
+
+
+def noised_and_encoded(name: str) -> tuple[tuple[float, ...], int, int, set[str]]:
+    """Noise ceilings of condition and target; images for the codec; features beside the noise; the roles with loss."""
+    pipeline = build_on_meta(composed(f"+exp=methods/{name}"))
+    plan = pipeline.plan((slot(CONDITION, CONDITION), slot("target", "target")))
+    canvases = {p.canvas for p in plan.placements}
+    learned = {s.role for s in plan.layout.visual if s.cap > 0 and pipeline.loss.weights[s.role] > 0}
+    return tuple(s.cap for s in plan.layout.visual), len(canvases), pipeline.backbone.context_width, learned
+
+
+def test_what_is_noised_encoded_together_and_learned():
+    """In the methods that noise the condition too, it is a panel of one image (ICEdit, In-Context LoRA) or a frame."""
+    fill, panels = 64 + 256, {CONDITION, "target"}
+    assert noised_and_encoded("icedit") == ((1, 1), 1, fill, panels)
+    assert noised_and_encoded("in_context_lora") == ((1, 1), 1, 0, panels)
+    assert noised_and_encoded("vincie") == ((1, 1), 2, fill, {"target"})
+    assert noised_and_encoded("vincie_causal") == ((0, 1), 2, 0, {"target"})
+    assert noised_and_encoded("kontext") == ((0, 1), 2, 0, {"target"}), "negative control: tokens of its own, clean"
+
+
+def test_in_context_lora_generates_every_panel():
+    data = build(composed("+exp=methods/in_context_lora")["data"])
+    assert [(s.role, s.row) for s in data.slots] == [("target", 0), ("target", 0)]
+
+
+def test_vincies_turns_see_the_past_alone():
+    """Whom each part of a third turn sees, by name. Image i lies at time i, and all but targets is computed once."""
+    pipeline = build_on_meta(composed("+exp=methods/vincie_causal"))
+    targets = (ImageSlot(f"x{turn}", "target", 512, 512, row=turn) for turn in range(3))
+    layout = pipeline.plan((slot(CONDITION, CONDITION), *targets)).layout
+    seen = {q.name: {k.name for k in layout.segments if pipeline.mask.sees(q, k)} for q in layout.segments}
+    first, past = {"text0", CONDITION}, {"text0", CONDITION, "text1", "x0_finished"}
+    assert seen["x0"] == {"x0", *first} and seen["text0"] == seen[CONDITION] == first
+    assert seen["x1"] == {"x1", *past} and seen["text1"] == seen["x0_finished"] == past
+    assert seen["x2"] == {"x2", *past, "text2", "x1_finished"}
+    assert [s.origin[0] for s in layout.visual] == [0, 1, 1, 2, 2, 3]
+    assert set(layout.names) - set(pipeline.static(layout)) == {"x0", "x1", "x2"}
 
 
 def test_ominicontrols_lora_has_the_parameters_that_its_paper_states():

@@ -39,7 +39,11 @@ def test_the_unchanged_parts_fit():
             None,
             "mask 'fcd_a': row 'text' has no column for role 'target' (from formatter frames)",
         ),
-        ("mask.rows.text.target", "some", "mask 'fcd_a': rows.text.target is 'some'; legal are all, same, none"),
+        (
+            "mask.rows.text.target",
+            "some",
+            "rows.text.target is 'some'; legal are all, same, earlier, none",
+        ),
         (
             "formatter.caps.style",
             0.5,

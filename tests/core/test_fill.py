@@ -1,5 +1,6 @@
 """What an infill backbone reads: packed as diffusers packs it, to the bit, and masked as often as VisualCloze masks."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -105,9 +106,30 @@ def test_the_context_is_flux_fills_to_the_bit():
     ("width", "channels", "stride", "patch"), [(320, 16, 8, PATCH), (640, 16, 8, (2, 2, 2)), (0, 4, 4, PATCH)]
 )
 def test_a_context_that_does_not_fit_the_backbone_is_refused(width, channels, stride, patch):
-    infill.check_width(width, channels, stride, patch)
+    geometry = Geometry(stride, patch, ("t", "h", "w"), (8, 8, 8))
+    infill.check_width(width, infill.FILL, channels, geometry)
     with pytest.raises(ValueError, match=r"context width: the backbone takes 321, but a codec of \d+ channels"):
-        infill.check_width(321, channels, stride, patch)
+        infill.check_width(321, infill.FILL, channels, geometry)
+
+
+def test_the_parts_of_a_context_stand_in_their_order_and_zero_blanks_the_latents():
+    """Wan2.2-I2V-A14B has 4 channels of 1 where the image is given, then the latents. CogVideoX's image-to-video form
+    has latents alone, which are 0 where nothing is given.
+    """
+    g, names = torch.Generator().manual_seed(0), ("c", "x")
+    slots = (ImageSlot("c", "condition", 32, 48), ImageSlot("x", "target", 32, 48))
+    plan = plan_of(slots)
+    plan = replace(plan, geometry=plan.geometry._replace(temporal_stride=4))
+    latents = {name: torch.randn(1, 1, 16, 4, 6, generator=g) for name in names}
+    masks = [torch.cat([torch.zeros(1, 1, 1, 32, 48), torch.ones(1, 1, 1, 32, 48)], dim=-1).bool()]
+    found = infill.features(latents, masks, plan, (infill.GIVEN, infill.LATENTS))
+    boxes = {name: canvas.from_tokens(found[name], (1, 2, 3), PATCH) for name in names}
+    for name, given in (("c", 1.0), ("x", 0.0)):
+        assert (boxes[name][:, :, :4] == given).all() and torch.equal(boxes[name][:, :, 4:], latents[name])
+    assert infill.context_width((infill.GIVEN, infill.LATENTS), 16, plan.geometry) == found["c"].shape[-1] == 80
+    zeroed = infill.features(latents, masks, plan, (infill.LATENTS,), zero=True)
+    assert (zeroed["x"] == 0).all() and torch.equal(zeroed["c"], canvas.tokens(latents, plan)["c"])
+    assert not torch.equal(zeroed["x"], canvas.tokens(latents, plan)["x"]), "negative control"
 
 
 # --- which cells -------------------------------------------------------------------------------------------------

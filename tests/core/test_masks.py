@@ -47,6 +47,47 @@ def test_under_mask_a_text_reaches_the_condition_in_two_hops_only():
     assert not closure(LAYOUT, mask("fcd_b"))[1, 0] and not closure(LAYOUT, mask("fcd_b"))[1, 3]
 
 
+def session(*turns: int) -> Layout:
+    """A text, a clean image and a target of each of these turns."""
+    made = []
+    for turn in turns:
+        made.append(text_segment(1, turn, f"text{turn}"))
+        made.append(Segment(f"c{turn}", "condition", "visual", (1, 1, 2), cap=0.0, turn=turn))
+        made.append(Segment(f"x{turn}", "target", "visual", (1, 1, 3), turn=turn))
+    return Layout(tuple(made))
+
+
+def test_earlier_means_the_same_turn_or_one_before_it():
+    """Token by token, by a rule that knows nothing of tables; with one turn it is the word all."""
+    words = dict.fromkeys(("text", "condition", "target"), "earlier")
+    causal, layout = Mask("m", dict.fromkeys(words, words)), session(0, 1, 2)
+    turn = [s.turn for s in layout.segments for _ in range(s.tokens)]
+    by_hand = [[turn[key] <= turn[query] for key in range(len(turn))] for query in range(len(turn))]
+    assert dense(layout, layout, causal).tolist() == by_hand
+    assert attended_pairs(layout, layout, causal) == 6 * 6 * 6 and len(layout) ** 2 == 18 * 18
+    backwards = Layout(layout.segments[::-1])
+    assert dense(backwards, backwards, causal).tolist() == [row[::-1] for row in by_hand[::-1]], "order is not time"
+    everything = Mask("m", dict.fromkeys(words, dict.fromkeys(words, "all")))
+    assert torch.equal(dense(session(4), session(4), causal), dense(session(4), session(4), everything))
+    assert not torch.equal(dense(layout, layout, causal), dense(layout, layout, everything)), "negative control"
+
+
+def test_under_the_mask_of_turns_the_past_never_depends_on_the_future():
+    """Not over any number of layers; so it is static, and with any mask that lets a target through it is not."""
+    layout, table = session(0, 1, 2), mask("turns")
+    for i, query in enumerate(layout.segments):
+        for j, key in enumerate(layout.segments):
+            may = key.turn <= query.turn and (key.role != "target" or key.name == query.name)
+            assert bool(closure(layout, table)[i, j]) == may
+    past = tuple(s.name for s in layout.segments if s.role != "target")
+    assert static_segments(layout, table, OWN) == past
+    assert static_segments(layout, table, OWN | {"text": "shared"}) == (), "everything reads the text of its turn"
+    rows = {query: dict(row) for query, row in table.rows}
+    rows["text"]["target"] = "earlier"
+    assert static_segments(layout, Mask("m", rows), OWN) == (), "negative control"
+    assert closure(layout, mask("full")).all(), "negative control"
+
+
 def test_closure_of_depth_zero_is_the_input_itself():
     assert torch.equal(closure(LAYOUT, mask("fcd_d"), 0), torch.eye(4, dtype=torch.bool))
 
@@ -61,7 +102,7 @@ def test_static_needs_clean_input_and_own_time():
 
 
 def test_a_word_that_is_not_legal_is_named():
-    with pytest.raises(ValueError, match=r"mask 'm': rows.a.b is 'some'; legal are all, same, none"):
+    with pytest.raises(ValueError, match=r"mask 'm': rows.a.b is 'some'; legal are all, same, earlier, none"):
         Mask("m", {"a": {"b": "some"}})
 
 

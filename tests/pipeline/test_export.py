@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import batch, choices, composed, randomise, tiny
+from tiny import batch, choices, composed, experiments, randomise, tiny
 
 from unigen.config.values import ConfigError
 from unigen.pipeline import export
@@ -202,7 +202,7 @@ def test_an_export_from_elsewhere_calls_nothing_of_its_choice(target, where, tmp
 
 
 def test_classes_of_the_project_and_of_trusted_packages_pass(monkeypatch):
-    for exp in choices("exp"):
+    for exp in experiments():
         config = composed(f"+exp={exp}")
         own_classes({key: config[key] for key in ("backbone", "conditioning", "encoder", "mask", "solver", "data")})
     with pytest.raises(ConfigError, match="UNIGEN_PLUGINS=collections"):  # negative control

@@ -6,7 +6,7 @@ from tiny import batch, composed, tiny
 from torch import nn
 
 from unigen.conditioning.uce import NoEmbedding
-from unigen.core import canvas
+from unigen.core import canvas, infill
 from unigen.core.canvas import from_tokens
 from unigen.core.infill import Fill
 from unigen.core.noise import generator
@@ -22,6 +22,7 @@ class Infill(nn.Module):
 
     axes, patch, reach, reach_key = ("t", "h", "w"), (1, 2, 2), (64, 64, 64), ""
     latent_channels, context_width, pooled_width, predicts = 16, 320, None, None
+    context_parts = infill.FILL
 
     effective_mask = effective_timing = staticmethod(lambda table: table)
 

@@ -1,10 +1,12 @@
 """The header says who sees whom, what arrives by detours, and what may be cached."""
 
+from dataclasses import replace
+
 import pytest
 from tiny import composed, slots, tiny
 
 from unigen.core.layout import Layout, Segment
-from unigen.core.masks import Mask
+from unigen.core.masks import Mask, static_segments
 from unigen.pipeline.build import build, build_pipeline
 from unigen.pipeline.header import bundled, cacheable, influence, mask_table, print_header, sizes, strengths, unmasked
 from unigen.pipeline.learner import parameters
@@ -67,6 +69,24 @@ def test_segments_of_one_role_share_a_row():
         said = influence(layout, mask)
         assert (DETOUR.format("condition -> another condition") in said) == line and set(BOTH_WAYS) <= set(said)
         assert len(said) == 2 + line
+
+
+def test_turns_are_named_where_a_mask_tells_them_apart():
+    placed = [replace(s, name=f"{s.name}{turn}", turn=turn) for turn in (0, 1) for s in LAYOUT.segments]
+    layout, causal = Layout(tuple(placed)), build(composed("mask=turns")["mask"])
+    cells = list(zip(*(column.cells for column in mask_table(layout, causal).columns), strict=True))
+    past = ("earlier", "earlier", "-")
+    assert cells == [("text", *past), ("condition", *past), ("target", "earlier", "earlier", "itself")]
+    said = influence(layout, causal)
+    assert NEVER.format("condition of a later turn -> text") in said
+    assert NEVER.format("target -> condition") in said and NEVER.format("target -> another target") in said
+    assert cacheable_now(layout, causal) == ("text0", "condition0", "text1", "condition1")
+    one = mask_table(LAYOUT, causal)
+    assert [next(iter(column.cells)) for column in one.columns[1:]] == ["yes", "yes", "-"], "negative control: one turn"
+
+
+def cacheable_now(layout: Layout, mask: Mask) -> tuple[str, ...]:
+    return static_segments(layout, mask, dict.fromkeys(layout.roles, "own"))
 
 
 def test_pooled_text_is_named_where_a_backbone_has_it():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from small_runs import LORA, files, kept_images, line, log, small, summary, train
-from tiny import ROOT, batch, choices, composed
+from tiny import ROOT, batch, choices, composed, experiments, methods
 
 from unigen.core.types import TARGET
 from unigen.evaluation import results
@@ -25,6 +25,7 @@ BESIDE = {
     **{("process", f"rectified_flow{way}"): ["backbone.training_steps=1000"] for way in ("", "_shifted", "_uniform")},
     ("task", "graph"): ["data.rows=[0,0]", "conditioning/embedding=none"],
     ("task", "collage"): ["formatter=grid_clean"],
+    ("task", "session"): ["mask=turns"],
 }
 FLUX = ["backbone.config.num_single_layers=1", "backbone.config.axes_dims_rope=[4,6,6]"]  # of the small head
 CONDITIONING = ["conditioning/modulation", "conditioning/embedding", "conditioning/slots"]
@@ -38,8 +39,10 @@ def width_of(config: dict) -> int:
 
 
 def same(pipeline, other) -> bool:
-    """Whether two pipelines draw the same images, bit for bit."""
+    """Whether two pipelines draw the same images, bit for bit. They are squares, which a method may halve."""
     few = batch(size=2)
+    few.slots = tuple(slot._replace(width=slot.height) for slot in few.slots)
+    few.images = {slot.name: few.images[slot.name][..., : slot.width] for slot in few.slots}
     images, others = pipeline.sample(few, seed=3), other.sample(few, seed=3)
     return all(torch.equal(images[name], others[name]) for name in images)
 
@@ -49,15 +52,16 @@ def disturb(pipeline) -> None:
     pipeline.backbone.model.proj_out.bias += 1
 
 
-QUICK = ("fcd_mask_a", "visualcloze_fill", "tic_ft")  # one of each formatter; the others are slow
+# One of each formatter, and a session of several turns; the others are slow.
+QUICK = ("fcd_mask_a", "visualcloze_fill", "tic_ft", "methods/vincie_causal")
 
 
 @pytest.mark.parametrize(
-    "exp", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in choices("exp")]
+    "exp", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in experiments()]
 )
 def test_every_experiment_leaves_a_whole_run_folder(exp, tmp_path):
     flux = "axes_dims_rope" in composed(f"+exp={exp}")["backbone"]["config"]
-    config = small(tmp_path, f"+exp={exp}", *(FLUX if flux else []))
+    config = small(tmp_path, *(LORA if exp in methods() else []), f"+exp={exp}", *(FLUX if flux else []))
     pipeline = train(config)
     expected = {"config.yaml", "metrics.jsonl", "metrics.csv", "samples", "checkpoints", "export"}
     assert {p.name for p in tmp_path.iterdir()} == expected | {"summary.json", "scores.jsonl"}
@@ -66,7 +70,7 @@ def test_every_experiment_leaves_a_whole_run_folder(exp, tmp_path):
         with Image.open(tmp_path / "samples" / f"step_{step:06d}.png") as grid:
             assert grid.size in ((2 * width_of(config), 22 + 96 + 8 + 8), (width_of(config), 22 + 96 + 8 + 8))
     first = summary(tmp_path)
-    assert (first["name"], first["steps"], first["samples_seen"]) == (exp, 2, 8)
+    assert (first["name"], first["steps"], first["samples_seen"]) == (exp.rpartition("/")[2], 2, 8)
     assert first["protocol"]["items"] == 4 and set(first["metrics"]) == set(config["metric"])
     assert [entry["step"] for entry in log(tmp_path)] == [1, 2, 2]
 

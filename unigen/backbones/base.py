@@ -109,6 +109,7 @@ class DiffusersTransformer(nn.Module):
     pooled_width: int | None = None
     latent_channels: int
     context_width: int = 0
+    context_parts: tuple[str, ...] = ()  # what stands in `Tokens.context`, in order (`unigen.core.infill.PARTS`)
 
     def __init__(
         self,
@@ -393,8 +394,11 @@ class DiffusersTransformer(nn.Module):
         raise NotImplementedError
 
     def _input(self, tokens: Tokens, name: str) -> Tensor:
-        """Return a visual segment as the model reads it."""
-        return tokens.features[name]
+        """Return a visual segment as the model reads it: its features, and behind them its context if there is one."""
+        features = tokens.features[name]
+        if not self.context_width:
+            return features
+        return torch.cat([features, tokens.context[name].to(features.dtype)], dim=-1)
 
     def _embedders(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         """Return the functions that embed image tokens and text tokens."""

@@ -4,12 +4,14 @@ Shapes: B batch, L tokens, D width, E time embedding width.
 """
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unigen.backbones.base import JOINT, DiffusersTransformer, View, attend
+from unigen.core.infill import LATENTS
 from unigen.core.layout import VISUAL_STREAM, Layout, stream_of
 from unigen.core.masks import Mask
 from unigen.core.tokens import Tokens
@@ -58,9 +60,12 @@ class CogVideoX(DiffusersTransformer):
 
     `training_steps` is the length of the integer time table (t = 1 is step training_steps - 1). `predicts` is what the
     pretrained weights predict: 'v' as published, 'flow' if they were trained as a rectified flow.
-    Raises ValueError for a 1.0 model (no temporal patch): its positions are not integers.
+    With twice as many `in_channels` as `out_channels` it reads clean latents beside the noised ones, as its
+    image-to-video form; the `ofs` embedding of the published 1.5 model of that form is not known here.
+    Raises ValueError for that embedding, and for a 1.0 model (no temporal patch): its positions are not integers.
     """
 
+    context_parts = (LATENTS,)
     # With rotary positions these are the sizes that training saw, and those that stock pipelines take by default.
     limits = ("sample_width", "sample_height", "sample_frames", "max_text_seq_length")
     reach_key = "backbone.config.sample_frames, sample_height and sample_width"
@@ -80,6 +85,11 @@ class CogVideoX(DiffusersTransformer):
             raise ValueError(
                 "backbone.config: patch_size_t must be set and use_rotary_positional_embeddings true, "
                 "as in CogVideoX1.5; CogVideoX 1.0 interpolates its positions"
+            )
+        if config.get("ofs_embed_dim") is not None:
+            raise ValueError(
+                f"backbone.config.ofs_embed_dim is {config['ofs_embed_dim']}, as in CogVideoX1.5-5B-I2V, whose second "
+                "embedding and scale of clean latents are not known here; legal is null"
             )
         super().__init__(CogVideoXTransformer3DModel, lowering, config, pretrained, predicts, **switches)
         self.training_steps = training_steps
@@ -102,7 +112,12 @@ class CogVideoX(DiffusersTransformer):
 
     @property
     def latent_channels(self) -> int:
-        return self.model.config.in_channels
+        return self.model.config.out_channels
+
+    @property
+    def context_width(self) -> int:
+        """The number of features that it reads beside those that it predicts: 0 for text to video."""
+        return (self.model.config.in_channels - self.model.config.out_channels) * prod(self.patch)
 
     @property
     def blocks(self) -> list[nn.Module]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unigen.backbones.base import JOINT, DiffusersTransformer, View, attend, normed
+from unigen.core.infill import FILL
 from unigen.core.layout import Layout, positions
 from unigen.core.masks import Mask
 from unigen.core.tokens import Tokens
@@ -89,6 +90,7 @@ class Flux(DiffusersTransformer):
 
     patch = PATCH
     reach = REACH
+    context_parts = FILL
 
     def __init__(
         self,
@@ -179,8 +181,7 @@ class Flux(DiffusersTransformer):
                 f"room for context, but segments {', '.join(given)} have some; use a Fill model, e.g. "
                 "backbone=flux_fill_mini"
             )
-        features = tokens.features[name]
-        return torch.cat([features, given[name].to(features.dtype)], dim=-1) if width else features
+        return super()._input(tokens, name)
 
     def _adapt(self, lowering: Callable[..., Tensor]) -> None:
         self.model.set_attn_processor(FluxSegmentAttention(lowering))

@@ -1,4 +1,4 @@
-"""Wan 2.1 and 2.2 (text to video) as a unigen backbone: diffusers' `WanTransformer3DModel`, adapted to `Tokens`.
+"""Wan 2.1 and 2.2 as a unigen backbone: diffusers' `WanTransformer3DModel`, adapted to `Tokens`.
 
 This family is unusual in four things. Text is read by cross-attention, as keys without queries, so a mask's row for
 text cannot be followed. Modulation is one projection of the time for all blocks and a small table in each. A token's
@@ -9,12 +9,14 @@ Shapes: B batch, H heads, L image tokens, T text tokens, D width (in attention: 
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from unigen.backbones.base import DiffusersTransformer, Memory, Sight, View, attend, normed
+from unigen.core.infill import GIVEN, LATENTS
 from unigen.core.layout import TEXT_STREAM, VISUAL_STREAM, Layout, Segment, stream_of
 from unigen.core.masks import Mask, visible
 from unigen.core.tokens import Tokens
@@ -25,7 +27,7 @@ from unigen.nn.rope import layout_rotary
 ROPE_THETA = 10_000.0
 SELF, CROSS = "self", "cross"  # a block's two attentions
 Parts = Sequence[tuple[Tensor, ...]]  # shift, scale, gate, ..., each (B, 1, D), for every branch and clock
-OTHER_INPUTS = ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len")  # of image-to-video models
+OTHER_INPUTS = ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len")  # of models that read image features
 
 
 class WanModulation(NamedTuple):
@@ -123,12 +125,14 @@ class Wan(DiffusersTransformer):
 
     `reach` is the largest grid of tokens (t, h, w) that a layout may ask for: the model has no table of positions that
     would end. `predicts` is what the pretrained weights predict: 'flow' (noise - data) as published. The network takes
-    1000 t. A role whose row of the mask hides the text gets no residual of the cross-attention.
-    Raises ValueError for an image-to-video model, which has other inputs than noisy latents and text, and for a reach
-    that is no grid.
+    1000 t. A role whose row of the mask hides the text gets no residual of the cross-attention. With more `in_channels`
+    than `out_channels` it reads a mask of what is given and clean latents beside the noised ones, as the two models of
+    Wan2.2-I2V-A14B (36 and 16).
+    Raises ValueError for an image-to-video model that reads image features too, and for a reach that is no grid.
     """
 
     text_asks = False
+    context_parts = (GIVEN, LATENTS)
     reach_key = "backbone.reach"
     attentions = {SELF: (VISUAL_STREAM, VISUAL_STREAM), CROSS: (VISUAL_STREAM, TEXT_STREAM)}
 
@@ -143,12 +147,10 @@ class Wan(DiffusersTransformer):
     ) -> None:
         from diffusers import WanTransformer3DModel
 
-        odd = [key for key in OTHER_INPUTS if config.get(key) is not None]
-        if odd or config["in_channels"] != config["out_channels"]:
-            key = odd[0] if odd else "in_channels"
+        if odd := [key for key in OTHER_INPUTS if config.get(key) is not None]:
             raise ValueError(
-                f"backbone.config.{key} is {config[key]}: this is an image-to-video Wan, which reads more than noisy "
-                "latents and text; take a text-to-video one, e.g. backbone=wan2_1_t2v_1_3b"
+                f"backbone.config.{odd[0]} is {config[odd[0]]}: this is an image-to-video Wan, which reads features of "
+                "an image encoder; take a text-to-video one, e.g. backbone=wan2_1_t2v_1_3b"
             )
         if len(reach) != 3 or not all(isinstance(most, int) and most > 0 for most in reach):
             raise ValueError(
@@ -167,7 +169,12 @@ class Wan(DiffusersTransformer):
 
     @property
     def latent_channels(self) -> int:
-        return self.model.config.in_channels
+        return self.model.config.out_channels
+
+    @property
+    def context_width(self) -> int:
+        """The number of features that it reads beside those that it predicts: 0 for text to video."""
+        return (self.model.config.in_channels - self.model.config.out_channels) * prod(self.patch)
 
     @property
     def branched(self) -> bool:
@@ -242,7 +249,7 @@ class Wan(DiffusersTransformer):
 
     def _embed_patches(self, x_BLP: Tensor) -> Tensor:
         """Embed each token's own cube of latents by the convolution, which is equal to embedding whole latents."""
-        cubes = x_BLP.reshape(-1, self.latent_channels, *self.patch)
+        cubes = x_BLP.reshape(-1, self.model.config.in_channels, *self.patch)
         return self.model.patch_embedding(cubes).view(*x_BLP.shape[:2], -1)
 
     def _modulation(self, tokens: Tokens, times: Mapping[str, Tensor]) -> WanModulation:

@@ -1,10 +1,13 @@
 """The context that an infill backbone reads: the image with the pixels blanked that it generates, and their mask.
 
-In FLUX.1-Fill, and so in VisualCloze, every token carries the latents of the blanked image and then the mask. Neither
-is ever noised. Shapes: B batch, F frames, C channels, H and W pixels, h and w latent cells, L tokens.
+Neither is ever noised. A family says of which parts it is made (`PARTS`): in FLUX.1-Fill, and so in VisualCloze, every
+token carries the latents of the blanked image and then the mask; in Wan's image-to-video models a mask of what is given
+comes first. How images are placed does not matter: grids and frames alike have a context.
+Shapes: B batch, F frames, C channels, H and W pixels, h and w latent cells, L tokens.
 """
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import torch
 from torch import Generator, Tensor
@@ -15,7 +18,11 @@ from unigen.core.layout import Geometry, Plan
 from unigen.core.types import TARGET, ImageSlot
 
 RULES = ("targets", "paper", "code", "random")
-BLANKS = {"grey": 0.0, "black": -1.0}  # in the codecs' range
+BLANKS = {"grey": 0.0, "black": -1.0, "zero": -1.0}  # in the codecs' range; "zero" blanks the latents as well
+# latents: those of the blanked image. pixels: 1 for each pixel of a latent cell that is generated, a channel each.
+# given: 1 where no pixel of the cell is generated, a channel for each frame that the codec makes one latent frame of.
+LATENTS, PIXELS, GIVEN = PARTS = ("latents", "pixels", "given")
+FILL = (LATENTS, PIXELS)  # FLUX.1-Fill's
 STAGES = ("train", "sample")
 WHOLE, BOX = 0.4, 0.4  # rule "random": shares of the cells that are masked as a whole, and only in a box
 # Booleans by slot name: (B,), True in samples that generate the cell; or (B, H, W), True for generated pixels.
@@ -33,7 +40,8 @@ class Fill:
     - "random": each cell of the grid independently: all of it, a box in it, or nothing (`WHOLE`, `BOX`), as an
       infilling base model is pretrained
     `blank` is the value of masked pixels, "grey" (0 in [-1, 1]) or "black" (-1), in training ("train") and in sampling
-    or validation ("sample"). VisualCloze's released code has grey in training and black in sampling.
+    or validation ("sample"); with "zero" they are black, and the latents of every cell with one are 0.
+    VisualCloze's released code has grey in training and black in sampling.
     Raises ValueError for other words, and for a share that is no probability.
     """
 
@@ -74,7 +82,7 @@ class Fill:
         if not mask_BF1HW.any():
             return page_BFCHW
         mask_BF1HW = mask_BF1HW.to(page_BFCHW.device)
-        if self.blank[stage] == "black":
+        if BLANKS[self.blank[stage]] == -1:
             return page_BFCHW.masked_fill(mask_BF1HW, 0)
         return canvas.to_unit(page_BFCHW).masked_fill(mask_BF1HW, BLANKS[self.blank[stage]])
 
@@ -129,23 +137,36 @@ def mask_latents(mask_BF1HW: Tensor, geometry: Geometry) -> Tensor:
     return pixel_unshuffle(first.float().flatten(0, 1), geometry.stride).unflatten(0, first.shape[:2])
 
 
-def features(shown: Mapping[str, Tensor], masks: Sequence[Tensor], plan: Plan) -> dict[str, Tensor]:
-    """Return (B, L, patch volume * (C + stride²)) by slot: each token has the blanked image's latents, then its mask.
+def features(
+    shown: Mapping[str, Tensor], masks: Sequence[Tensor], plan: Plan, parts: Sequence[str] = FILL, zero: bool = False
+) -> dict[str, Tensor]:
+    """Return (B, L, context width) by slot: each token has the parts of the context in their order.
 
     On Flux these are 64 + 256 features, packed as its noised latents are. `shown` are the latents (B, f, C, h, w) by
-    slot, and `masks` are made by `pixel_masks`.
+    slot, and `masks` are made by `pixel_masks`. With `zero`, latents of cells with a masked pixel are 0.
     """
-    masked = canvas.cut([mask_latents(mask, plan.geometry) for mask in masks], plan)
-    latents = canvas.tokens(shown, plan)
-    masked = canvas.tokens({name: z.to(shown[name]) for name, z in masked.items()}, plan)
-    return {name: torch.cat([latents[name], masked[name]], dim=-1) for name in latents}
+    pixels = canvas.cut([mask_latents(mask, plan.geometry) for mask in masks], plan)
+    found = {}
+    for name, z in shown.items():
+        mask_BfShw = pixels[name].to(z)
+        any_Bf1hw = mask_BfShw.amax(2, keepdim=True)
+        given = (1 - any_Bf1hw).expand(-1, -1, plan.geometry.temporal_stride, -1, -1)
+        made = {LATENTS: z * (1 - any_Bf1hw) if zero else z, PIXELS: mask_BfShw, GIVEN: given}
+        found[name] = torch.cat([made[part] for part in parts], dim=2)
+    return canvas.tokens(found, plan)
 
 
-def check_width(width: int, channels: int, stride: int, patch: tuple[int, int, int]) -> None:
+def context_width(parts: Sequence[str], channels: int, geometry: Geometry) -> int:
+    """Return the number of features that these parts have in one token, for a codec of so many latent channels."""
+    sizes = {LATENTS: channels, PIXELS: geometry.stride**2, GIVEN: geometry.temporal_stride}
+    return prod(geometry.patch) * sum(sizes[part] for part in parts)
+
+
+def check_width(width: int, parts: Sequence[str], channels: int, geometry: Geometry) -> None:
     """Raises ValueError if this codec and mask do not make the context that a backbone takes (0: it takes none)."""
-    made = patch[0] * patch[1] * patch[2] * (channels + stride**2)
+    made = context_width(parts, channels, geometry)
     if width not in (0, made):
         raise ValueError(
-            f"context width: the backbone takes {width}, but a codec of {channels} channels and stride {stride} makes "
-            f"{made} (latents and mask of a {'×'.join(map(str, patch))} patch)"
+            f"context width: the backbone takes {width}, but a codec of {channels} channels and stride "
+            f"{geometry.stride} makes {made} ({' and '.join(parts)} of a {'×'.join(map(str, geometry.patch))} patch)"
         )

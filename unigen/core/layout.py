@@ -59,7 +59,8 @@ class Segment:
     Both are whole numbers or fractions, so that equal boxes are equal keys: rounding comes with the rotary angles.
     `cap` is the highest noise level that the segment ever reaches: 0 for a clean condition (and for
     text), 1 for a target. Segments of one image carry that image's slot name. `number` is the place of that image among
-    those of its role, from 0 (`Layout.numbered`).
+    those of its role, from 0 (`Layout.numbered`). `turn` is the in-context row, or the turn of a session, to which it
+    belongs, for masks that tell them apart.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Segment:
     step: tuple[Number, Number, Number] = (1, 1, 1)
     cap: float = 1.0
     number: int = 0
+    turn: int = 0
 
     @property
     def tokens(self) -> int:
@@ -77,9 +79,9 @@ class Segment:
         return t * h * w
 
 
-def text_segment(tokens: int) -> Segment:
-    """Return the text as a segment: a line of tokens that all lie at the origin."""
-    return Segment(TEXT, TEXT, TEXT_STREAM, grid=(1, 1, tokens), step=(0, 0, 0), cap=0.0)
+def text_segment(tokens: int, turn: int = 0, name: str = TEXT) -> Segment:
+    """Return the text of a turn as a segment: a line of tokens that all lie at the origin."""
+    return Segment(name, TEXT, TEXT_STREAM, grid=(1, 1, tokens), step=(0, 0, 0), cap=0.0, turn=turn)
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,11 @@ class Layout:
     def names(self) -> tuple[str, ...]:
         return tuple(s.name for s in self.segments)
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """The distinct turns of the segments, in order."""
+        return tuple(sorted({s.turn for s in self.segments}))
+
     @cached_property
     def roles(self) -> tuple[str, ...]:
         """The distinct roles, in order of first appearance."""
@@ -122,8 +129,9 @@ class Layout:
 
     @property
     def target_tokens(self) -> int:
-        """The number of tokens of all targets together."""
-        return sum(s.tokens for s in self.visual if s.role == TARGET)
+        """The number of tokens of the targets together; in a session of several turns, of those of the last one."""
+        last = max((s.turn for s in self.visual if s.role == TARGET), default=0)
+        return sum(s.tokens for s in self.visual if s.role == TARGET and s.turn == last)
 
     @cached_property
     def slices(self) -> dict[str, slice]:

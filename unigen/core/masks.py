@@ -1,7 +1,8 @@
-"""Masks as tables that say with three words which role attends to which, and functions of such tables.
+"""Masks as tables that say with four words which role attends to which, and functions of such tables.
 
-`rows[query_role][key_role]` is "all", "same" (only the query's own segment) or "none". `bias[query_role][key_role]` is
-the strength with which it does: a factor of the attention weights before they are normalised, 1 where it says nothing.
+`rows[query_role][key_role]` is "all", "same" (only the query's own segment), "earlier" (the segments of the query's own
+turn and of earlier ones, `Segment.turn`) or "none". `bias[query_role][key_role]` is the strength with which it does: a
+factor of the attention weights before they are normalised, 1 where it says nothing.
 Shapes: Lq query tokens, Lk key tokens, S segments.
 """
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from unigen.core.layout import Layout, Segment, kept
 
-WORDS = ("all", "same", "none")
+WORDS = ("all", "same", "earlier", "none")
 TIMINGS = ("own", "shared")
 
 
@@ -71,8 +72,17 @@ class Mask:
 
     def sees(self, query: Segment, key: Segment) -> bool:
         """Return whether tokens of segment `query` attend to tokens of segment `key`."""
-        word = dict(dict(self.rows)[query.role])[key.role]
-        return word == "all" or (word == "same" and query.name == key.name)
+        match self.word(query, key):
+            case "same":
+                return query.name == key.name
+            case "earlier":
+                return key.turn <= query.turn
+            case word:
+                return word == "all"
+
+    def word(self, query: Segment, key: Segment) -> str:
+        """Return the word of the table for these segments' roles."""
+        return dict(dict(self.rows)[query.role])[key.role]
 
 
 def _checked_bias(name: str, rows: Mapping, bias: Mapping) -> tuple[tuple[str, tuple[tuple[str, float], ...]], ...]:

@@ -55,7 +55,7 @@ class Grid:
         grids = {slot.name: self._cell(slot, geometry) for slot in signature.slots}
         rows = rows_of(signature.slots)
         check_rows(rows, same_width=self.encode == "canvas")
-        segments, placements, down = [text_segment(signature.text_tokens)], [], 0
+        segments, placements, down = [text_segment(signature.text_tokens, rows[-1][0].row)], [], 0
         for number, row in enumerate(rows):
             across = 0
             for slot in row:
@@ -75,7 +75,7 @@ class Grid:
     def _segment(self, slot: ImageSlot, grid: tuple[int, int, int], number: int, down: int, across: int) -> Segment:
         """Return the segment of an image in row `number`, from 0, with `down` tokens above and `across` left of it."""
         origin = (number + 1, 0, across) if self.ids == "rows" else (0, down, across)
-        return Segment(slot.name, slot.role, VISUAL_STREAM, grid, origin, cap=self.caps[slot.role])
+        return Segment(slot.name, slot.role, VISUAL_STREAM, grid, origin, cap=self.caps[slot.role], turn=slot.row)
 
     def _placement(self, slot: ImageSlot, number: int, index: int, rows: Sequence[Row]) -> Placement:
         """Return the image's place on its canvas; `index` counts images."""

@@ -1,9 +1,11 @@
 """One formatter for all placements by rules: frames in time, conditions on their target, beside it, or around it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from unigen.core.layout import VISUAL_STREAM, Geometry, Layout, Placement, Plan, Segment, text_segment
+from unigen.core import turns
+from unigen.core.layout import VISUAL_STREAM, Geometry, Layout, Placement, Plan, Segment
 from unigen.core.types import BUFFER, CONDITION, EXAMPLE, TARGET, TEXT, ImageSlot, Signature
 from unigen.formatters.boxes import check_padding, token_grid
 from unigen.formatters.rules import AXES, TARGET_BOX, Rule, Three, rules
@@ -21,10 +23,11 @@ class Placed:
 
     `caps` gives each role's noise ceiling. `buffers` are the ceilings of frames between the last condition and the
     targets. They begin with the condition's content, are denoised like targets, and are no output (TIC-FT: 0.25, 0.5,
-    0.75). `temporal_padding` and `copy_noise` are explained at `Plan`; `name` is what messages call this placement.
+    0.75). In a session of several turns (`unigen.core.turns`) a finished target lies where it was generated.
+    `temporal_padding` and `copy_noise` are explained at `Plan`; `name` is what messages call this placement.
     Raises ValueError for sides or frame counts that the patches cannot hold, for unknown roles, for rules that cannot
-    be followed, for a ceiling that does not lie between 0 and 1, and for buffers without a condition before the
-    targets.
+    be followed, for a ceiling that does not lie between 0 and 1, for buffers without a condition before the targets,
+    and for a session where `caps` has no example, the role of its finished targets.
     """
 
     axes = AXES
@@ -55,13 +58,19 @@ class Placed:
         slots = [(self._sized(slot, geometry), cap) for slot, cap in self._with_buffers(signature.slots)]
         grids = [token_grid(slot, geometry, {**self.caps, slot.role: cap}, self.name) for slot, cap in slots]
         boxes = self._boxes([slot for slot, _ in slots], grids)
-        segments, placements = [text_segment(signature.text_tokens)], []
+        finished = turns.copies(signature.slots)
+        self._check_session(finished)
+        segments, placements = turns.texts(signature.slots, signature.text_tokens), []
         for (slot, cap), grid, (origin, step) in zip(slots, grids, boxes, strict=True):
-            segments.append(Segment(slot.name, slot.role, VISUAL_STREAM, grid, origin, step, cap))
+            segments.append(Segment(slot.name, slot.role, VISUAL_STREAM, grid, origin, step, cap, slot.row))
             canvas, copy = sum(not p.copy for p in placements), slot.role == BUFFER
             placements.append(Placement(slot.name, canvas - copy, y=0, x=0, copy=copy))
-        self._check_reach(segments[1:], geometry)
-        layout, placed = Layout(tuple(segments)), tuple(slot for slot, _ in slots)
+            if again := finished.get(slot.name):
+                segments.append(replace(segments[-1], name=again.name, role=again.role, cap=0.0, turn=again.row))
+                placements.append(placements[-1]._replace(slot=again.name, copy=True))
+        layout = Layout(tuple(segments))
+        self._check_reach(layout.visual, geometry)
+        placed = tuple(again for slot, _ in slots for again in (slot, finished.get(slot.name)) if again)
         return Plan(layout, tuple(placements), placed, geometry, self.temporal_padding, self.copy_noise)
 
     def rule(self, slot: ImageSlot) -> tuple[str, Rule]:
@@ -141,6 +150,14 @@ class Placed:
         shown = slots[first - 1]
         buffers = [(shown._replace(name=f"{BUFFER}{i}", role=BUFFER), cap) for i, cap in enumerate(self.buffers)]
         return [*found[:first], *buffers, *found[first:]]
+
+    def _check_session(self, finished: Mapping[str, ImageSlot]) -> None:
+        """Raises ValueError if there are finished targets, and the formatter has no role for them."""
+        if finished and EXAMPLE not in self.caps:
+            raise ValueError(
+                f"formatter '{self.name}': a session shows finished targets as role '{EXAMPLE}', which formatter.caps "
+                f"does not have; it knows {', '.join(self.caps)}"
+            )
 
     def _check_reach(self, segments: Sequence[Segment], geometry: Geometry) -> None:
         """Raises ValueError if images go beyond the backbone's positions, counted from 0 in both directions."""

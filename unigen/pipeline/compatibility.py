@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from unigen.config import ranges
 from unigen.core import noise
 from unigen.core.infill import check_width
-from unigen.core.layout import Layout
+from unigen.core.layout import Layout, Plan
 from unigen.core.shift import counted
+from unigen.core.turns import check_causal, turns_of
 from unigen.core.types import BUFFER, CONDITION, EXAMPLE, TARGET, TEXT
 from unigen.pipeline.hiding import share_of, together, way_of
 from unigen.protocols import Adapter
@@ -69,7 +70,7 @@ def check(p: Pipeline) -> None:
     for what, (made, taken) in widths.items():
         if made != taken:
             raise ValueError(f"{what}: the encoder makes {made}, backbone {type(p.backbone).__name__} takes {taken}")
-    check_width(p.backbone.context_width, p.codec.channels, p.codec.stride, p.backbone.patch)
+    check_width(p.backbone.context_width, p.backbone.context_parts, p.codec.channels, p.geometry)
     if p.backbone.predicts not in (None, p.process.predicts):
         raise ValueError(
             f"the weights of backbone.pretrained predict '{p.backbone.predicts}' (backbone.predicts), but process "
@@ -129,6 +130,16 @@ def warn_of_the_untrained(p: Pipeline) -> None:
                     "the network has not learnt this pass; give one way for both in guidance.hide",
                     stacklevel=2,
                 )
+
+
+def check_session(p: Pipeline, plan: Plan) -> None:
+    """Raises ValueError for a session that cannot be sampled turn by turn under this mask and on this backbone."""
+    check_causal(plan, p.effective_mask)
+    if len(turns_of(plan.slots)) > 1 and p.infilling is not None:
+        raise ValueError(
+            f"backbone {type(p.backbone).__name__} infills: it reads clean images on channels of its own, and in a "
+            "session they are tokens; take a backbone without a context, such as backbone=flux_mini"
+        )
 
 
 def warn_of_the_unseen(p: Pipeline, layout: Layout) -> None:

@@ -8,9 +8,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from unigen.core.layout import Layout, Segment
+from unigen.core import turns
+from unigen.core.layout import Layout, Plan, Segment
 from unigen.core.masks import Mask, closure, static_segments
-from unigen.core.types import ImageSlot
+from unigen.core.types import EXAMPLE, ImageSlot
 from unigen.pipeline.learner import parameters
 from unigen.pipeline.pipeline import Pipeline
 
@@ -20,13 +21,14 @@ SHOWN = 8  # images whose slot vectors are named
 def print_header(pipeline: Pipeline, slots: tuple[ImageSlot, ...], config: dict[str, Any]) -> None:
     """Print the header of a run on the terminal."""
     console = Console(highlight=False)
-    layout, mask = pipeline.plan(slots).layout, pipeline.effective_mask
+    plan, mask = pipeline.plan(slots), pipeline.effective_mask
+    layout = plan.layout
     where = f" ({config['paper']})" if config["paper"] else ""
     task = config["task"]["name"] or ", ".join(config["data"]["tasks"] or ["all"])
     console.print(f"[bold]{config['name']}[/bold]{where}, task {task}, seed {config['seed']}")
     console.print(mask_table(layout, mask))
     facts = [*strengths(mask), *influence(layout, mask), *unmasked(pipeline), *unreached(pipeline)]
-    facts += slot_vectors(pipeline, layout)
+    facts += [*slot_vectors(pipeline, layout), *session(pipeline, plan)]
     facts += [cacheable(pipeline, layout), *pipeline.guidance.lines()]
     for line in [*facts, *sizes(pipeline, layout), *bundled(config)]:
         console.print(line, soft_wrap=True)
@@ -68,7 +70,8 @@ def _tokens(segments: list[Segment]) -> str:
 
 def _seen(queries: list[Segment], keys: list[Segment], mask: Mask) -> str:
     found = {mask.sees(query, key) for query in queries for key in keys}
-    return "itself" if len(found) > 1 else "yes" if found.pop() else "-"
+    partly = "earlier" if mask.word(queries[0], keys[0]) == "earlier" else "itself"
+    return partly if len(found) > 1 else "yes" if found.pop() else "-"
 
 
 def strengths(mask: Mask) -> list[str]:
@@ -88,7 +91,10 @@ def influence(layout: Layout, mask: Mask) -> list[str]:
             depths = [d for d in range(1, len(layout.segments) + 1) if closure(layout, mask, d)[i, j]]
             fate = f"is blocked, but arrives after {depths[0]} layers through others" if depths else "never arrives"
             source, to = names[key.name], names[query.name]
-            lines.append(f"closure: {source} -> {'another ' * (source == to)}{to} {fate}")
+            if mask.word(query, key) == "earlier":
+                lines.append(f"closure: {source} of a later turn -> {to} {fate}")
+            else:
+                lines.append(f"closure: {source} -> {'another ' * (source == to)}{to} {fate}")
     return list(dict.fromkeys(lines)) or ["closure: every segment reaches every other in one layer"]
 
 
@@ -103,6 +109,18 @@ def unmasked(pipeline: Pipeline) -> list[str]:
             "not used"
         )
     return said
+
+
+def session(pipeline: Pipeline, plan: Plan) -> list[str]:
+    """Return a line on a session of several turns: its tokens in sampling, and what stands for a pooled prompt."""
+    parts = [len(part.layout) for part in turns.parts(plan)]
+    if len(parts) < 2:
+        return []
+    pooled = "; the pooled vector is that of the empty prompt" if pipeline.backbone.pooled_width is not None else ""
+    return [
+        f"session of {len(parts)} turns, sampled one after another ({', '.join(map(str, parts))} tokens): a finished "
+        f"target is encoded again and seen by later turns as a clean {EXAMPLE}{pooled}"
+    ]
 
 
 def unreached(pipeline: Pipeline) -> list[str]:

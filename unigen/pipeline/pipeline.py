@@ -14,17 +14,23 @@ import torch
 from torch import Generator, Tensor, nn
 
 from unigen.cache.store import Cache
-from unigen.core import canvas, infill, noise
+from unigen.core import canvas, infill, noise, turns
 from unigen.core.finite import NotFinite
 from unigen.core.infill import Cells, Fill
-from unigen.core.layout import Geometry, Layout, Plan
+from unigen.core.layout import TEXT_STREAM, Geometry, Layout, Plan
 from unigen.core.masks import Mask, static_segments
 from unigen.core.shift import counted
 from unigen.core.tokens import Tokens
 from unigen.core.types import CONDITION, TEXT, Batch, ImageSlot, Signature, subjects_of
 from unigen.losses.weighted import SAMPLE, weighted_mean
 from unigen.pipeline import hiding
-from unigen.pipeline.compatibility import check, check_times, warn_of_the_unseen, warn_of_the_untrained
+from unigen.pipeline.compatibility import (
+    check,
+    check_session,
+    check_times,
+    warn_of_the_unseen,
+    warn_of_the_untrained,
+)
 from unigen.pipeline.encoding import CanvasEncoder
 from unigen.pipeline.guidance import Guidance, Guided
 from unigen.pipeline.hiding import Hidden
@@ -81,6 +87,12 @@ class Pipeline:
         return next(self.backbone.parameters()).device
 
     @property
+    def geometry(self) -> Geometry:
+        """The sizes by which pixels become tokens on this backbone and codec."""
+        b, c = self.backbone, self.codec
+        return Geometry(c.stride, b.patch, b.axes, b.reach, c.temporal_stride, c.clip_unit, b.reach_key)
+
+    @property
     def infilling(self) -> Fill | None:
         """The rule of masking, if the backbone reads a masked image beside the noised tokens; else None."""
         return self.fill if self.backbone.context_width else None
@@ -100,15 +112,14 @@ class Pipeline:
         return self._plan(Signature(tuple(slots), self.text.tokens))
 
     def _make_plan(self, signature: Signature) -> Plan:
-        b, c = self.backbone, self.codec
-        geometry = Geometry(c.stride, b.patch, b.axes, b.reach, c.temporal_stride, c.clip_unit, b.reach_key)
-        plan = self.formatter(signature, geometry)
+        plan = self.formatter(signature, self.geometry)
         plan = replace(plan, layout=plan.layout.numbered())
-        if b.slots is not None:
-            b.slots.check(plan.layout)
+        if self.backbone.slots is not None:
+            self.backbone.slots.check(plan.layout)
         if not any(self.loss.weights[s.role] > 0 and s.cap > 0 for s in plan.layout.visual):
             raise ValueError("loss.weights is 0 for every noised role of this layout: there is nothing to learn")
         check_times(self, plan.layout)
+        check_session(self, plan)
         hiding.check_absent(plan, [role for role in self.formatter.roles if hiding.ABSENT in self.hidden_as(role)])
         warn_of_the_unseen(self, plan.layout)
         return plan
@@ -121,40 +132,61 @@ class Pipeline:
         hidden: Hidden,
         generator: Generator | None = None,
         cells: Cells | None = None,
+        plan: Plan | None = None,
     ) -> Tokens:
         """Encode a batch to clean tokens. `hidden[role]` says how each sample hides a role, None where it is shown.
 
         `generator` samples codec posteriors (training); without one their means are used. `cells` are those that a
-        backbone with a context is to generate, by default the targets.
+        backbone with a context is to generate, by default the targets. `plan` is the part of the batch's plan that is
+        encoded, by default all of it.
         """
-        plan, prompts = self.plan(batch.slots), hiding.prompts(batch.prompts, hidden)
-        text_BTD = self._encode_text(prompts)
-        known = text_BTD, self._keywords(prompts, batch, plan), batch.tasks
+        plan = plan or self.plan(batch.slots)
+        named = [s.name for s in plan.layout.segments if s.stream == TEXT_STREAM]
+        by_turn = turns.prompts_by_turn(batch.prompts, batch.slots)[: len(named)]
+        prompts = [hiding.prompts(said, hidden) for said in by_turn]
+        texts = self._encode_text([prompt for said in prompts for prompt in said]).chunk(len(named))
+        known = torch.cat(texts, dim=1), self._keywords(prompts, batch, plan), batch.tasks
         stage = "sample" if generator is None else "train"
-        images = hiding.blackened(batch.images, batch.slots, hidden)
+        images = hiding.blackened(batch.images, (*batch.slots, *plan.slots), hidden)
         pages = self.canvases(images, plan, cells or infill.targets(plan.slots, len(batch)), stage)
         context = None
         latents = self._latents(pages.whole, plan, generator)
         if pages.masks:  # conditions are read from the blanked images, and what is known of a sample is added there
             shown = self.embedding(self._latents(pages.blanked, plan, generator), plan.slots, *known)
-            context = infill.features(hiding.zeroed(shown, plan.slots, hidden), pages.masks, plan)
+            zero = self.infilling.blank[stage] == "zero"
+            told = hiding.zeroed(shown, plan.slots, hidden)
+            context = infill.features(told, pages.masks, plan, self.backbone.context_parts, zero)
         else:
             latents = self.embedding(latents, plan.slots, *known)
-        features = {TEXT: text_BTD, **canvas.tokens(hiding.zeroed(latents, plan.slots, hidden), plan)}
-        pooled = None if self.backbone.pooled_width is None else self.text.pooled(prompts)
-        if pooled is not None and not self.text.trained:
-            pooled = pooled.float()
-        valid, valid_BT = hiding.present(plan.layout, hidden, self.device), self.text.valid(prompts)
-        valid |= {} if valid_BT is None else {TEXT: valid_BT.to(self.device)}
-        return Tokens(plan.layout, features, valid or None, pooled, context)
+        images = canvas.tokens(hiding.zeroed(latents, plan.slots, hidden), plan)
+        features = {**dict(zip(named, texts, strict=True)), **images}
+        valid, valid_BT = hiding.present(plan.layout, hidden, self.device), [self.text.valid(said) for said in prompts]
+        if valid_BT[0] is not None:
+            valid |= dict(zip(named, (v.to(self.device) for v in valid_BT), strict=True))
+        session = len(turns.turns_of(batch.slots)) > 1
+        return Tokens(plan.layout, features, valid or None, self._pooled(prompts[0], session), context)
 
-    def _keywords(self, prompts: list[str], batch: Batch, plan: Plan) -> dict[str, Tensor]:
-        """Return (B, T) booleans for every condition slot, True for the tokens of the prompt that name its subject."""
+    def _pooled(self, prompts: list[str], session: bool) -> Tensor | None:
+        """Return the prompts as one vector each, if the backbone takes one.
+
+        It would tell every turn of a session of the later ones, so there it is that of the empty prompt.
+        """
+        if self.backbone.pooled_width is None:
+            return None
+        pooled = self.text.pooled([""] * len(prompts) if session else prompts)
+        return pooled if self.text.trained else pooled.float()
+
+    def _keywords(self, prompts: list[list[str]], batch: Batch, plan: Plan) -> dict[str, Tensor]:
+        """Return (B, T) booleans for every condition slot, True for the tokens of the texts that name its subject."""
         names = [slot.name for slot in plan.slots if slot.role == CONDITION]
         own = [[subjects_of(said, i, len(names)) for said in batch.subjects] for i in range(len(names))]
+
+        def found(subjects: list[tuple[str, ...]]) -> Tensor:
+            return torch.cat([self.text.keywords(said, subjects) for said in prompts], dim=1).to(self.device)
+
         if own and all(subjects == own[0] for subjects in own):  # looked up once
-            return dict.fromkeys(names, self.text.keywords(prompts, own[0]).to(self.device))
-        return {name: self.text.keywords(prompts, own[i]).to(self.device) for i, name in enumerate(names)}
+            return dict.fromkeys(names, found(own[0]))
+        return {name: found(own[i]) for i, name in enumerate(names)}
 
     def canvases(self, images: Mapping[str, Tensor], plan: Plan, cells: Cells, stage: str) -> Canvases:
         """Lay images (B, F, C, H, W) by slot on the canvases that the codec encodes.
@@ -245,19 +277,30 @@ class Pipeline:
     def sample(self, batch: Batch, seed: int) -> dict[str, Tensor]:
         """Sample uint8 pixels (B, F, C, H, W) of every target slot. Clean segments (cap 0) never change.
 
-        Noise is keyed by (seed, sample key), so an image does not depend on its batch mates.
+        Noise is keyed by (seed, sample key), so an image does not depend on its batch mates. A session is sampled turn
+        by turn; a finished target is encoded again for the turns after it, as a user's own image would be.
         """
         plan, size = self.plan(batch.slots), len(batch)
         keys = batch.keys or [str(i) for i in range(size)]
         noises = self.draw_noise(plan, [noise.generator(seed, "sample", k) for k in keys])
-        shown = self.encode(batch, {})
-        passes = [(self.encode(batch, hidden), strength_B) for hidden, strength_B in self.guidance.passes(batch.tasks)]
-        state = {s.name: shown.features[s.name] for s in plan.layout.visual}
-        for name, eps in noises.items():
-            cap_B = torch.full((size,), plan.layout[name].cap, device=self.device)
-            state[name] = self.process.corrupt(state[name], eps, cap_B)
-        predict = Guided(self, shown, passes)
         chance = [noise.generator(seed, "solver", key) for key in keys]
+        outputs, finished = {}, turns.copies(batch.slots)
+        for part in turns.parts(plan):
+            seen = {again.name: outputs[name] for name, again in finished.items() if name in outputs}
+            outputs |= self._sample(replace(batch, images=batch.images | seen), part, noises, chance)
+        return outputs
+
+    def _sample(
+        self, batch: Batch, plan: Plan, noises: Mapping[str, Tensor], chance: list[Generator]
+    ) -> dict[str, Tensor]:
+        """Sample uint8 pixels (B, F, C, H, W) of the targets of a plan, from this noise."""
+        shown, guided = self.encode(batch, {}, plan=plan), self.guidance.passes(batch.tasks)
+        passes = [(self.encode(batch, hidden, plan=plan), strength_B) for hidden, strength_B in guided]
+        state = {s.name: shown.features[s.name] for s in plan.layout.visual}
+        for segment in (s for s in plan.layout.visual if s.name in noises):
+            cap_B = torch.full((len(batch),), segment.cap, device=self.device)
+            state[segment.name] = self.process.corrupt(state[segment.name], noises[segment.name], cap_B)
+        predict = Guided(self, shown, passes)
         state = integrate(predict, state, plan.layout, self.process, self.solver, chance)
         return self.decode(state, plan)
 

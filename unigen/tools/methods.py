@@ -19,9 +19,10 @@ START, END = "<!-- written by experiments/methods.py -->", "<!-- up to here -->"
 SIDE = 512  # pixels of the images whose positions the table shows
 FLUX = Geometry(8, (1, 2, 2), ("t", "h", "w"), (16, 256, 512))  # 16 pixels a token
 AXES = ("t", "h", "w")
+OUT_CHANNELS = 64  # of Flux: what it reads beyond them are the channels of a Fill model
 COLUMNS = (
-    *("method", "task", f"condition's tokens at {SIDE} px", "condition sees", "its time", "LoRA on", "modulation"),
-    *("slot vectors", "training times", "training hides", "guidance hides", "computed once"),
+    *("method", "task", f"condition's tokens at {SIDE} px", "condition is", "it sees", "its time", "LoRA on"),
+    *("modulation", "slot vectors", "training times", "training hides", "guidance hides", "computed once"),
 )
 PARTS = ("Stated", "Inferred", "Left out")
 
@@ -81,6 +82,7 @@ def cells(name: str, config: Mapping[str, Any]) -> list[str]:
         f"[`{name}`](#{name})",
         config["task"]["name"],
         places(layout[CONDITION]),
+        content(layout[CONDITION], config["backbone"]["config"]),
         sees(config["mask"]["rows"][CONDITION]),
         modulation["timing"][CONDITION],
         adapted(config["conditioning"]["adapter"]),
@@ -109,14 +111,21 @@ def places(segment: Segment) -> str:
     return ", ".join(said)
 
 
+def content(segment: Segment, backbone: Mapping[str, Any]) -> str:
+    """Say whether a condition's tokens are clean, and if not whether its clean latents come on channels."""
+    if segment.cap == 0:
+        return "clean"
+    return "noised, clean on channels" if backbone["in_channels"] > OUT_CHANNELS else "noised, generated too"
+
+
 def number(value: int | Fraction) -> str:
     return f"{float(value):g}".replace("-", "−")
 
 
 def sees(words: Mapping[str, str]) -> str:
-    """Say what a condition attends to."""
-    itself = {"all": "all conditions", "same": "itself", "none": ""}[words[CONDITION]]
-    others = [role for role in (TEXT, TARGET) if words[role] != "none"]
+    """Say what a condition attends to; "past" is its own turn and those before it."""
+    itself = {"all": "all conditions", "same": "itself", "earlier": "past conditions", "none": ""}[words[CONDITION]]
+    others = ["past " * (words[role] == "earlier") + role for role in (TEXT, TARGET) if words[role] != "none"]
     return ", ".join(filter(None, [itself, *others])) or "nothing"
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unigen.cache.store import Cache, StrictCache, clip_key, ids_key, open_cache
 from unigen.core import canvas, infill
+from unigen.core.turns import prompts_by_turn
 from unigen.core.types import TEXT, Batch
 from unigen.learners.denoising import FIT_IMAGES
 from unigen.pipeline import hiding
@@ -94,7 +95,8 @@ class Source:
     def prompts(self, batch: Batch) -> list[str]:
         """Return the prompts for a frozen text encoder: the batch's, and the empty one if text may be hidden."""
         ways = self.pipeline.hidden_as(TEXT)
-        return [] if self.text is None else [*batch.prompts, *(hiding.PROMPTS[way] for way in ways)]
+        said = [prompt for turn in prompts_by_turn(batch.prompts, batch.slots) for prompt in turn]
+        return [] if self.text is None else [*said, *(hiding.PROMPTS[way] for way in ways)]
 
 
 def build_cache(config: Mapping[str, Any], batches: int | None = None) -> Cache:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from unigen.config.files import write_text
 from unigen.pipeline.build import build
-from unigen.pipeline.header import cacheable, influence, mask_table, sizes
+from unigen.pipeline.header import cacheable, influence, mask_table, session, sizes
 from unigen.tools.forms.tables import Table
 from unigen.tools.forms.text import print_tables
 from unigen.tools.preview.gathering import DRAWS, Preview, preview, signature
@@ -49,7 +49,8 @@ def print_model(made: Preview, console: Console) -> None:
         console.print(f"for {signature(bucket.slots)}:", markup=False)
     layout, mask = bucket.plan.layout, made.pipeline.effective_mask
     console.print(mask_table(layout, mask))
-    for line in [*influence(layout, mask), cacheable(made.pipeline, layout), *sizes(made.pipeline, layout)[:-1]]:
+    facts = [*influence(layout, mask), *session(made.pipeline, bucket.plan), cacheable(made.pipeline, layout)]
+    for line in [*facts, *sizes(made.pipeline, layout)[:-1]]:
         console.print(line, soft_wrap=True, markup=False)
 
 

@@ -234,10 +234,13 @@ def depths(layout: Layout, mask: Mask) -> list[list[int | None]]:
 
 
 def images_of(task: str, slots: Slots) -> list[str]:
-    """Return the name of each slot's image if the task names them for every row ('canny>target'), else ""."""
+    """Return the name of each slot's image if the task names them for every row ('canny>target'), or for every turn of
+    a session ('canny>line>target'), else "".
+    """
     names = [name for side in task.split(">") for name in side.split("+")] if ">" in task else []
     rows = list(chain.from_iterable(names for _ in dict.fromkeys(slot.row for slot in slots)))
-    return rows if len(rows) == len(slots) else [""] * len(slots)
+    fitting = [each for each in (names, rows) if len(each) == len(slots)]
+    return fitting[0] if fitting else [""] * len(slots)
 
 
 def columns_of(sample: Sample) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unigen.core.layout import Layout
 from unigen.core.types import ImageSlot, Sample
-from unigen.pipeline.header import sizes
+from unigen.pipeline.header import session, sizes
 from unigen.pipeline.hiding import WORDS, share_of, way_of
 from unigen.tools.forms.tables import Table
 from unigen.tools.preview.gathering import (
@@ -253,7 +253,8 @@ def layouts_html(preview: Preview) -> Iterator[str]:
         if bucket.plan is None:
             continue
         layout, pipeline = bucket.plan.layout, preview.pipeline
-        lines = "".join(f'<p class="said">{escape(line)}</p>' for line in sizes(pipeline, layout)[:-1])  # no device
+        told = [*session(pipeline, bucket.plan), *sizes(pipeline, layout)[:-1]]  # no device
+        lines = "".join(f'<p class="said">{escape(line)}</p>' for line in told)
         inside = section(segments_table(preview.config, pipeline, layout)) + mask_html(pipeline, layout) + lines
         name = f"Bucket {preview.buckets.index(bucket) + 1}: {signature(slots)}"
         yield f"<details{'' if number else ' open'}><summary><b>{escape(name)}</b></summary>{inside}</details>"

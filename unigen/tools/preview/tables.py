@@ -17,6 +17,7 @@ NEVER = "–"
 def segments_table(config: Mapping[str, Any], pipeline: Pipeline, layout: Layout) -> Table:
     """Return the table of segments: their places, noise ceilings, and entries in the tables over roles."""
     modulation, rows = pipeline.modulation, []
+    several = len(layout.turns) > 1
     still = pipeline.static(layout)
     for s in layout.segments:
         own = f"own: min(t, {s.cap:g})" if modulation.timing[s.role] == "own" else "shared: the step's t"
@@ -25,7 +26,7 @@ def segments_table(config: Mapping[str, Any], pipeline: Pipeline, layout: Layout
         rows.append(
             [
                 Cell(s.name),
-                Cell(s.role),
+                Cell(f"{s.role}, turn {s.turn}" if several else s.role),
                 Cell(NEVER if s.stream == TEXT_STREAM else place(s.origin)),
                 Cell(" × ".join(map(str, s.grid))),
                 Cell(f"{s.tokens:,}", s.tokens),
