@@ -21,7 +21,7 @@ from unigen.core.layout import TEXT_STREAM, Geometry, Layout, Plan
 from unigen.core.masks import Mask, static_segments
 from unigen.core.shift import counted
 from unigen.core.tokens import Tokens
-from unigen.core.types import CONDITION, TEXT, Batch, ImageSlot, Signature, subjects_of
+from unigen.core.types import CONDITION, Batch, ImageSlot, Signature, subjects_of
 from unigen.losses.weighted import SAMPLE, weighted_mean
 from unigen.pipeline import hiding
 from unigen.pipeline.compatibility import (
