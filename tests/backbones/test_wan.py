@@ -160,7 +160,7 @@ def test_sampling_equals_the_loop_of_diffusers_pipeline(monkeypatch):
     pipeline.solver.steps = 6
     given = batch(conditions=0)
     latents = {}
-    monkeypatch.setattr(pipeline, "decode", lambda state, *_: latents.update(state))
+    monkeypatch.setattr(pipeline, "decode", lambda state, *_: latents.update(state) or {})
     pipeline.sample(given, seed=0)
 
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
