@@ -23,6 +23,7 @@ class Infill(nn.Module):
     axes, patch, reach, reach_key = ("t", "h", "w"), (1, 2, 2), (64, 64, 64), ""
     latent_channels, context_width, pooled_width, predicts = 16, 320, None, None
     context_parts = infill.FILL
+    slots = None
 
     effective_mask = effective_timing = staticmethod(lambda table: table)
 

@@ -86,7 +86,7 @@ def test_the_part_of_a_turn_predicts_what_training_predicts(pipeline, turn):
     finished = {again.name: whole.images[name] for name, again in turns.copies(whole.slots).items()}
     with torch.no_grad():
         shown = pipeline.encode(session(**finished), {}, plan=part)
-        guided = Guided(pipeline, shown, None, torch.ones(2))
+        guided = Guided(pipeline, shown)
         plan = pipeline.plan(whole.slots)
         eps = pipeline.draw_noise(plan, [noise.generator(i) for i in range(2)])
         name = f"x{turn}"
@@ -96,7 +96,7 @@ def test_the_part_of_a_turn_predicts_what_training_predicts(pipeline, turn):
     torch.testing.assert_close(found[name], predicted(pipeline, whole)[name], rtol=1e-4, atol=1e-4)
     wrong = {n: 255 - x for n, x in finished.items()} | {"c": 255 - whole.images["c"]}
     with torch.no_grad():
-        other = Guided(pipeline, pipeline.encode(session(**wrong), {}, plan=part), None, torch.ones(2))(state, 0.7)
+        other = Guided(pipeline, pipeline.encode(session(**wrong), {}, plan=part))(state, 0.7)
     assert differ(other[name], found[name]), "negative control"
 
 
@@ -129,7 +129,7 @@ def test_a_session_trains_on_all_of_its_turns(pipeline):
 
 def test_hidden_text_is_hidden_in_every_turn():
     pipeline = pipeline_for("flux", "guidance.strength=2.0")
-    hidden = pipeline.encode(session(), {"text": torch.tensor([True, False])})
+    hidden = pipeline.encode(session(), {"text": ["empty", None]})
     (empty,) = pipeline.text.encode([""])
     for turn in range(TURNS):
         assert torch.allclose(hidden.features[f"text{turn}"][0], empty, atol=1e-5)

@@ -62,7 +62,7 @@ class Placed:
         self._check_session(finished)
         segments, placements = turns.texts(signature.slots, signature.text_tokens), []
         for (slot, cap), grid, (origin, step) in zip(slots, grids, boxes, strict=True):
-            segments.append(Segment(slot.name, slot.role, VISUAL_STREAM, grid, origin, step, cap, slot.row))
+            segments.append(Segment(slot.name, slot.role, VISUAL_STREAM, grid, origin, step, cap, turn=slot.row))
             canvas, copy = sum(not p.copy for p in placements), slot.role == BUFFER
             placements.append(Placement(slot.name, canvas - copy, y=0, x=0, copy=copy))
             if again := finished.get(slot.name):
