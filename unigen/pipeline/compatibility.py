@@ -14,7 +14,7 @@ from unigen.core.layout import Layout, Plan
 from unigen.core.shift import counted
 from unigen.core.turns import check_causal, turns_of
 from unigen.core.types import BUFFER, CONDITION, EXAMPLE, TARGET, TEXT
-from unigen.pipeline.hiding import share_of, together, way_of
+from unigen.pipeline.hiding import BLACK, share_of, together, way_of
 from unigen.protocols import Adapter
 
 if TYPE_CHECKING:
@@ -135,6 +135,11 @@ def warn_of_the_untrained(p: Pipeline) -> None:
 def check_session(p: Pipeline, plan: Plan) -> None:
     """Raises ValueError for a session that cannot be sampled turn by turn under this mask and on this backbone."""
     check_causal(plan, p.effective_mask)
+    if len(turns_of(plan.slots)) > 1 and BLACK in p.hidden_as(EXAMPLE):
+        raise ValueError(
+            f"guidance hides {EXAMPLE} as '{BLACK}', but in a session the clean copies of finished targets have this "
+            f"role and no image of their own; write guidance.hide.{EXAMPLE}: zero"
+        )
     if len(turns_of(plan.slots)) > 1 and p.infilling is not None:
         raise ValueError(
             f"backbone {type(p.backbone).__name__} infills: it reads clean images on channels of its own, and in a "

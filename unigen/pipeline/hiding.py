@@ -97,7 +97,7 @@ def zeroed(latents: Mapping[str, Tensor], slots: Iterable[ImageSlot], hidden: Hi
 def _filled(given: Mapping[str, Tensor], roles: Mapping[str, str], hidden: Hidden, way: str) -> dict[str, Tensor]:
     found = dict(given)
     for name, x in given.items():
-        where = [own == way for own in hidden.get(roles[name], ())]
+        where = [own == way for own in hidden.get(roles.get(name, ""), ())]
         if any(where):
             where_B = torch.tensor(where, device=x.device)
             found[name] = x.masked_fill(where_B[:, None, None, None, None], 0)
