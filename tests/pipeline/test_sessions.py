@@ -150,7 +150,7 @@ def test_other_masks_and_infilling_backbones_are_refused():
     full = pipeline_for("flux", "mask=full")
     with pytest.raises(ValueError, match="could not be sampled turn by turn"):
         full.plan(session().slots)
-    black = ("guidance.drop=[example]", "guidance.strength=2.0", "guidance.hide={example: black}")
+    black = ("guidance.drop=[example]", "guidance.strength=2.0", "+guidance.hide.example=black")
     with pytest.raises(ValueError, match=r"write guidance\.hide\.example: zero"):
         pipeline_for("flux", *black).plan(session().slots)
     filling = pipeline_for("flux", "backbone=flux_fill_mini")
