@@ -58,7 +58,8 @@ def targets() -> set[str]:
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())
 def test_what_a_config_asks_for_is_shipped(path):
     for source in re.findall(r"shipped:[\w/]+", path.read_text()):
-        assert list(shipped_folder(source).rglob("config.json")), source
+        folder = shipped_folder(source)
+        assert [*folder.rglob("config.json"), *folder.glob("tokenizer.json")], source
 
 
 def test_the_weights_are_small_enough_and_fp16():
