@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from codec_pipelines import pipeline
 from small_runs import log, small, train
 from tiny import batch, composed, randomise, tiny
 
@@ -11,26 +12,10 @@ from unigen.cache.files import shards
 from unigen.cache.store import Cache, StrictCache, clip_key, fingerprint, ids_key, open_cache
 from unigen.config.values import same_run
 from unigen.core import noise
-from unigen.pipeline.build import build, build_learner, build_pipeline
+from unigen.pipeline.build import build, build_learner
 
 CODECS = ("patch_pca", "autoencoder_mini", "flux_vae", "cogvideox_vae")
 SAMPLING = ("flux_vae", "cogvideox_vae")
-
-
-def pipeline(codec: str, cache: Cache | None = None):
-    """A tiny pipeline with a frozen text encoder, the same weights every time."""
-    torch.manual_seed(0)
-    config = tiny(f"encoder/codec={codec}", num_layers=1)
-    config["encoder"]["text"]["trained"] = False
-    node = config["encoder"]["codec"]
-    if "config" in node:
-        depth = len(node["config"]["block_out_channels"])
-        node["config"] |= {"block_out_channels": [8] * depth, "norm_num_groups": 2, "layers_per_block": 1}
-        node["pretrained"] = None
-    made = build_pipeline(config)
-    made.codec.fit(lambda: batch(8).images["target"][:, 0])
-    made.cache = cache
-    return made
 
 
 def shown(step: int):

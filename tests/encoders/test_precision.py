@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_cache import pipeline
+from codec_pipelines import pipeline
 from test_codecs import images, unit
 from test_flux_text import CLIP
 from tiny import CONF, batch, composed, tiny

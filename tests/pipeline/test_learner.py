@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from bare_trainer import bare_trainer
-from tiny import composed
+from tiny import composed, tiny
 from torch import nn
 
 from unigen.config.values import ConfigError
+from unigen.pipeline.build import build_learner
 from unigen.pipeline.learner import Learner, parameters
 
 
@@ -38,6 +39,23 @@ def test_the_schedule_is_the_optimisers(tmp_path):
     (group,) = found["optimizer"].param_groups
     assert group["lr"] == pytest.approx(0.1 * composed()["optimizer"]["lr"])
     assert found["lr_scheduler"]["interval"] == "step"
+
+
+@pytest.mark.parametrize("matrices", ["adamw", "muon"])
+def test_a_part_may_learn_at_a_share_of_the_rate(matrices):
+    made = build_learner(tiny("+optimizer.shares.text=0.25", f"optimizer.matrices={matrices}"))
+    rate, text = made.options["lr"], {id(p) for p in made.parts["text"].parameters()}
+    groups = made.configure_optimizers()["optimizer"].param_groups
+    found = {id(p): group["initial_lr"] for group in groups for p in group["params"]}
+    assert found.keys() == {id(p) for p in made.parameters() if p.requires_grad} and text < found.keys()
+    assert {found[key] for key in text} == {0.25 * rate} and {found[key] for key in found.keys() - text} == {rate}
+    plain = build_learner(tiny(f"optimizer.matrices={matrices}")).configure_optimizers()["optimizer"].param_groups
+    assert {group["initial_lr"] for group in plain} == {rate}, "negative control"
+
+
+def test_a_share_of_an_unknown_part_is_refused():
+    with pytest.raises(ConfigError, match=r"optimizer\.shares\.txt: this run trains backbone, embedding, text"):
+        build_learner(tiny("+optimizer.shares.txt=0.1")).configure_optimizers()
 
 
 def test_a_longer_run_is_the_same_until_the_shorter_one_cools_down():

@@ -42,6 +42,7 @@ TABLE = {
     "optimizer.batch": "1..1e9",
     "optimizer.betas.*": "[0, 1)",
     "optimizer.weight_decay": "[0, 10]",
+    "optimizer.shares.*": "[0, 100]",
     "optimizer.warmup": "0..1e9",
     "optimizer.cooldown": "[0, 1]",
     "trainer.max_steps": "0..1e9",

@@ -34,7 +34,7 @@ class MuonAdamW(torch.optim.Optimizer):
     def __init__(
         self,
         matrices: Iterable[nn.Parameter],
-        rest: Iterable[nn.Parameter],
+        rest: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         lr: float,
         betas: tuple[float, float],
         weight_decay: float,

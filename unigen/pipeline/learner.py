@@ -1,6 +1,6 @@
 """The base class of learners: a LightningModule with its optimiser, its checks and what a checkpoint keeps."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ class Learner(L.LightningModule):
     `unigen.training.experiment` calls, in this order: print_header, notes, prepare, (fit), settle, measure, export,
     facts. Frozen encoders go into `frozen`: they follow the module's device without belonging to it, so that no
     strategy shards or saves them. `config` is the whole plain configuration; of `optimizer` it reads lr, betas,
-    weight_decay, matrices (adamw or muon), fused (AdamW in one kernel), warmup (steps of linear warm-up) and cooldown
-    (the last share of the steps, in which the rate falls linearly to 0; 0 keeps it constant, so that a run may stop at
-    any step). Raises ConfigError for Muon under a strategy that divides its states or weights.
+    weight_decay, matrices (adamw or muon), shares (of lr, for a name in `parts`), fused (AdamW in one kernel), warmup
+    (steps of linear warm-up) and cooldown (the last share of the steps, in which the rate falls linearly to 0; 0 keeps
+    it constant, so that a run may stop at any step). Raises ConfigError for Muon under a strategy that divides its
+    states or weights.
     """
 
     strict_loading = False
@@ -182,14 +183,27 @@ class Learner(L.LightningModule):
         """Return AdamW, or with optimizer.matrices=muon Muon for the matrices inside blocks and AdamW for the rest."""
         o = self.options
         shared = {key: o[key] for key in ("lr", "weight_decay", "fused")} | {"betas": tuple(o["betas"])}
-        trained = [p for p in self.parameters() if p.requires_grad]
         if o["matrices"] == "adamw":
-            return torch.optim.AdamW(trained, **shared)
+            return torch.optim.AdamW(self._groups(), **shared)
         matrices = block_matrices(self.parts["backbone"]) if "backbone" in self.parts else []
         if not matrices:
             raise ConfigError("optimizer.matrices=muon finds no trained matrix inside blocks; use optimizer=adamw")
-        chosen = {id(p) for p in matrices}
-        return MuonAdamW(matrices, [p for p in trained if id(p) not in chosen], **shared)
+        return MuonAdamW(matrices, self._groups({id(p) for p in matrices}), **shared)
+
+    def _groups(self, others: Set[int] = frozenset()) -> list[dict[str, Any]]:
+        """Return the trained weights but `others`, in one group for each rate. Raises ConfigError for another part."""
+        for name in self.options["shares"]:
+            if name not in self.parts:
+                raise ConfigError(f"optimizer.shares.{name}: this run trains {', '.join(self.parts)}")
+        rates: dict[float, list[nn.Parameter]] = {}
+        seen = set(others)
+        for name, part in self.parts.items():
+            rate = self.options["lr"] * self.options["shares"].get(name, 1.0)
+            for p in part.parameters():
+                if p.requires_grad and id(p) not in seen:
+                    seen.add(id(p))
+                    rates.setdefault(rate, []).append(p)
+        return [{"params": weights, "lr": rate} for rate, weights in rates.items()]
 
     def configure_gradient_clipping(
         self,
