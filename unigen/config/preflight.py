@@ -69,6 +69,7 @@ OPEN_TABLES = (
         "weights",
         "dropout",
         "by_task",
+        "shares",
         "hide",
         "numbers",
         "roles",
