@@ -109,4 +109,4 @@ def test_a_learner_without_blocks_is_refused():
     learner = Learner(composed("optimizer=muon"))
     learner.parts.update({"line": nn.Linear(2, 2)})
     with pytest.raises(ConfigError, match="no trained matrix inside blocks"):
-        learner.configure_optimizers()
+        learner.check_options()

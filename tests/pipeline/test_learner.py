@@ -55,7 +55,7 @@ def test_a_part_may_learn_at_a_share_of_the_rate(matrices):
 
 def test_a_share_of_an_unknown_part_is_refused():
     with pytest.raises(ConfigError, match=r"optimizer\.shares\.txt: this run trains backbone, embedding, text"):
-        build_learner(tiny("+optimizer.shares.txt=0.1")).configure_optimizers()
+        build_learner(tiny("+optimizer.shares.txt=0.1"))
 
 
 def test_a_longer_run_is_the_same_until_the_shorter_one_cools_down():

@@ -160,10 +160,12 @@ def build_learner(config: Mapping[str, Any]) -> Learner:
     """Build the learner of a run. It is given the whole configuration, and builds from it the parts that it needs."""
     make = build({**config["learner"], "_partial_": True})
     try:
-        return make(config)
+        learner = make(config)
     except Exception as error:
         _blame_library(error, config["learner"])
         raise
+    learner.check_options()
+    return learner
 
 
 def build_on_meta(config: Mapping[str, Any]) -> Pipeline:

@@ -50,6 +50,17 @@ class Learner(L.LightningModule):
         self.frozen: Iterable[nn.Module] = ()
         self.loss_watch = LossWatch()
 
+    def check_options(self) -> None:
+        """Raise ConfigError if the optimizer's options name a part that is not there, or Muon finds no matrix."""
+        for name in self.options["shares"]:
+            if name not in self.parts:
+                raise ConfigError(f"optimizer.shares.{name}: this run trains {', '.join(self.parts)}")
+        if self.options["matrices"] == "muon" and not self._matrices():
+            raise ConfigError("optimizer.matrices=muon finds no trained matrix inside blocks; use optimizer=adamw")
+
+    def _matrices(self) -> list[nn.Parameter]:
+        return block_matrices(self.parts["backbone"]) if "backbone" in self.parts else []
+
     # --- calls by unigen.training.experiment ----------------------------------------------------------------
 
     def print_header(self, slots: tuple[ImageSlot, ...], config: Mapping[str, Any]) -> None:
@@ -185,16 +196,11 @@ class Learner(L.LightningModule):
         shared = {key: o[key] for key in ("lr", "weight_decay", "fused")} | {"betas": tuple(o["betas"])}
         if o["matrices"] == "adamw":
             return torch.optim.AdamW(self._groups(), **shared)
-        matrices = block_matrices(self.parts["backbone"]) if "backbone" in self.parts else []
-        if not matrices:
-            raise ConfigError("optimizer.matrices=muon finds no trained matrix inside blocks; use optimizer=adamw")
+        matrices = self._matrices()
         return MuonAdamW(matrices, self._groups({id(p) for p in matrices}), **shared)
 
     def _groups(self, others: Set[int] = frozenset()) -> list[dict[str, Any]]:
-        """Return the trained weights but `others`, in one group for each rate. Raises ConfigError for another part."""
-        for name in self.options["shares"]:
-            if name not in self.parts:
-                raise ConfigError(f"optimizer.shares.{name}: this run trains {', '.join(self.parts)}")
+        """Return the trained weights but `others`, in one group for each rate."""
         rates: dict[float, list[nn.Parameter]] = {}
         seen = set(others)
         for name, part in self.parts.items():
