@@ -201,14 +201,12 @@ class Learner(L.LightningModule):
 
     def _groups(self, others: Set[int] = frozenset()) -> list[dict[str, Any]]:
         """Return the trained weights but `others`, in one group for each rate."""
+        shares = self.options["shares"]
+        own = {id(p): share for name, share in shares.items() for p in self.parts[name].parameters()}
         rates: dict[float, list[nn.Parameter]] = {}
-        seen = set(others)
-        for name, part in self.parts.items():
-            rate = self.options["lr"] * self.options["shares"].get(name, 1.0)
-            for p in part.parameters():
-                if p.requires_grad and id(p) not in seen:
-                    seen.add(id(p))
-                    rates.setdefault(rate, []).append(p)
+        for p in self.parameters():  # a learner may have weights of its own beside its parts
+            if p.requires_grad and id(p) not in others:
+                rates.setdefault(self.options["lr"] * own.get(id(p), 1.0), []).append(p)
         return [{"params": weights, "lr": rate} for rate, weights in rates.items()]
 
     def configure_gradient_clipping(
