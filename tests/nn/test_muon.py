@@ -101,7 +101,7 @@ def test_a_strategy_that_divides_matrices_is_refused():
 
 
 def test_another_word_is_refused():
-    with pytest.raises(ConfigError, match=r"optimizer\.matrices is 'lion'; legal are adamw, muon"):
+    with pytest.raises(ConfigError, match=r"optimizer\.matrices is 'lion'; legal are null and muon"):
         Learner(composed("optimizer.matrices=lion"))
 
 

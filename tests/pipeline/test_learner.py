@@ -41,7 +41,7 @@ def test_the_schedule_is_the_optimisers(tmp_path):
     assert found["lr_scheduler"]["interval"] == "step"
 
 
-@pytest.mark.parametrize("matrices", ["adamw", "muon"])
+@pytest.mark.parametrize("matrices", ["null", "muon"])
 def test_a_part_may_learn_at_a_share_of_the_rate(matrices):
     made = build_learner(tiny("+optimizer.shares.text=0.25", f"optimizer.matrices={matrices}"))
     rate, text = made.options["lr"], {id(p) for p in made.parts["text"].parameters()}
@@ -51,6 +51,13 @@ def test_a_part_may_learn_at_a_share_of_the_rate(matrices):
     assert {found[key] for key in text} == {0.25 * rate} and {found[key] for key in found.keys() - text} == {rate}
     plain = build_learner(tiny(f"optimizer.matrices={matrices}")).configure_optimizers()["optimizer"].param_groups
     assert {group["initial_lr"] for group in plain} == {rate}, "negative control"
+
+
+def test_a_run_from_before_these_keys_has_the_same_optimizer():
+    config = tiny()
+    del config["optimizer"]["matrices"], config["optimizer"]["shares"]
+    older, now = (build_learner(c).configure_optimizers()["optimizer"] for c in (config, tiny()))
+    assert type(older) is type(now) is torch.optim.AdamW and len(older.param_groups) == len(now.param_groups) == 1
 
 
 def test_a_share_of_an_unknown_part_is_refused():

@@ -16,7 +16,7 @@ from unigen.core.types import Batch, ImageSlot
 from unigen.nn import shards
 from unigen.nn.muon import MuonAdamW, block_matrices
 
-MATRICES = ("adamw", "muon")  # what may update the matrices inside blocks
+MUON = "muon"
 DIVIDING = (".ZeRO", ".FSDP2")  # strategies that divide gradients, states or weights over devices
 
 
@@ -26,7 +26,7 @@ class Learner(L.LightningModule):
     `unigen.training.experiment` calls, in this order: print_header, notes, prepare, (fit), settle, measure, export,
     facts. Frozen encoders go into `frozen`: they follow the module's device without belonging to it, so that no
     strategy shards or saves them. `config` is the whole plain configuration; of `optimizer` it reads lr, betas,
-    weight_decay, matrices (adamw or muon), shares (of lr, for a name in `parts`), fused (AdamW in one kernel), warmup
+    weight_decay, matrices (muon or null), shares (of lr, for a name in `parts`), fused (AdamW in one kernel), warmup
     (steps of linear warm-up) and cooldown (the last share of the steps, in which the rate falls linearly to 0; 0 keeps
     it constant, so that a run may stop at any step). Raises ConfigError for Muon under a strategy that divides its
     states or weights.
@@ -38,9 +38,10 @@ class Learner(L.LightningModule):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.options, self.seed = dict(config["optimizer"]), config["seed"]
-        if self.options["matrices"] not in MATRICES:
-            raise ConfigError(f"optimizer.matrices is {self.options['matrices']!r}; legal are {', '.join(MATRICES)}")
-        if self.options["matrices"] == "muon" and config["strategy"]["_target_"].endswith(DIVIDING):
+        self.options = {"matrices": None, "shares": {}} | self.options  # keys that older runs do not have
+        if self.options["matrices"] not in (None, MUON):
+            raise ConfigError(f"optimizer.matrices is {self.options['matrices']!r}; legal are null and {MUON}")
+        if self.options["matrices"] == MUON and config["strategy"]["_target_"].endswith(DIVIDING):
             raise ConfigError(
                 "optimizer.matrices=muon updates whole matrices, and this strategy divides their gradients or states; "
                 "use strategy=single, strategy=ddp or optimizer=adamw"
@@ -55,7 +56,7 @@ class Learner(L.LightningModule):
         for name in self.options["shares"]:
             if name not in self.parts:
                 raise ConfigError(f"optimizer.shares.{name}: this run trains {', '.join(self.parts)}")
-        if self.options["matrices"] == "muon" and not self._matrices():
+        if self.options["matrices"] == MUON and not self._matrices():
             raise ConfigError("optimizer.matrices=muon finds no trained matrix inside blocks; use optimizer=adamw")
 
     def _matrices(self) -> list[nn.Parameter]:
@@ -194,7 +195,7 @@ class Learner(L.LightningModule):
         """Return AdamW, or with optimizer.matrices=muon Muon for the matrices inside blocks and AdamW for the rest."""
         o = self.options
         shared = {key: o[key] for key in ("lr", "weight_decay", "fused")} | {"betas": tuple(o["betas"])}
-        if o["matrices"] == "adamw":
+        if o["matrices"] is None:
             return torch.optim.AdamW(self._groups(), **shared)
         matrices = self._matrices()
         return MuonAdamW(matrices, self._groups({id(p) for p in matrices}), **shared)

@@ -104,7 +104,7 @@ def plan(config: Mapping[str, Any], profile: Profile, slots: tuple[ImageSlot, ..
     stored, low = precision(trainer["precision"])
     division = sharding(config["strategy"], world)
     count = parameters(*learner.parts.values()) | {"gathered": gathered(*learner.parts.values())}
-    if config["optimizer"]["matrices"] == "muon":
+    if config["optimizer"].get("matrices") == "muon":
         count["one_state"] = sum(p.numel() for p in block_matrices(learner.parts["backbone"]))
     kept = held(count, _frozen_bytes(learner), stored, division, averages(config))
     if config["backbone"]["quantize"] is not None:  # no strategy divides quantized weights
