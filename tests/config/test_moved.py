@@ -1,13 +1,15 @@
 """What had another name before: modules in `_target_`, and experiments that were one configuration twice."""
 
+import copy
 import importlib
 
 import pytest
+import yaml
 from tiny import CONF, choices, composed
 
-from unigen.config.moved import KEYS, MOVED, SAME, moved
+from unigen.config.moved import KEYS, MOVED, SAME, YOUNGER, moved
 from unigen.config.preflight import preflight
-from unigen.config.values import ConfigError
+from unigen.config.values import ConfigError, same_run
 from unigen.pipeline.build import build
 
 
@@ -42,7 +44,8 @@ def test_guidance_and_padding_of_older_runs_are_read_in_todays_words():
         "formatter": {"_target_": "unigen.formatters.frames.Frames", "caps": {"target": 1.0}, "temporal_fill": "zero"},
     }
     found = moved(older)
-    assert found["guidance"] == {"strength": 6.0, "drop": ["text"], "by_task": {}}
+    own = {"strength": 6.0, "drop": ["text"], "by_task": {}}
+    assert found["guidance"] == own | {"passes": [], "rescale": False}
     assert found["solver"] == {"_target_": "unigen.solvers.ddim.DDIM", "steps": 50}
     assert found["formatter"]["temporal_padding"] == "zero" and "temporal_fill" not in found["formatter"]
     assert build(found["formatter"]).rules == build(composed()["formatter"]).rules
@@ -59,3 +62,19 @@ def test_the_slot_of_a_style_score_is_called_image_now():
     found = moved({"metric": {"style_image": {"picture": "condition1", "resize": 3}, "ssim": {}}})
     assert found["metric"]["style_image"] == {"image": "condition1", "resize": 3}
     assert moved({"metric": {}}) == {"metric": {}}, "negative control"
+
+
+def test_younger_keys_say_what_an_older_run_did(tmp_path):
+    """So that it goes on; a younger key with another value is another run."""
+    now = composed("+exp=fcd_mask_a")
+    older = copy.deepcopy(now)
+    for key in (*YOUNGER, "guidance.hide", "optimizer.matrices", "optimizer.shares", "data.test_examples"):
+        group, _, name = key.partition(".")
+        del older[group][name]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(older))
+    (tmp_path / "metrics.jsonl").touch()
+    assert not same_run(tmp_path, now)
+    for word in ("guidance.rescale=true", "conditioning/slots=roles", "data.test_examples=nearest", "optimizer=muon"):
+        with pytest.raises(ConfigError, match="already holds another configuration"):
+            same_run(tmp_path, composed("+exp=fcd_mask_a", word))
+    assert moved(now) == now

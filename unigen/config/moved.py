@@ -59,8 +59,18 @@ SAME = {  # choices that were one configuration under a second name: (group, cho
 }
 
 
+YOUNGER: dict[str, Any] = {  # keys that older runs do not have, with what these did; null and {} say it by themselves
+    "guidance.passes": [],
+    "guidance.rescale": False,
+    "conditioning.slots": {"_target_": "unigen.conditioning.slots.NoSlotVectors"},
+}
+CHOSEN = "test_examples", "random", ("datamodules.emoji.data.EmojiGraphData", "datamodules.scenes.data.SceneGraphData")
+
+
 def moved(config: Any) -> Any:
-    """Return a copy of a run's whole configuration in which targets and keys have today's names."""
+    """Return a copy of a run's whole configuration in which targets and keys have today's names, and younger keys say
+    what the run did.
+    """
     config = _targets(config)
     if not isinstance(config, dict):
         return config
@@ -75,7 +85,18 @@ def moved(config: Any) -> Any:
     style = (config.get("metric") or {}).get("style_image")
     if isinstance(style, dict) and "picture" in style:
         style["image"] = style.pop("picture")
+    _add_younger(config)
     return config
+
+
+def _add_younger(config: dict[str, Any]) -> None:
+    for key, value in YOUNGER.items():
+        group, _, name = key.partition(".")
+        if isinstance(config.get(group), dict):
+            config[group].setdefault(name, value)
+    name, value, classes = CHOSEN
+    if isinstance(config.get("data"), dict) and config["data"].get("_target_") in classes:
+        config["data"].setdefault(name, value)
 
 
 def place_today(target: str) -> str:
