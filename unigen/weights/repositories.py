@@ -95,7 +95,7 @@ def run_folder(text: str) -> Path:
     folder = shipped_folder(text)
     if not (folder / "export").is_dir():
         names = sorted(path.parent.name for path in folder.parent.glob("*/export"))
-        legal = f"legal are {', '.join(SHIPPED + name for name in names)}" if names else "no run comes with this package"
+        legal = f"legal are {', '.join(SHIPPED + name for name in names)}" if names else "no run is so far"
         raise ConfigError(f"run={text} is not shipped; {legal}")
     return folder
 
