@@ -88,6 +88,7 @@ def test_a_shipped_model_has_a_card_with_data_licence_recipe_and_figures(name):
         ("encoder/codec", "autoencoder_mini", "codec"),
         ("encoder/codec", "autoencoder_scenes", "scene_codec"),
         ("encoder/text", "byt5_mini", "text_encoder"),
+        ("encoder/text", "t5_mini", "scene_text"),
         ("backbone", "cogvideox_mini", "video_base"),
         ("backbone", "flux_fill_mini", "infill_base"),
         ("backbone", "flux_mini", "plain_base"),

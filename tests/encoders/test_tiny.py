@@ -46,7 +46,7 @@ def test_a_fitted_codec_keeps_its_weights_and_its_scale_travels(tmp_path, caplog
     codec.fit(lambda: images(seed=5))
     assert torch.equal(codec.encode(x), z)
     codec.vae.save_pretrained(tmp_path / "vae")
-    loaded = FoldedTiny(CONFIG | SMALL, 8, 0.5, 0.005, 1, str(tmp_path))
+    loaded = FoldedTiny(CONFIG | SMALL, 8, 0.5, 0.005, 1, 12, str(tmp_path))
     loaded.fit(lambda: images(seed=5))
     assert torch.equal(loaded.encode(x), z) and not caplog.text
     assert not torch.equal(made().encode(x), z), "negative control"
@@ -87,3 +87,7 @@ def test_a_split_cell_is_the_same_latents_as_finer_cells():
 def test_a_split_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"encoder\.codec\.split is 3; it must divide fold \(8\)"):
         FoldedTiny(CONFIG | SMALL, 8, 0.5, 0.005, 3)
+    with pytest.raises(
+        ValueError, match=r"encoder\.codec\.channels is 12; 12 latent channels laid out as 2×2 cells make 3"
+    ):
+        FoldedTiny(CONFIG | SMALL, 8, 0.5, 0.005, 2, 12)

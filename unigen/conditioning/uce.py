@@ -29,7 +29,7 @@ class UCE(nn.Module):
                 f"conditioning.embedding.tasks is {tasks}: UCE has a bias for each task, so it must list them; "
                 "set data.tasks, or conditioning/embedding=none"
             )
-        self.tasks = list(tasks)
+        self.tasks, self.channels = list(tasks), channels
         self.subject = nn.Linear(text_width, channels, bias=False)
         self.bias = nn.Parameter(torch.zeros(len(self.tasks), channels))
         nn.init.zeros_(self.subject.weight)

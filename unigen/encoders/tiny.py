@@ -28,7 +28,8 @@ class FoldedTiny(Folded):
 
     `config` holds the arguments of the class; `whiten` is that of `PatchPCA`, for the start alone. Training adds noise
     of standard deviation `noise` to unnormalised latents, whose own is about SPREAD; no other use adds it. `split` is
-    explained at `Folded`. `pretrained` is a folder, a repository id or null.
+    explained at `Folded`; `channels` are those that this leaves, for parts that need their number. `pretrained` is a
+    folder, a repository id or null.
     Raises ValueError if the channels do not fit the fold or each other.
     """
 
@@ -39,6 +40,7 @@ class FoldedTiny(Folded):
         whiten: float,
         noise: float,
         split: int = 1,
+        channels: int | None = None,
         pretrained: str | None = None,
     ) -> None:
         from diffusers import AutoencoderTiny
@@ -48,6 +50,11 @@ class FoldedTiny(Folded):
         check_folded(config, fold)
         _check_widths(config)
         _check_split(config, fold, split)
+        if channels not in (None, config["latent_channels"] // split**2):
+            raise ValueError(
+                f"encoder.codec.channels is {channels}; {config['latent_channels']} latent channels laid out as "
+                f"{split}×{split} cells make {config['latent_channels'] // split**2}"
+            )
         load = load_pretrained(AutoencoderTiny, pretrained, KEY, self.folders[0], config)
         self.vae = (load or AutoencoderTiny(**config)).requires_grad_(False).eval()
         # The class registers a key that it does not take, and then warns of it whenever its own files are loaded.

@@ -70,6 +70,12 @@ def check(p: Pipeline) -> None:
     for what, (made, taken) in widths.items():
         if made != taken:
             raise ValueError(f"{what}: the encoder makes {made}, backbone {type(p.backbone).__name__} takes {taken}")
+    shifted = getattr(p.embedding, "channels", p.codec.channels)
+    if shifted != p.codec.channels:
+        raise ValueError(
+            f"conditioning.embedding.channels is {shifted}, but the codec {type(p.codec).__name__} makes latents of "
+            f"{p.codec.channels} channels"
+        )
     check_width(p.backbone.context_width, p.backbone.context_parts, p.codec.channels, p.geometry)
     if p.backbone.predicts not in (None, p.process.predicts):
         raise ValueError(
