@@ -97,6 +97,7 @@ def test_the_unchanged_parts_fit():
         ("conditioning.modulation.timing.nobody", "own", "timing names role 'nobody', which does not exist; legal are"),
         ("encoder.text.config.d_model", 64, "text width: the encoder makes 64, backbone CogVideoX takes 32"),
         ("encoder.codec.channels", 4, "latent channels: the encoder makes 4, backbone CogVideoX takes 16"),
+        ("conditioning.embedding.channels", 8, "conditioning.embedding.channels is 8, but the codec PatchPCA makes"),
         ("formatter.temporal_padding", "mirror", "formatter.temporal_padding is 'mirror'; legal are replicate, zero"),
         ("formatter.copy_noise", "other", "formatter.copy_noise is 'other'; legal are same, independent"),
     ],
