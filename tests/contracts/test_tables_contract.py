@@ -284,12 +284,16 @@ def test_every_job_of_a_table_is_its_arm_under_the_tables_choices(name):
     own = [f"{key.removeprefix('override /')}={value}" for line in lines for key, value in line.items()]
     for arm in arms(content):
         job, alone = composed(f"+exp={arm}", f"+table={name}", "seed=2"), composed(f"+exp={arm}", *own, "seed=2")
-        assert (job["name"], job["seed"]) == (arm, 2) and content["table"].items() <= job.pop("table").items()
+        told = [run["logger"]["wandb"].pop("table") for run in (job, alone)]
+        assert told == [name, None], "W&B is told the table"
+        assert (job["name"], job["seed"]) == (arm.rpartition("/")[2], 2) and content["table"].items() <= job.pop(
+            "table"
+        ).items()
         laid_over(alone, values)
         assert alone.pop("table")["name"] is None and job == alone
         other = ["task=line"] if any(choice.startswith("task=") for choice in own) else []
         bare = composed(f"+exp={arm}", *other, "seed=2")
-        bare.pop("table")
+        bare.pop("table"), bare["logger"]["wandb"].pop("table")
         assert (bare != alone) == bool(own or values)  # the choices do something
         papers.add(job["paper"])
     papers = {paper.partition(",")[0] for paper in papers if paper}  # an arm of one's own reproduces none
