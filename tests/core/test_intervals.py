@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from unigen.core.intervals import Contrast, Interval, critical, mean_interval, over_seeds, paired, welch
+from unigen.core.intervals import Contrast, Interval, critical, mean_interval, over_seeds, paired, rounded, welch
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,8 @@ def test_without_any_spread_a_difference_is_certain_and_no_difference_is_none():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Contrast(1.0, 0.5, 2).p == pytest.approx(2 * scipy.stats.t.sf(2, 2))
+
+
+def test_a_number_is_printed_with_two_digits_of_its_uncertainty():
+    assert [rounded(0.12345, unit) for unit in (0.0134, None, 0.0, float("inf"))] == ["0.123"] * 4
+    assert rounded(0.12345, 1.34) == "0.1" and rounded(0.12345, 0.00134, "+") == "+0.1235"  # negative control
