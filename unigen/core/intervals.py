@@ -111,5 +111,5 @@ def decimals(unit: float) -> int:
 
 
 def rounded(value: float, unit: float | None = None, sign: str = "") -> str:
-    """Print a number with two digits of its uncertainty `unit`, or with three decimals if that is None, 0 or infinite."""
+    """Print a number with two digits of its uncertainty `unit`; with three decimals if that is None, 0 or infinite."""
     return f"{value:{sign}.{decimals(unit) if unit and math.isfinite(unit) else 3}f}"
