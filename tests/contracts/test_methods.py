@@ -249,6 +249,12 @@ def test_every_command_of_the_page_is_legal(line):
     preflight(CONF, shlex.split(line))
 
 
+def test_a_command_with_a_misspelt_method_is_refused():
+    """The control of the commands above, which are legal where nothing is raised."""
+    with pytest.raises(ConfigError, match="ominicontrl"):
+        preflight(CONF, ["+exp=methods/ominicontrl"])
+
+
 def test_a_header_that_leaves_out_nothing_is_refused(tmp_path):
     (tmp_path / "mine.yaml").write_text(
         "# @package _global_\n# Mine.\n# Stated: all.\n# Inferred: nothing.\nname: mine\n"
