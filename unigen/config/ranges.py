@@ -153,6 +153,8 @@ TABLE = {
     "data.*.pairs": "1..1e12",
     "data.*.least_consistency": "0..100",
     # metrics
+    "metric.**.weights": "text",
+    "metric.*.draw.cache": "text",
     "metric.**.crop": "1..16384",
     "metric.**.resize": "1..16384",
     "metric.*.size": "1..16384",
