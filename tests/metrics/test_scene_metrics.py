@@ -14,7 +14,7 @@ from datamodules.scenes.scene import Backdrop, Ground, Scene, Thing
 from datamodules.scenes.sprites import Sprites
 from unigen.evaluation.scoring import measured, references_of
 from unigen.metrics.depth_judge import SceneDepth
-from unigen.metrics.scene import SceneBackground, SceneLeak, ScenePlace, SceneSecond, SceneSubject
+from unigen.metrics.scene import SceneBackground, SceneLeak, SceneLikeness, ScenePlace, SceneSecond, SceneSubject
 
 DUCK, WHALE, GLOBE = "1f986", "1f433", "1f30d"
 SIDE = 64
@@ -89,6 +89,21 @@ def test_each_moves_when_its_own_fault_is_planted(draw, planted, name, worse):
 def test_another_subject_in_its_place_is_wrong_as_a_subject_alone(draw):
     found = scores(draw, image(draw, SCENE._replace(subject=SCENE.subject._replace(glyph=WHALE))))
     assert found == {**RIGHT, "scene_subject": 0}
+
+
+def test_likeness_falls_with_another_subject_and_not_with_another_background(draw):
+    likeness = SceneLikeness("shipped:judge", draw)
+    (truth,) = likeness(image(draw, SCENE), facts(draw, SCENE)).tolist()
+    other = SCENE._replace(subject=SCENE.subject._replace(glyph=WHALE))
+    (wrong,) = likeness(image(draw, other), facts(draw, SCENE)).tolist()
+    assert abs(truth - 1) < 1e-5 and wrong < 0.9
+    elsewhere = image(draw, SCENE)
+    left, top, right, bottom = (round(edge * SIDE) for edge in json.loads(facts(draw, SCENE)[0])["subject"]["box"])
+    kept = elsewhere[:, :, top:bottom, left:right].clone()
+    elsewhere[:] = 0
+    elsewhere[:, :, top:bottom, left:right] = kept
+    assert likeness(elsewhere, facts(draw, SCENE)).item() == pytest.approx(truth), "only the subject's box is compared"
+    assert "candidates" not in likeness.protocol
 
 
 def test_an_object_that_nobody_asked_for_is_found(draw):

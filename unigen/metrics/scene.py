@@ -153,11 +153,11 @@ class SceneSubject(OfFacts):
         return {**said, "candidates": str(self.draw)}
 
     def score(self, image_HW3: np.ndarray, facts: Facts) -> float:
-        return float(self._nearest(image_HW3, facts) == 0)
+        return float(self._similarities(image_HW3, facts).argmax() == 0)
 
     @torch.no_grad()
-    def _nearest(self, image_HW3: np.ndarray, facts: Facts) -> int:
-        """The number of the candidate that looks most like the output, 0 for the true one."""
+    def _similarities(self, image_HW3: np.ndarray, facts: Facts) -> Tensor:
+        """The cosines (K,) of the output to the candidates on the true box; the true subject is candidate 0."""
         side, judge = image_HW3.shape[0], load_judge(self.source, f"metric.{self.name}.judge")
         left, top, right, bottom = (round(edge * side) for edge in facts[self.which]["box"])
         key = json.dumps(facts["scene"]), side
@@ -165,7 +165,24 @@ class SceneSubject(OfFacts):
             drawn = self.draw(facts, side, self.which)[:, :, top:bottom, left:right]
             self._known[key] = judge.view_embed(torch.from_numpy(np.ascontiguousarray(drawn)))
         shown = np.ascontiguousarray(image_HW3[None, top:bottom, left:right].transpose(0, 3, 1, 2))
-        return int((self._known[key] @ judge.view_embed(torch.from_numpy(shown))[0]).argmax())
+        return self._known[key] @ judge.view_embed(torch.from_numpy(shown))[0]
+
+
+class SceneLikeness(SceneSubject):
+    """The cosine of the output to the true scene on the subject's true box: how alike subjects are, in small steps.
+
+    It moves long before `SceneSubject` does, so fewer seeds resolve a difference of it.
+    """
+
+    name = "scene_likeness"
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """The protocol, which names the judge by its weights. Raises ValueError if they are absent."""
+        return judge_protocol(self.source, f"metric.{self.name}.judge", "output and truth, on the subject's true box")
+
+    def score(self, image_HW3: np.ndarray, facts: Facts) -> float:
+        return self._similarities(image_HW3, facts)[0].item()
 
 
 class SceneSecond(SceneSubject):
