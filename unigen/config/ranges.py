@@ -120,6 +120,8 @@ TABLE = {
     "solver.steps": "1..10000",
     "solver.guidance": "[0, 1000]",  # of a benchmark (evaluate.yaml)
     "guidance.strength": "[0, 1000]",
+    "guidance.negative": "text",
+    "guidance.interval.*": "[0, 1]",
     "guidance.by_task.*.strength": "[0, 1000]",
     "guidance.passes.*.strength": "[0, 1000]",
     # data
@@ -174,6 +176,7 @@ MAPPINGS = {
 # Keys that take lists: of how many values, or of any number; what their values are says the table.
 LISTS = {
     "optimizer.betas": 2,
+    "guidance.interval": 2,
     "data.rows": 2,
     "data.test_rows": 2,
     "data.row_shares": None,
