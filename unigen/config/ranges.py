@@ -85,6 +85,7 @@ TABLE = {
     "conditioning.adapter.alpha": "(0, 1e6]",
     "conditioning.adapter.dropout": "[0, 1)",
     "conditioning.slots.numbers.*": "1..1e4",
+    "conditioning.slots.turns.*": "1..1e4",
     "formatter.caps.*": "[0, 1]",
     "mask.bias.*.*": "(0, 1e6]",
     "encoder.codec.config.scaling_factor": "(0, 1000]",
