@@ -86,6 +86,8 @@ def tiny(*overrides: str, tasks: tuple[str, ...] = ("canny>target", "openmoji>ta
     for key, value in {**SIZES, **sizes}.items():
         if key in config.backbone.config:
             config.backbone.config[key] = value
+    if "rope_theta" in config.backbone.config:  # FLUX.2 has four axes of positions
+        config.backbone.config.axes_dims_rope = [4, 4, 4, 4]
     config.encoder.text.update(WINDOW)
     config.data.tasks = list(tasks)
     config.solver.steps = 3
