@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from diffusers import Flux2Transformer2DModel
-from tiny import query_plan, randomise, tiny, tokens_for
+from tiny import placing, query_plan, randomise, tiny, tokens_for
 
 from unigen.backbones.flux2 import Flux2, ids
 from unigen.core.masks import Mask
@@ -16,8 +16,6 @@ ROLES = ("text", "condition", "target")
 ONE_BRANCH = dict.fromkeys(ROLES, "every")
 ALONE = Mask("alone", {query: dict.fromkeys(ROLES, "same") for query in ROLES})
 GUIDANCE = {"train": 1.0, "sample": 4.0}
-# where klein puts its pictures: the target at t = 0, the i-th reference at 10 (i + 1)
-TENS = {"all": {"run": "t"}, "condition": {"at": "origin", "offset": [10, 0, 0], "run": [10, 0, 0]}}
 
 
 def config(*overrides: str, guided: bool = False, **sizes: Any) -> dict[str, Any]:
@@ -53,8 +51,7 @@ def pair(*overrides: str, **kwargs: Any) -> tuple[Flux2Transformer2DModel, Flux2
 
 def case(backbone: Flux2, conditions: int = 1) -> Tokens:
     """Tokens of two samples, placed as klein's pipeline places them: references behind each other in steps of ten."""
-    tens = build({**tiny("formatter=aligned")["formatter"], "places": TENS})
-    tokens = tokens_for(query_plan(tens, backbone, conditions, text_tokens=4).layout, backbone, 2)
+    tokens = tokens_for(query_plan(placing("tens"), backbone, conditions, text_tokens=4).layout, backbone, 2)
     dtype = next(backbone.parameters()).dtype
     return Tokens(tokens.layout, {n: x.to(dtype) for n, x in tokens.features.items()})
 

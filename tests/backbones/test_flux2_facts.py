@@ -4,14 +4,16 @@ import re
 
 import pytest
 import torch
-from diffusers import Flux2Transformer2DModel
-from flux2_case import TIMES, case, config, forward, pair, stock_forward
+from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
+from flux2_case import TIMES, case, config, forward, ours, pair, stock_forward, stock_model
 from tiny import backbone_for, batch, composed, mask, randomise, tiny
 
 from unigen.backbones.flux2 import Flux2
 from unigen.core.layout import VISUAL_STREAM, Layout, Segment, text_segment
 from unigen.pipeline import export
 from unigen.pipeline.build import build, build_pipeline
+from unigen.tools.lora import convert
+from unigen.weights.lora_stock import check
 
 # Parameters, widths and the pieces of the configuration that differ from klein-4B.
 PUBLISHED = {
@@ -138,6 +140,62 @@ def test_an_export_loads_again(adapter, modulation, tmp_path):
     with torch.no_grad():
         loaded.backbone.model.proj_out.weight.add_(1)
     assert not torch.equal(loaded.sample(batch(), seed=3)["target"], drawn), "negative control"
+
+
+def test_a_lora_loads_into_the_stock_pipeline(tmp_path):
+    """With one branch for all images the export is diffusers' own: Flux2KleinPipeline computes the same with it."""
+    made = config("conditioning/modulation=shared", "conditioning/adapter=lora", "process=rectified_flow")
+    stock, pipeline = stock_model(made), build_pipeline(made)
+    pipeline.backbone = backbone = ours(stock, made)
+    with torch.no_grad():
+        for name, p in backbone.named_parameters():
+            if ".lora_" in name:
+                p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(len(name))) * 0.2)
+    assert export.lora_is_for(backbone.model).startswith("a stock Flux2Transformer2DModel of diffusers")
+    export.save(pipeline, tmp_path / "export", made)
+    tokens = case(backbone)
+    plain, expected = stock_forward(stock, tokens), forward(backbone, tokens, mask("fcd_d"))
+    pipe = Flux2KleinPipeline(tokenizer=None, text_encoder=None, vae=None, scheduler=None, transformer=stock)
+    pipe.load_lora_weights(tmp_path / "export")
+    torch.testing.assert_close(stock_forward(stock, tokens), expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(plain, expected, atol=1e-2), "negative control"
+    said = convert({"lora": str(tmp_path / "export"), "out": str(tmp_path / "again.safetensors")})
+    assert "It was loaded into a Flux2Transformer2DModel of width 32" in said and "FluxTransformer" not in said
+
+
+def test_a_stock_lora_begins_every_branch(tmp_path):
+    """Training with SC-AdaLN goes on from a LoRA of the stock model: the same function at first."""
+    words = ("backbone=flux2_mini", "process=rectified_flow", "conditioning/adapter=lora")
+    made = tiny(*words, "conditioning/modulation=shared")
+    pipeline = build_pipeline(made)
+    randomise(pipeline.backbone)
+    export.save(pipeline, tmp_path, made)
+    tokens = case(pipeline.backbone)
+    torch.manual_seed(1)
+    split = build_pipeline(tiny(*words, "conditioning/modulation=sc_adaln", f"conditioning.adapter.start={tmp_path}"))
+    plain = {n.replace(".base_layer", ""): p for n, p in pipeline.backbone.named_parameters() if ".lora_" not in n}
+    with torch.no_grad():
+        for name, p in split.backbone.named_parameters():
+            if ".lora_" not in name:
+                p.copy_(plain[re.sub(r"\.branches\.\w+", "", name.replace(".base_layer", ""))])
+    found = forward(split.backbone, tokens, mask("fcd_d"))
+    torch.testing.assert_close(found, forward(pipeline.backbone, tokens, mask("fcd_d")), rtol=1e-4, atol=1e-4)
+    linear = split.backbone.model.single_stream_modulation.linear
+    linear.branches["target"].lora_B["default"].weight.data.mul_(2)
+    assert not torch.allclose(forward(split.backbone, tokens, mask("fcd_d")), found, atol=1e-3), "negative control"
+
+
+def test_a_lora_of_the_published_size_is_known_by_its_names():
+    """Of single blocks alone, and of double ones, whose names FLUX.1 has too."""
+    model = published().model
+    sizes = {n: (m.in_features, m.out_features) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    single = {n: size for n, size in sizes.items() if n.startswith("single_") and "modulation" not in n}
+    assert [str(fit) for fit in check(single, {})] == ["a Flux2Transformer2DModel of width 3072, as FLUX.2-klein-4B is"]
+    double = {n: size for n, size in sizes.items() if re.fullmatch(r"transformer_blocks\.\d+\.attn\..*", n)}
+    assert [fit.published for fit in check(double, {})] == ["FLUX.1", "FLUX.2-klein-4B"]
+    assert check(sizes | {"time_guidance_embed.guidance_embedder.linear_1": (256, 3072)}, {})[0].width == 3072
+    with pytest.raises(ValueError, match=r"to_out' maps 3072 to 3072, and in a Flux2Transformer2DModel"):
+        check(single | {"single_transformer_blocks.0.attn.to_out": (3072, 3072)}, {})
 
 
 # --- the stock model ------------------------------------------------------------------------------------------------

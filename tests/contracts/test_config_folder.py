@@ -40,6 +40,7 @@ BESIDE = {
     **{("backbone", f"wan2_1_t2v_{size}"): ["process=rectified_flow"] for size in ("1_3b", "14b")},
     ("backbone", "wan2_2_ti2v_5b"): ["process=rectified_flow", "encoder/codec=wan2_2_vae"],
     ("backbone", "flux2_klein_4b"): ["process=rectified_flow", "encoder/codec=flux2_vae"],
+    ("encoder/text", "qwen3_4b"): ["process=rectified_flow", "encoder/codec=flux2_vae", "backbone=flux2_klein_4b"],
     ("encoder/codec", "flux2_vae"): ["process=rectified_flow", "backbone=flux2_klein_4b"],
     ("encoder/codec", "wan2_2_vae"): ["process=rectified_flow", "backbone=wan2_2_ti2v_5b"],
     ("encoder/codec", "autoencoder_scenes"): ["+exp=mini/scene_base", "encoder.codec.pretrained=null"],  # 32 channels
