@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from chat_words import words, write_tokenizer
 from diffusers import Flux2KleinPipeline
+from published.chat import qwen, words
 from tiny import composed, randomise
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     whole = randomise(Qwen3ForCausalLM(Qwen3Config(**CONFIG, vocab_size=len(words()), tie_word_embeddings=True)), 0.1)
     whole.save_pretrained(found / "text_encoder")
-    write_tokenizer(found / "tokenizer")
+    qwen(found / "tokenizer")
     return found
 
 

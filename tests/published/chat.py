@@ -1,4 +1,5 @@
-"""A small tokenizer of Qwen's kind, byte by byte with two merges, and a chat template like Qwen3's."""
+"""A small tokenizer of Qwen's kind, byte by byte with two merges, and a chat template that lays out a user's message as
+Qwen3's does."""
 
 from pathlib import Path
 from typing import Any
@@ -30,5 +31,5 @@ def tokenizer() -> Any:
     return made
 
 
-def write_tokenizer(folder: Path) -> None:
+def qwen(folder: Path) -> None:
     tokenizer().save_pretrained(folder)
