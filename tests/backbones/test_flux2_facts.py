@@ -123,6 +123,32 @@ def test_branches_are_adapted_each_by_itself():
     assert all(len(roles) == 1 for roles in served.values())
 
 
+def roles_apart(modulation: str, **table: str):
+    made = tiny("backbone=flux2_mini", "process=rectified_flow", f"conditioning/modulation={modulation}")
+    adapter = composed("conditioning/adapter=lora")["conditioning"]["adapter"] | {"rank": 4, "alpha": 4}
+    roles = dict.fromkeys(("text", "condition", "target", "example", "buffer")) | table
+    made["conditioning"]["adapter"] = adapter | {"parts": ["attention", "modulation"], "adapters": roles}
+    return build_pipeline(made).backbone.model
+
+
+def test_a_linear_of_the_modulation_has_the_adapters_of_the_roles_that_it_serves():
+    shown = {"condition": "shown", "example": "shown", "buffer": "shown"}
+    model = roles_apart("sc_adaln", **shown, text="words")
+    found = {n: sorted(m.lora_A) for n, m in model.named_modules() if "modulation" in n and hasattr(m, "lora_A")}
+    assert {n: adapters for n, adapters in found.items() if adapters} == {
+        "double_stream_modulation_txt.linear": ["words"],
+        "single_stream_modulation.linear.branches.text": ["words"],
+        "double_stream_modulation_img.linear.branches.condition": ["shown"],
+        "single_stream_modulation.linear.branches.condition": ["shown"],
+    }
+    with pytest.raises(ValueError, match=r"'double_stream_modulation_img\.linear' modulates different adapters \(cond"):
+        roles_apart("shared", **shown)
+    images = dict.fromkeys(("condition", "target", "example", "buffer"), "images")
+    with pytest.raises(ValueError, match=r"'single_stream_modulation\.linear' modulates different adapters \(text: wo"):
+        roles_apart("shared", **images, text="words")
+    assert roles_apart("shared", **images, text="images"), "negative control: one adapter for all"
+
+
 @pytest.mark.parametrize("modulation", ["shared", "sc_adaln"])
 @pytest.mark.parametrize("adapter", ["lora", "full"])
 def test_an_export_loads_again(adapter, modulation, tmp_path):
