@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unigen.core.shift import DynamicShift, StaticShift, checked_shift
+from unigen.core.shift import DynamicShift, EmpiricalShift, StaticShift, checked_shift
 from unigen.solvers.ddim import DDIM
 
 COUNTS = ("steps", "points")
@@ -17,14 +17,14 @@ class Euler(DDIM):
 
     It equals diffusers' FlowMatchEulerDiscreteScheduler with dynamic shifting. `steps` counts what `count` names: the
     "steps", as in diffusers, or the "points" of the time grid, which are one more, as in VisualCloze's own sampler (30
-    points are 29 steps). `shift` moves the grid towards noise by the number of image tokens; None leaves it even.
+    points are 29 steps). `shift` moves the grid towards noise; None leaves it even.
     """
 
     def __init__(
         self,
         steps: int,
         count: str = "steps",
-        shift: DynamicShift | StaticShift | None = None,
+        shift: DynamicShift | StaticShift | EmpiricalShift | None = None,
     ) -> None:
         if count not in COUNTS:
             raise ValueError(f"solver.count is {count!r}; legal are {', '.join(COUNTS)}")
@@ -48,4 +48,4 @@ class Euler(DDIM):
         if points < 2:
             raise ValueError(f"solver.steps={self.steps} counts points (solver.count); a step needs at least 2")
         t_T = torch.linspace(1, 0, points, dtype=torch.float64, device="cpu")
-        return (t_T if self.shift is None else self.shift(t_T, tokens)).float()
+        return (t_T if self.shift is None else self.shift(t_T, tokens, points - 1)).float()
