@@ -14,7 +14,7 @@ from unigen.pipeline.build import build_pipeline
 from unigen.pipeline.header import slot_vectors
 
 FLOW = ("process=rectified_flow", "solver=euler")
-FAMILIES = {"cogvideox_mini": ("solver=ddim",), "flux_mini": FLOW, "wan_mini": FLOW}
+FAMILIES = {"cogvideox_mini": ("solver=ddim",), "flux_mini": FLOW, "wan_mini": FLOW, "qwen_image_mini": FLOW}
 NUMBERED = "conditioning/slots=numbered"
 
 
