@@ -119,6 +119,7 @@ TABLE = {
     "*.shift.limit": "(0, 100]",
     "*.shift.factor": "(0, 1000]",
     "solver.steps": "1..10000",
+    "solver.terminal": "(0, 1)",
     "solver.guidance": "[0, 1000]",  # of a benchmark (evaluate.yaml)
     "guidance.strength": "[0, 1000]",
     "guidance.by_task.*.strength": "[0, 1000]",
