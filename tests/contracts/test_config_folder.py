@@ -170,16 +170,17 @@ TABLES = [
 @pytest.mark.parametrize(
     "family",
     [
-        name if name == "wan/mini" else pytest.param(name, marks=pytest.mark.slow)
+        name if name in ("wan/mini", "qwen_image/mini") else pytest.param(name, marks=pytest.mark.slow)
         for name in families()
-        if "wan" in name
+        if name.startswith(("wan", "qwen_image"))
     ],
 )
-def test_realgenerals_tables_and_the_grid_run_on_wan_by_family_alone(family, exp):
+def test_realgenerals_tables_and_the_grid_run_on_a_family_by_its_name_alone(family, exp):
     scale = family.rpartition("/")[2]
     words = (f"+exp={exp}", f"family={family}", f"scale={scale}")
     pipeline = shallow_on_meta(*words)
-    assert type(pipeline.backbone).__name__ == "Wan" and pipeline.process.predicts == "flow"
+    kind = "Wan" if family.startswith("wan") else "QwenImage"
+    assert type(pipeline.backbone).__name__ == kind and pipeline.process.predicts == "flow"
     config, plain = composed(*words), composed(f"+exp={exp}")
     same = ("mask", "formatter", "name", "published")
     assert all(config[key] == plain[key] for key in same), "the family changes nothing of the experiment"
