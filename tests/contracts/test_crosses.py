@@ -9,7 +9,12 @@ from unigen.pipeline import export
 
 ON_FLUX = ["backbone=flux_mini", "backbone.config.num_single_layers=1", "backbone.config.axes_dims_rope=[4,6,6]"]
 ON_WAN = ["backbone=wan_mini", "process=rectified_flow", "solver=euler_static"]
-ON_QWEN = ["backbone=qwen_image_mini", "process=rectified_flow", "solver=euler_qwen_image"]
+ON_QWEN = [
+    "backbone=qwen_image_mini",
+    "backbone.config.axes_dims_rope=[4,6,6]",
+    "process=rectified_flow",
+    "solver=euler_qwen_image",
+]
 CROSSES = {
     "frames on Flux": ["+exp=fcd_mask_a", *ON_FLUX],
     "frames on Wan": ["+exp=fcd_mask_b", *ON_WAN],

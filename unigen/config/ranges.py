@@ -96,7 +96,7 @@ TABLE = {
     "encoder.codec.config.num_encoder_blocks.*": "0..100",
     "encoder.codec.**": "1..1e6",
     "encoder.text.config.dropout_rate": "[0, 1)",
-    "encoder.text.config.rms_norm_eps": "(0, 1)",
+    "encoder.text.config.rms_norm_eps": "(0, 1]",
     "encoder.text.**.*_token_id": "0..1e9",
     "encoder.text.**": "1..1e9",
     # training and sampling
