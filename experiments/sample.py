@@ -22,6 +22,7 @@ subject=    the keyword of the prompt that names the subject, for runs with UCE 
 task=       such as task='canny>target', or task=canny for it; needed for runs of several tasks (default: the run's
             only one)
 seed=, steps=, guidance=   of the sampling (defaults: 0, and as the run was measured)
+negative=   a prompt that guidance leads away from, in the place of the empty one (default: as the run was measured)
 with condition=
 prepared=   true if the images already are the conditions, e.g. an edge map (default: false)
 with rows=
@@ -40,12 +41,12 @@ sys.path.insert(0, str(ROOT))
 from unigen.config.arguments import one_of, parse  # noqa: E402
 from unigen.launch.terminal import program  # noqa: E402
 
-KEYS = ("run", "prompt", "out", "subject", "task", "seed", "steps", "guidance")
+KEYS = ("run", "prompt", "out", "subject", "task", "seed", "steps", "guidance", "negative")
 OWN = {
     "condition": ("prepared",),
     "rows": ("columns", "instruction", "upsample", "strength"),
 }  # the keys that go with one of them alone
-EMPTY = ("prompt", "subject", "instruction")
+EMPTY = ("prompt", "subject", "instruction", "negative")
 
 
 def sampled(words: list[str]) -> dict[str, Path]:

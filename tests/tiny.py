@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -75,6 +76,14 @@ def _composed(*overrides: str) -> DictConfig:
 def composed(*overrides: str) -> dict[str, Any]:
     """The resolved configuration of a command line, as plain data."""
     return OmegaConf.to_container(_composed(*overrides), resolve=True)
+
+
+def composes(*overrides: str) -> bool:
+    """False where a choice does not exist: a family need not have every scale."""
+    try:
+        return bool(_composed(*overrides))
+    except ConfigCompositionException:
+        return False
 
 
 def tiny(*overrides: str, tasks: tuple[str, ...] = ("canny>target", "openmoji>target"), **sizes: Any) -> dict[str, Any]:

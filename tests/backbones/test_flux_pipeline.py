@@ -35,7 +35,7 @@ def test_guidance_drops_the_pooled_text_with_the_text():
     with torch.no_grad():
         shown, clean = pipeline.encode(batch(), {}), pipeline.encode(empty, {})
         [(hidden, strength_B)] = pipeline.guidance.passes(batch().tasks)
-        both = Guided(pipeline, shown, [(pipeline.encode(batch(), hidden), strength_B)]).clean
+        both = Guided(pipeline, shown, [(pipeline.encode(batch(), hidden), strength_B)]).batches[0][1].clean
     assert both.pooled.shape == (4, 32) and both.sampling and not clean.sampling
     torch.testing.assert_close(both.pooled[2:], clean.pooled)
     assert not torch.allclose(both.pooled[:2], clean.pooled, atol=1e-4)

@@ -359,10 +359,13 @@ def test_guidance_remembers_the_text_of_both_branches(monkeypatch):
         with torch.no_grad():
             shown, hidden = (pipeline.encode(given, {}) for given in (batch(), replace(batch(), prompts=["", ""])))
             guided = Guided(pipeline, shown, [(hidden, torch.full((2,), 3.0))])
-            state = {"condition0": guided.clean.features["condition0"][:2], "target": torch.zeros(2, 6, 64)}
+            state = {
+                "condition0": guided.batches[0][1].clean.features["condition0"][:2],
+                "target": torch.zeros(2, 6, 64),
+            }
             found.append(guided(state, 0.7)["target"])
-        assert (guided.memory is None) == (keep is not None)
-        assert guided.active.names == (("text",) * (keep is not None) + ("condition0", "target"))
+        assert (guided.batches[0][1].memory is None) == (keep is not None)
+        assert guided.batches[0][1].active.names == (("text",) * (keep is not None) + ("condition0", "target"))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 

@@ -9,13 +9,15 @@ from tiny import batch, randomise, slots, tiny, trained
 
 from unigen.config.values import ConfigError
 from unigen.core.noise import generator
+from unigen.core.types import Batch, ImageSlot
 from unigen.pipeline import export
 from unigen.pipeline.build import build_pipeline
 from unigen.pipeline.header import slot_vectors
 
 FLOW = ("process=rectified_flow", "solver=euler")
 FAMILIES = {"cogvideox_mini": ("solver=ddim",), "flux_mini": FLOW, "wan_mini": FLOW, "qwen_image_mini": FLOW}
-NUMBERED = "conditioning/slots=numbered"
+NUMBERED, TURNS = "conditioning/slots=numbered", "conditioning/slots=turns"
+SESSION = (ImageSlot("c", "condition", 32, 48), *(ImageSlot(f"x{i}", "target", 32, 48, row=i) for i in range(2)))
 
 
 def pipeline_for(name: str = "flux_mini", *words: str, still: bool = False):
@@ -34,6 +36,16 @@ def predicted(pipeline, conditions: int = 1, *hidden: str) -> dict[str, torch.Te
         tokens = pipeline.encode(batch(conditions=conditions), {role: ["zero", "zero"] for role in hidden})
         times = pipeline.times(tokens.layout, torch.full((2,), 0.6))
         return pipeline.backbone(tokens, times, pipeline.mask)
+
+
+def session_predicted(pipeline) -> torch.Tensor:
+    """The prediction for the last of two targets."""
+    g = torch.Generator().manual_seed(0)
+    images = {s.name: torch.randint(0, 256, (2, 1, 3, 32, 48), generator=g, dtype=torch.uint8) for s in SESSION}
+    given = Batch(SESSION, images, ["one\ntwo", "a\nb"], [()] * 2, ["chain"] * 2, ["0", "1"])
+    with torch.no_grad():
+        tokens = pipeline.encode(given, {})
+        return pipeline.backbone(tokens, pipeline.times(tokens.layout, torch.full((2,), 0.6)), pipeline.mask)["x1"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -65,6 +77,34 @@ def test_vectors_are_added_behind_the_patch_embedder(name):
     assert torch.equal(predicted(plain, 2)["target"], found)
     by_hand = by_hand.roll(6, 0)
     assert not torch.allclose(predicted(plain, 2)["target"], found, atol=1e-3), "negative control"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_text_of_a_turn_has_the_vector_of_that_turn(name):
+    """A session of two turns; as a hook on what the embedder of text makes."""
+    ours, plain = (pipeline_for(name, "conditioning/embedding=none", "mask=turns", *w) for w in ((TURNS,), ()))
+    for pipeline in (ours, plain):
+        pipeline.modulation.timing.update(dict.fromkeys(pipeline.modulation.timing, "own"))
+    first, second, *_ = ours.backbone.slots.table.detach()
+    found = session_predicted(ours)
+    embedded = plain.backbone._embedded
+
+    def shifted(tokens):
+        x, c = embedded(tokens)
+        return x, c + by_hand.repeat_interleave(c.shape[1] // 2, dim=0)
+
+    plain.backbone._embedded, by_hand = shifted, torch.stack([first, second])
+    assert torch.equal(session_predicted(plain), found)
+    by_hand = by_hand.flip(0)
+    assert not torch.allclose(session_predicted(plain), found, atol=1e-3), "negative control"
+    said = ours.backbone.slots.words(ours.plan(SESSION).layout)
+    assert said == ["text0: turn 1", "text1: turn 2"], "the images have none"
+
+
+def test_more_turns_than_vectors_are_refused_before_training():
+    pipeline = pipeline_for("cogvideox_mini", TURNS, "conditioning.slots.turns.text=1")
+    with pytest.raises(ValueError, match=r"turns.text is 1, but a sample has at least 2 turns"):
+        pipeline.plan(SESSION)
 
 
 def test_every_vector_has_a_gradient_in_every_step():
@@ -130,7 +170,7 @@ def test_the_header_says_which_vector_an_image_has():
         f"slot vectors, {13 * pipeline.backbone.width} parameters: condition0: condition + number 1; condition1: "
         "condition + number 2; target: target"
     )
-    assert "2 images more" in slot_vectors(pipeline, pipeline.plan(slots(9)).layout)[0]
+    assert "2 segments more" in slot_vectors(pipeline, pipeline.plan(slots(9)).layout)[0]
     plain = pipeline_for()
     assert slot_vectors(plain, plain.plan(slots()).layout) == []
 
@@ -144,7 +184,7 @@ def test_the_header_says_which_vector_an_image_has():
         ),
         (
             "+conditioning.slots.numbers.text=2",
-            "conditioning.slots.numbers names 'text', but the vectors",
+            "conditioning.slots.numbers names 'text', but these vectors",
         ),
         ("conditioning.slots.roles.target=3", "conditioning.slots.roles.target is 3; legal are null and names"),
         ("+conditioning.slots.numbers.conditon=2", "names role 'conditon', which does not exist; did you mean 'cond"),

@@ -93,7 +93,7 @@ def predictions(pipeline, keep: tuple[str, ...], monkeypatch) -> tuple[dict, Gui
     with torch.no_grad():
         [(hidden, strength_B)] = pipeline.guidance.passes(batch().tasks)
         guided = Guided(pipeline, pipeline.encode(batch(), {}), [(pipeline.encode(batch(), hidden), strength_B)])
-        state = {"condition0": guided.clean.features["condition0"][:2], "target": torch.zeros(2, 6, 128)}
+        state = {"condition0": guided.batches[0][1].clean.features["condition0"][:2], "target": torch.zeros(2, 6, 128)}
         return guided(state, 0.7), guided
 
 
@@ -102,9 +102,9 @@ def test_guidance_with_a_memory_equals_guidance_without(monkeypatch):
     kept = static_segments(pipeline.plan(batch().slots).layout, pipeline.mask, pipeline.modulation.timing)
     assert kept == ("condition0",)
     cached, guided = predictions(pipeline, kept, monkeypatch)
-    assert guided.memory is not None and guided.active.names == ("text", "target")
+    assert guided.batches[0][1].memory is not None and guided.batches[0][1].active.names == ("text", "target")
     full, plain = predictions(pipeline, (), monkeypatch)
-    assert plain.memory is None
+    assert plain.batches[0][1].memory is None
     torch.testing.assert_close(cached["target"], full["target"], rtol=1e-4, atol=1e-5)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra.errors import ConfigCompositionException
-from tiny import CONF, ROOT, adapted, choices, composed, experiments, slots, tiny, trained
+from tiny import CONF, ROOT, adapted, choices, composed, composes, experiments, slots, tiny, trained
 
 from unigen.core.masks import Mask
 from unigen.core.types import TEXT
@@ -211,9 +211,23 @@ def twins(exps: dict[str, dict]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_no_experiment_is_another_one_under_a_second_name(scale):
-    made = {exp: composed(f"+exp={exp}", f"scale={scale}") for exp in experiments()}
+    lines = {exp: (f"+exp={exp}", f"scale={scale}") for exp in experiments()}
+    made = {exp: composed(*words) for exp, words in lines.items() if composes(*words)}
     assert twins(made) == []
     assert twins({**made, "again": made["fcd_mask_a"]}) == [("fcd_mask_a", "again")], "negative control"
+
+
+def on_scenes() -> list[str]:
+    """The experiments of a family that has this scale, but those of a task that names its data (task=graph)."""
+    exps = [exp for exp in choices("exp") if composes(f"+exp={exp}", "scale=scenes")]
+    return [exp for exp in exps if composed(f"+exp={exp}")["task"]["name"] != "graph"]
+
+
+@pytest.mark.parametrize("exp", on_scenes())
+def test_an_experiment_runs_on_scenes_by_its_scale_alone(exp):
+    config = composed(f"+exp={exp}", "scale=scenes")
+    assert config["data"]["_target_"].startswith("datamodules.scenes.") and "scene_subject" in config["metric"]
+    assert shallow_on_meta(f"+exp={exp}", "scale=scenes").plan(build(config["data"]).slots)
 
 
 @pytest.mark.parametrize("exp", experiments())

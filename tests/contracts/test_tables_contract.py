@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from tiny import CONF, choices, composed, methods
+from tiny import CONF, choices, composed, composes, methods
 
 from unigen.config.preflight import preflight
 from unigen.config.values import ConfigError
@@ -54,6 +54,15 @@ def faults(content: dict, name: str) -> list[str]:
     return found + bench_faults(content) + metric_faults(content) + number_faults(table) + exp_faults(content)
 
 
+def scales_of(content: dict) -> list[str]:
+    """The scales at which all arms of a table run; mini and paper are among them."""
+    found = [
+        scale for scale in choices("scale") if all(composes(f"+exp={arm}", f"scale={scale}") for arm in arms(content))
+    ]
+    assert {"mini", "paper"} <= set(found)
+    return found
+
+
 def bench_faults(content: dict) -> list[str]:
     """What is wrong with rows that are an experiment on benchmarks: one trained here, with the parts of a scale."""
     table, read, found = content["table"], paper_table(content["table"]), []
@@ -64,22 +73,23 @@ def bench_faults(content: dict) -> list[str]:
         for scale, benches in by_scale.items():
             if odd := set(benches) ^ set(read.parts(scale)):
                 found.append(f"parts {odd} at {scale}")
-    if {*by_scales(table)} != {scale for scale in choices("scale") if read.parts(scale)}:
+    if {*by_scales(content)} != {scale for scale in scales_of(content) if read.parts(scale)}:
         found.append("scales of benches")
     return found
 
 
-def by_scales(table: dict) -> list[str]:
+def by_scales(content: dict) -> list[str]:
     """The scales at which rows are on benchmarks; those that all of them have where rows say it themselves."""
+    table, scales = content["table"], scales_of(content)
     if "benches" not in table:
-        return [scale for scale in choices("scale") if paper_table(table).parts(scale)]
-    return [scale for scale in choices("scale") if all(scale in said for said in table["benches"].values())]
+        return [scale for scale in scales if paper_table(table).parts(scale)]
+    return [scale for scale in scales if all(scale in said for said in table["benches"].values())]
 
 
 def metric_faults(content: dict) -> list[str]:
     """Metrics that nothing takes: the runs' own test at a scale, or the benchmark in their brackets."""
     table, found = paper_table(content["table"]), []
-    for scale in choices("scale"):
+    for scale in scales_of(content):
         for arm in arms(content):
             taken = {bench: bench_metrics(bench) for bench in benches_of(table, arm, scale)}
             own = set() if taken else run_metrics(arm, scale)

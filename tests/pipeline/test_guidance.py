@@ -102,6 +102,97 @@ def test_rescaled_tokens_have_the_norm_of_the_prediction_that_hides_nothing():
     assert not torch.allclose(plain.norm(dim=-1), shown.norm(dim=-1), atol=1e-2), "negative control"
 
 
+def counted(pipeline) -> list[tuple[int, tuple[str, ...]]]:
+    """Record the batch and the segments of every call of the backbone from now on."""
+    calls, real = [], pipeline.backbone.forward
+
+    def forward(tokens, *more, **named):
+        calls.append((len(next(iter(tokens.features.values()))), tokens.layout.names))
+        return real(tokens, *more, **named)
+
+    pipeline.backbone.forward = forward
+    return calls
+
+
+def test_a_pass_without_images_is_computed_without_them():
+    pipeline = pipeline_for()
+    calls = counted(pipeline)
+    passes = [BOTH | {"strength": 1.5}, TEXT | {"strength": 5.0}]
+    predicted(pipeline, Guidance(passes=passes, hide={"condition": "absent"}))
+    every = ("text", "condition0", "target")
+    assert calls == [(4, every), (2, ("text", "target"))]
+    calls.clear()
+    predicted(pipeline, Guidance(passes=passes, hide={"condition": "zero"}))
+    assert calls == [(6, every)], "negative control: zero latents are tokens"
+
+
+def test_an_image_that_some_samples_lack_stays_in_the_batch_of_all():
+    """By their tasks, one sample's pass hides the condition and the other's the text."""
+    pipeline = pipeline_for()
+    own = {"a": {"drop": ["condition"]}}
+    found = predicted(pipeline, Guidance(3.0, ["text"], own, {"condition": "absent"}), ("a", "b"))
+    first = predicted(pipeline, Guidance(3.0, ["condition"], hide={"condition": "absent"}))
+    second = predicted(pipeline, Guidance(3.0, ["text"]))
+    torch.testing.assert_close(found, torch.stack([first[0], second[1]]), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(first[1], second[1], atol=1e-3), "negative control"
+
+
+def test_outside_its_interval_guidance_is_off():
+    pipeline = pipeline_for()
+    shown, always = alone(pipeline), predicted(pipeline, Guidance(4.0, ["text"]))
+    for interval, wanted, unlike in (([0, 0.5], shown, always), ([0.6, 0.6], always, shown), ([0.5, 1], always, shown)):
+        found = predicted(pipeline, Guidance(4.0, ["text"], interval=interval))
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(found, unlike, atol=1e-3), "negative control"
+
+
+def test_a_step_outside_the_interval_costs_one_pass():
+    pipeline = pipeline_for("solver=euler_static", "guidance.strength=4", "guidance.interval=[0.8,1]")
+    calls = counted(pipeline)
+    pipeline.sample(batch(), 0)
+    steps, guided = pipeline.solver.steps, sum(t >= 0.8 for t in pipeline.solver.times()[:-1])
+    assert 0 < guided < steps and len(calls) == 2 * guided + (steps - guided) and {size for size, _ in calls} == {2}
+
+
+@pytest.mark.parametrize("interval", [[0.5], [0.9, 0.1], [0, 1.5], ["0", "1"], "01", [False, True]])
+def test_an_illegal_interval_is_refused(interval):
+    with pytest.raises(ValueError, match=r"guidance.interval is .*; legal are two times"):
+        Guidance(2.0, ["text"], interval=interval)
+
+
+def test_a_negative_prompt_stands_for_the_hidden_text_in_guidance_alone():
+    pipeline = pipeline_for()
+    empty, blurred, sharp = (predicted(pipeline, Guidance(4.0, ["text"], negative=n)) for n in (None, "blurred", "s"))
+    torch.testing.assert_close(predicted(pipeline, Guidance(4.0, ["text"], negative="")), empty)
+    assert not torch.allclose(blurred, empty, atol=1e-3) and not torch.allclose(blurred, sharp, atol=1e-3)
+    torch.testing.assert_close(predicted(pipeline, Guidance(4.0, ["text"]).against("blurred")), blurred)
+    own = Guidance(passes=[TEXT | {"strength": 4.0, "hide": {"text": "blank"}}, TEXT | {"strength": 1}], negative="s")
+    assert [each.hide["text"] for each in own.passes_of("")] == ["blank", "negative"], "a way of its own is kept"
+    plain, with_it = (
+        pipeline_for(*words).training_loss(batch(), torch.Generator().manual_seed(0))[0]
+        for words in (("dropout.text=1",), ("dropout.text=1", "guidance.negative=blurred", "guidance.strength=4"))
+    )
+    assert torch.equal(plain, with_it), "training does not know it"
+
+
+def test_a_negative_prompt_that_no_pass_shows_is_refused():
+    for guidance in ({"drop": ["condition"]}, {"passes": [TEXT | {"hide": {"text": "blank"}}]}):
+        with pytest.raises(ValueError, match=r"guidance.negative would not be used"):
+            Guidance(2.0, negative="blurred", **guidance)
+    with pytest.raises(ValueError, match=r"guidance.negative is 3; it must be a prompt"):
+        Guidance(2.0, ["text"], negative=3)
+
+
+def test_a_run_says_its_negative_prompt_and_its_interval():
+    guidance = Guidance(6.0, ["text"], negative="blurred", interval=[0.2, 1])
+    assert guidance.lines() == [
+        "guidance: 2 passes a step, with everything shown; without text (the negative prompt), strength 6; at t from "
+        "0.2 to 1, else 1 pass"
+    ]
+    assert guidance.protocol == {"guidance": 6.0, "drop": ["text"], "negative": "blurred", "interval": [0.2, 1.0]}
+    assert guidance.at(2.0).protocol == guidance.protocol | {"guidance": 2.0}
+
+
 def test_several_passes_sample_and_another_strength_is_another_image():
     words = "guidance.passes=[{drop:[text,condition],strength:1.5},{drop:[text]}]", "+dropout.condition=0.1"
     first, second = (pipeline_for(*words, f"guidance.strength={s}").sample(batch(), 0)["target"] for s in (5, 2))

@@ -161,7 +161,7 @@ class DiffusersTransformer(nn.Module):
             raise ValueError("a backbone with a LoRA is no stock model; train with conditioning/adapter=full")
         if self.slots is not None:
             raise ValueError(
-                "a backbone with learned vectors for its images (conditioning.slots) is no stock model, which has no "
+                "a backbone with learned vectors for its segments (conditioning.slots) is no stock model, which has no "
                 "place for them; train with conditioning/slots=none"
             )
         stock = type(self.model).from_config(self.model.config)
@@ -208,8 +208,10 @@ class DiffusersTransformer(nn.Module):
         embed_image, embed_text = self._embedders()
         x = embed_image(torch.cat(visual, dim=1).to(self.dtype)) if visual else None
         if self.slots is not None and x is not None:
-            x = self.slots(x, layout)
+            x = self.slots(x, layout.visual)
         c = embed_text(torch.cat(text, dim=1).to(self.dtype)) if text else x[:, :0]
+        if self.slots is not None and text:
+            c = self.slots(c, [s for s in layout.segments if s.stream == TEXT_STREAM])
         return c[:, :0] if x is None else x, c
 
     def _view(self, tokens: Tokens, mask: Mask, memory: Memory | None, record: Memory | None) -> View:

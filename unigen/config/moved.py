@@ -62,6 +62,7 @@ SAME = {  # choices that were one configuration under a second name: (group, cho
 YOUNGER: dict[str, Any] = {  # keys that older runs do not have, with what these did; null and {} say it by themselves
     "guidance.passes": [],
     "guidance.rescale": False,
+    "guidance.interval": [0.0, 1.0],
     "conditioning.slots": {"_target_": "unigen.conditioning.slots.NoSlotVectors"},
 }
 CHOSEN = "test_examples", "random", ("datamodules.emoji.data.EmojiGraphData", "datamodules.scenes.data.SceneGraphData")

@@ -72,6 +72,7 @@ OPEN_TABLES = (
         "shares",
         "hide",
         "numbers",
+        "turns",
         "roles",
         "adapters",
         "forms",

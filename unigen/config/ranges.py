@@ -85,6 +85,7 @@ TABLE = {
     "conditioning.adapter.alpha": "(0, 1e6]",
     "conditioning.adapter.dropout": "[0, 1)",
     "conditioning.slots.numbers.*": "1..1e4",
+    "conditioning.slots.turns.*": "1..1e4",
     "formatter.caps.*": "[0, 1]",
     "mask.bias.*.*": "(0, 1e6]",
     "encoder.codec.config.scaling_factor": "(0, 1000]",
@@ -122,6 +123,8 @@ TABLE = {
     "solver.terminal": "(0, 1)",
     "solver.guidance": "[0, 1000]",  # of a benchmark (evaluate.yaml)
     "guidance.strength": "[0, 1000]",
+    "guidance.negative": "text",
+    "guidance.interval.*": "[0, 1]",
     "guidance.by_task.*.strength": "[0, 1000]",
     "guidance.passes.*.strength": "[0, 1000]",
     # data
@@ -176,6 +179,7 @@ MAPPINGS = {
 # Keys that take lists: of how many values, or of any number; what their values are says the table.
 LISTS = {
     "optimizer.betas": 2,
+    "guidance.interval": 2,
     "data.rows": 2,
     "data.test_rows": 2,
     "data.row_shares": None,

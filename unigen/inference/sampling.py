@@ -98,7 +98,7 @@ def files_of(text: str) -> list[str]:
 
 
 def opened(given: dict[str, str]) -> tuple[Pipeline, dict[str, Any]]:
-    """Return the run's pipeline, with the steps and the guidance that are given, and the run's configuration.
+    """Return the run's pipeline, with what is given of its sampling, and the run's configuration.
 
     Raises ValueError for an unfinished run and a bad number.
     """
@@ -110,6 +110,8 @@ def opened(given: dict[str, str]) -> tuple[Pipeline, dict[str, Any]]:
     pipeline.solver.steps = number(given, "steps", pipeline.solver.steps, lowest=1)
     if "guidance" in given:
         pipeline.guidance = pipeline.guidance.at(number(given, "guidance", 1.0, lowest=0.0))
+    if "negative" in given:
+        pipeline.guidance = pipeline.guidance.against(given["negative"])
     return pipeline, config
 
 

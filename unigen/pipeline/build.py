@@ -117,6 +117,7 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
     if (slots := build(conditioning.get("slots"))) is not None:  # exports may be older than this part
         check_names("conditioning.slots.roles", slots.roles, pipeline.formatter.roles)
         check_names("conditioning.slots.numbers", slots.numbers, pipeline.formatter.roles)
+        check_names("conditioning.slots.turns", slots.turns, pipeline.formatter.roles)
         slots.fit(pipeline.backbone, pipeline.formatter.roles)
     check_adapters(adapter, pipeline.formatter.roles)
     adapter.apply(pipeline.backbone)

@@ -14,7 +14,7 @@ from unigen.core.layout import Layout, Plan
 from unigen.core.shift import counted
 from unigen.core.turns import check_causal, turns_of
 from unigen.core.types import BUFFER, CONDITION, EXAMPLE, TARGET, TEXT
-from unigen.pipeline.hiding import BLACK, share_of, together, way_of
+from unigen.pipeline.hiding import BLACK, NEGATIVE, share_of, together, way_of
 from unigen.protocols import Adapter
 
 if TYPE_CHECKING:
@@ -118,7 +118,10 @@ def check_times(p: Pipeline, layout: Layout) -> None:
 
 
 def warn_of_the_untrained(p: Pipeline) -> None:
-    """Warn if a pass of guidance hides what training never hides, or hides it in another way than training."""
+    """Warn if a pass of guidance hides what training never hides, or hides it in another way than training.
+
+    A negative prompt is a prompt like others, so no training has to hide the text as that one.
+    """
     sets = [frozenset(together(name)) for name, share in p.dropout.items() if share > 0]
     for key, each in p.guidance.needed():
         hidden = frozenset(each.drop)
@@ -130,7 +133,7 @@ def warn_of_the_untrained(p: Pipeline) -> None:
             )
         for role in each.drop:
             trained, now = way_of(role, p.guidance.hide), each.hide[role]
-            if trained != now and share_of(role, p.dropout) > 0:
+            if now not in (trained, NEGATIVE) and share_of(role, p.dropout) > 0:
                 warnings.warn(
                     f"{key}.hide.{role} is '{now}', but training hides {role} as '{trained}' (guidance.hide.{role}): "
                     "the network has not learnt this pass; give one way for both in guidance.hide",

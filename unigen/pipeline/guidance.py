@@ -6,6 +6,7 @@ Shapes: B batch, L tokens, P patch features.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,14 @@ import torch
 from torch import Tensor
 
 from unigen.core.tokens import Tokens
-from unigen.core.types import TARGET
-from unigen.pipeline.hiding import WORDS, Hidden, checked_ways, way_of
+from unigen.core.types import TARGET, TEXT
+from unigen.pipeline.hiding import NEGATIVE, WORDS, Hidden, checked_ways, way_of
 
 if TYPE_CHECKING:
     from unigen.pipeline.pipeline import Pipeline
 
 PASS = ("drop", "strength", "hide")
+ALWAYS = 0.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,13 @@ class Guidance:
 
     `hide` says how a role is hidden, in training (`dropout`) too: text is `empty` ("", the default) or `blank` (" ");
     an image has `zero` latents (the default), is a `black` image that the codec encodes, or is `absent`. A pass may
-    have a `hide` of its own. With `rescale`, each token of the result has the norm of the prediction that hides nothing
-    (Qwen-Image-Edit).
+    have a `hide` of its own. With `negative`, the passes that hide the text show this prompt in its place, and training
+    does not; a pass with a `hide` of its own for the text keeps that one. With `rescale`, each token of the result has
+    the norm of the prediction that hides nothing (Qwen-Image-Edit).
+
+    `interval` is the range of times t (1 is noise, both ends included) in which there is guidance; at other times the
+    pass that hides nothing is computed alone (arXiv 2404.07724; OmniGen2 says it as a share of the steps, which is a
+    share of t only where the solver's times are evenly spaced).
     Raises ValueError for anything else in these tables, for roles that are no list, and for the target among them.
     """
 
@@ -62,23 +69,36 @@ class Guidance:
         hide: Mapping[str, str] | None = None,
         passes: Sequence[Mapping[str, Any]] | None = None,
         rescale: bool = False,
+        negative: str | None = None,
+        interval: Sequence[float] = ALWAYS,
     ) -> None:
         self.strength, self.drop, self.rescale = float(strength), _roles("guidance.drop", drop), rescale
         if not isinstance(by_task or {}, Mapping):
             raise ValueError(f"guidance.by_task is {by_task!r}; it must be a table from task to what differs for it")
         self.by_task = {task: _own(f"guidance.by_task.{task}", own) for task, own in (by_task or {}).items()}
         self.hide = checked_ways("guidance.hide", hide)
+        if not isinstance(negative, str | None):
+            raise ValueError(f"guidance.negative is {negative!r}; it must be a prompt, or null for none")
+        self.negative, self.interval = negative, _interval(interval)
         if isinstance(passes or [], str | Mapping) or not isinstance(passes or [], Sequence):
             raise ValueError(
                 f"guidance.passes is {passes!r}; it must be a list such as [{{drop: [text], strength: 3}}]"
             )
         self.several = tuple(_pass(f"guidance.passes.{i}", said) for i, said in enumerate(passes or ()))
+        _check_negative(self)
         for task, own in self.by_task.items():
             if self.several and "drop" in own:
                 raise ValueError(
                     f"guidance.by_task.{task}.drop would not be used: guidance.passes says what each pass hides; legal "
                     "is strength, for the passes without one"
                 )
+
+    def against(self, negative: str) -> Guidance:
+        """Return the same guidance with a negative prompt. Raises ValueError if no pass hides the text."""
+        changed = copy(self)
+        changed.negative = negative
+        _check_negative(changed)
+        return changed
 
     def at(self, strength: float) -> Guidance:
         """Return the same guidance with one strength for all tasks.
@@ -91,8 +111,8 @@ class Guidance:
                 "guidance.passes has its own; give none, or leave the strength out of the pass that is to have it"
             )
         own = {task: {k: v for k, v in said.items() if k != "strength"} for task, said in self.by_task.items()}
-        changed = Guidance(strength, self.drop, own, self.hide, rescale=self.rescale)
-        changed.several = self.several
+        changed = copy(self)
+        changed.strength, changed.by_task = float(strength), own
         return changed
 
     @property
@@ -110,6 +130,8 @@ class Guidance:
             told = ({"drop": list(p.drop), "strength": p.strength, "hide": dict(p.hide)} for p in self.several)
             said = {"passes": list(told), **{key: value for key, value in said.items() if key != "drop"}}
         said |= {"hide": self.hide} if set(self.hide) & set(self.roles) else {}
+        said |= {"negative": self.negative} if self.negative is not None else {}
+        said |= {"interval": list(self.interval)} if self.interval != ALWAYS else {}
         return said | ({"rescale": True} if self.rescale else {})
 
     def strength_of(self, task: str) -> float:
@@ -122,9 +144,10 @@ class Guidance:
         The pass that hides nothing is not among them.
         """
         own = (Pass(self.by_task.get(task, {}).get("drop", self.drop)),)
+        negative = {} if self.negative is None else {TEXT: NEGATIVE}
         found = []
         for each in self.several or own:
-            ways = {role: way_of(role, {**self.hide, **each.hide}) for role in each.drop}
+            ways = {role: way_of(role, {**self.hide, **negative, **each.hide}) for role in each.drop}
             strength = self.strength_of(task) if each.strength is None else each.strength
             found.append(Pass(each.drop, strength, ways))
         return tuple(found)
@@ -164,11 +187,13 @@ class Guidance:
     def lines(self) -> list[str]:
         """Return what a step of sampling computes, a line for each way of guiding; nothing where guidance is off."""
         said: dict[str, list[str]] = {}
+        low, high = self.interval
         for task in (*self.by_task, ""):
             passes = [_words(each) for each in self._needed(task).values()]
             if passes:
                 words = f"{1 + len(passes)} passes a step, with everything shown; {'; '.join(passes)}"
                 words += "; tokens keep the norm of the first" if self.rescale else ""
+                words += "" if self.interval == ALWAYS else f"; at t from {low:g} to {high:g}, else 1 pass"
                 said.setdefault(words, []).append(task or "other tasks")
         of_tasks = {words: f" ({', '.join(tasks)})" if self.by_task else "" for words, tasks in said.items()}
         return [f"guidance{tasks}: {words}" for words, tasks in of_tasks.items()]
@@ -213,6 +238,25 @@ def _own(key: str, own: Any) -> dict[str, Any]:
     return {**own, "drop": _roles(f"{key}.drop", own["drop"])} if "drop" in own else dict(own)
 
 
+def _check_negative(guidance: Guidance) -> None:
+    """Raises ValueError for a negative prompt that no pass would show."""
+    if guidance.negative is not None and not any(NEGATIVE in guidance.ways(role) for role in guidance.roles):
+        raise ValueError(
+            f"guidance.negative would not be used: no pass drops {TEXT} and leaves out how (hide); add {TEXT} to "
+            "guidance.drop"
+        )
+
+
+def _interval(said: Any) -> tuple[float, float]:
+    """Return the times between which there is guidance. Raises ValueError for others than two of [0, 1] in order."""
+    numbers = isinstance(said, Sequence) and [type(x) in (int, float) for x in said] == [True, True]
+    if not numbers or not 0 <= said[0] <= said[1] <= 1:
+        raise ValueError(
+            f"guidance.interval is {said!r}; legal are two times t from 0 to 1 in order, such as [0.2, 0.9]"
+        )
+    return float(said[0]), float(said[1])
+
+
 def _roles(key: str, roles: Any) -> tuple[str, ...]:
     """Return dropped roles. Raises ValueError for a single word, which would be read letter by letter."""
     if isinstance(roles, str) or not isinstance(roles, Sequence):
@@ -226,38 +270,71 @@ class Guided:
     """predict(state, t): the network's output under guidance, static segments computed once.
 
     `passes` are the tokens of the passes that hide roles, each with its strengths (B,), from the one that hides most;
-    `shown` hide nothing. All passes are in one batch. Segments that are static (`Pipeline.static`) keep their keys and
-    values.
+    `shown` hide nothing. Passes that have the same segments are in one batch; a pass whose images are absent in all
+    samples is computed without them. Where guidance has an interval, the pass that hides nothing is a batch of its own.
     """
 
     def __init__(self, pipeline: Pipeline, shown: Tokens, passes: Sequence[tuple[Tokens, Tensor]] = ()) -> None:
-        self.pipeline, self.rescale = pipeline, pipeline.guidance.rescale
+        self.guidance = pipeline.guidance
         self.strengths = [strength_B.to(pipeline.device)[:, None, None] for _, strength_B in passes]
-        self.copies, self.size = 1 + len(passes), len(next(iter(shown.features.values())))
-        self.clean = replace(reduce(Tokens.beside, (hidden for hidden, _ in passes), shown), sampling=True)
-        layout, mask = shown.layout, pipeline.mask
-        static = pipeline.static(layout)
-        self.active, self.memory = layout.without(static), None
-        if static:
-            still = self.clean.only(layout.only(static))
-            zero_B = torch.zeros(self.size * self.copies, device=pipeline.device)
-            self.memory = pipeline.backbone.remember(still, pipeline.times(still.layout, zero_B), mask)
+        every = [_here(tokens) for tokens in (shown, *(hidden for hidden, _ in passes))]
+        alone = self.guidance.interval != ALWAYS
+        alike: dict[tuple[object, ...], list[int]] = {}
+        for number, tokens in enumerate(every):
+            alike.setdefault((tokens.layout.names, alone and number == 0), []).append(number)
+        self.batches = [(numbers, OneBatch(pipeline, [every[i] for i in numbers])) for numbers in alike.values()]
 
     def __call__(self, state: Mapping[str, Tensor], t: float) -> dict[str, Tensor]:
-        p = self.pipeline
-        moving = {s.name: state[s.name].repeat(self.copies, 1, 1) for s in self.active.visual if s.cap > 0}
-        tokens = self.clean.updated(moving).only(self.active)
-        t_B = torch.full((self.size * self.copies,), t, device=p.device)
-        outputs = p.backbone(tokens, p.times(self.active, t_B), p.mask, self.memory)
-        if self.copies == 1:
-            return outputs
-        return {name: self._combined(x_BLP.float().chunk(self.copies)) for name, x_BLP in outputs.items()}
+        low, high = self.guidance.interval
+        if not self.strengths or not low <= t <= high:
+            return self.batches[0][1](state, t)[0]
+        made: dict[int, dict[str, Tensor]] = {}
+        for numbers, batch in self.batches:
+            made |= zip(numbers, batch(state, t), strict=True)
+        names = [name for name in made[0] if all(name in outputs for outputs in made.values())]
+        return {name: self._combined([made[i][name].float() for i in range(len(made))]) for name in names}
 
     def _combined(self, made: Sequence[Tensor]) -> Tensor:
         """Combine predictions (B, L, P), the one that hides nothing first, by the formula of `Guidance`."""
         shown, found = made[0], made[1]
         for strength_B11, before, after in zip(self.strengths, made[1:], [*made[2:], shown], strict=True):
             found = found + strength_B11 * (after - before)
-        if not self.rescale:
+        if not self.guidance.rescale:
             return found
         return found * (shown.norm(dim=-1, keepdim=True) / found.norm(dim=-1, keepdim=True).clamp(min=1e-12))
+
+
+class OneBatch:
+    """Passes with the same segments as one batch of the network, whose static segments keep their keys and values."""
+
+    def __init__(self, pipeline: Pipeline, passes: Sequence[Tokens]) -> None:
+        self.pipeline, self.copies = pipeline, len(passes)
+        self.size = len(next(iter(passes[0].features.values())))
+        self.clean = replace(reduce(Tokens.beside, passes), sampling=True)
+        layout = self.clean.layout
+        static = pipeline.static(layout)
+        self.active, self.memory = layout.without(static), None
+        if static:
+            still = self.clean.only(layout.only(static))
+            zero_B = torch.zeros(self.size * self.copies, device=pipeline.device)
+            self.memory = pipeline.backbone.remember(still, pipeline.times(still.layout, zero_B), pipeline.mask)
+
+    def __call__(self, state: Mapping[str, Tensor], t: float) -> list[dict[str, Tensor]]:
+        """Return the outputs (B, L, P) of each pass, by segment."""
+        p = self.pipeline
+        moving = {s.name: state[s.name].repeat(self.copies, 1, 1) for s in self.active.visual if s.cap > 0}
+        tokens = self.clean.updated(moving).only(self.active)
+        t_B = torch.full((self.size * self.copies,), t, device=p.device)
+        outputs = p.backbone(tokens, p.times(self.active, t_B), p.mask, self.memory)
+        parts = {name: x_BLP.chunk(self.copies) for name, x_BLP in outputs.items()}
+        return [{name: chunks[i] for name, chunks in parts.items()} for i in range(self.copies)]
+
+
+def _here(tokens: Tokens) -> Tokens:
+    """Return the tokens without the images that no sample has: nobody attends to those, so the others are the same."""
+    valid = tokens.valid or {}
+    gone = [s.name for s in tokens.layout.visual if s.name in valid and not valid[s.name].any()]
+    if not gone:
+        return tokens
+    left = {name: marks for name, marks in valid.items() if name not in gone}
+    return replace(tokens.only(tokens.layout.without(gone)), valid=left or None)

@@ -137,13 +137,13 @@ def unreached(pipeline: Pipeline) -> list[str]:
 
 
 def slot_vectors(pipeline: Pipeline, layout: Layout) -> list[str]:
-    """Return a line that says which learned vectors are added to which image; none without conditioning.slots."""
+    """Return a line that says which learned vectors are added to which segment; none without conditioning.slots."""
     slots = pipeline.backbone.slots
     if slots is None:
         return []
     words, more = slots.words(layout), ""
     if len(words) > SHOWN:
-        words, more = words[:SHOWN], f"; {len(words) - SHOWN} images more"
+        words, more = words[:SHOWN], f"; {len(words) - SHOWN} segments more"
     return [f"slot vectors, {slots.table.numel():,} parameters: {'; '.join(words)}{more}"]
 
 

@@ -14,12 +14,13 @@ from torch import Tensor
 from unigen.core.layout import Layout, Plan
 from unigen.core.types import BUFFER, TARGET, TEXT, ImageSlot
 
-EMPTY, BLANK, ZERO, BLACK, ABSENT = "empty", "blank", "zero", "black", "absent"
+EMPTY, BLANK, NEGATIVE, ZERO, BLACK, ABSENT = "empty", "blank", "negative", "zero", "black", "absent"
 PROMPTS = {EMPTY: "", BLANK: " "}  # the prompt that stands for a hidden text; encoders tell these two apart
 IMAGES = (ZERO, BLACK, ABSENT)
 WORDS = {  # as a reader is told
     EMPTY: "the empty prompt",
     BLANK: "a blank as prompt",
+    NEGATIVE: "the negative prompt",
     ZERO: "zero latents",
     BLACK: "a black image",
     ABSENT: "no tokens",
@@ -76,12 +77,12 @@ def drawn(dropout: Mapping[str, float], size: int, table: Mapping[str, str], gen
     return hidden
 
 
-def prompts(given: list[str], hidden: Hidden) -> list[str]:
-    """Return the prompts, replaced in the samples in which text is hidden."""
-    ways = hidden.get(TEXT)
+def prompts(given: list[str], hidden: Hidden, negative: str | None = None) -> list[str]:
+    """Return the prompts, replaced in the samples in which text is hidden; `negative` is the negative prompt."""
+    ways, stand_in = hidden.get(TEXT), {**PROMPTS, NEGATIVE: negative}
     if ways is None:
         return given
-    return [prompt if way is None else PROMPTS[way] for prompt, way in zip(given, ways, strict=True)]
+    return [prompt if way is None else stand_in[way] for prompt, way in zip(given, ways, strict=True)]
 
 
 def blackened(images: Mapping[str, Tensor], slots: Iterable[ImageSlot], hidden: Hidden) -> dict[str, Tensor]:

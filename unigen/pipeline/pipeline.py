@@ -143,7 +143,7 @@ class Pipeline:
         plan = plan or self.plan(batch.slots)
         named = [s.name for s in plan.layout.segments if s.stream == TEXT_STREAM]
         by_turn = turns.prompts_by_turn(batch.prompts, batch.slots)[: len(named)]
-        prompts = [hiding.prompts(said, hidden) for said in by_turn]
+        prompts = [hiding.prompts(said, hidden, self.guidance.negative) for said in by_turn]
         texts = self._encode_text([prompt for said in prompts for prompt in said]).chunk(len(named))
         known = torch.cat(texts, dim=1), self._keywords(prompts, batch, plan), batch.tasks
         stage = "sample" if generator is None else "train"

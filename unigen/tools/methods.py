@@ -137,12 +137,13 @@ def adapted(adapter: Mapping[str, Any]) -> str:
 
 
 def slot_vectors(slots: Mapping[str, Any]) -> str:
-    """Say which roles have a learned vector, and for how many numbers."""
+    """Say which roles have a learned vector, and for how many numbers and turns."""
     if "roles" not in slots:
         return "none"
     roles = [role for role in (CONDITION, TARGET) if slots["roles"][role] is not None]
     numbers = [f"{role} 1 to {count}" for role, count in slots["numbers"].items()]
-    return ", ".join([*roles, *numbers])
+    turns = [f"{role} of turns 1 to {count}" for role, count in slots["turns"].items()]
+    return ", ".join([*roles, *numbers, *turns])
 
 
 def times(process: Mapping[str, Any]) -> str:

@@ -93,10 +93,11 @@ class Source:
         return [canvas.by_clip(x, self.codec.temporal_stride) for x in distinct]
 
     def prompts(self, batch: Batch) -> list[str]:
-        """Return the prompts for a frozen text encoder: the batch's, and the empty one if text may be hidden."""
+        """Return the prompts for a frozen text encoder: the batch's, and what stands for a hidden one."""
         ways = self.pipeline.hidden_as(TEXT)
+        stand_in = hiding.prompts([""] * len(ways), {TEXT: ways}, self.pipeline.guidance.negative)
         said = [prompt for turn in prompts_by_turn(batch.prompts, batch.slots) for prompt in turn]
-        return [] if self.text is None else [*said, *(hiding.PROMPTS[way] for way in ways)]
+        return [] if self.text is None else [*said, *stand_in]
 
 
 def build_cache(config: Mapping[str, Any], batches: int | None = None) -> Cache:
