@@ -1,5 +1,5 @@
-"""CogVideoX1.5-5B, FLUX.1-dev and FLUX.1-Fill-dev, Wan2.1-T2V-1.3B and Wan2.2-TI2V-5B in miniature, file by file as
-published; and FLUX.2-klein-base-4B by its model index, with the files that the libraries write."""
+"""CogVideoX1.5-5B, FLUX.1-dev and FLUX.1-Fill-dev, Wan2.1-T2V-1.3B and Wan2.2-TI2V-5B, and Qwen-Image in miniature,
+file by file as published; and FLUX.2-klein-base-4B by its model index, with the files that the libraries write."""
 
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from published.sizes import (
     COGVIDEOX,
     FLUX,
     FLUX2,
+    QWEN,
     QWEN3,
     QWEN3_WORDS,
+    QWEN_TEXT,
     T5,
     T5_WORDS,
     VAE,
@@ -226,3 +228,35 @@ def _wan(folder: Path, codec: str, sizes: dict[str, Any], flow_shift: float) -> 
         "vae": ("diffusers", "AutoencoderKLWan"),
     }
     index(folder, "WanPipeline", parts)
+
+
+def qwen_image(folder: Path) -> None:
+    """The text encoder is a whole Qwen2.5-VL, with the vision tower and the head that text to image does not use."""
+    from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    save(QwenImageTransformer2DModel(**QWEN), folder / "transformer")
+    save(AutoencoderKLQwenImage(**WAN_VAE), folder / "vae", shard="10GB")
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 1, 1]}
+    words = {**QWEN_TEXT, "hidden_size": WIDTH, "rms_norm_eps": 1e-6, "rope_parameters": rope}
+    images = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH}
+    text = Qwen2_5_VLConfig(text_config=words, vision_config=images, tie_word_embeddings=False)
+    save(Qwen2_5_VLForConditionalGeneration(text), folder / "text_encoder")
+    tokenizers.qwen(folder / "tokenizer")
+    FlowMatchEulerDiscreteScheduler(
+        shift=1.0,
+        use_dynamic_shifting=True,
+        base_shift=0.5,
+        max_shift=0.9,
+        base_image_seq_len=256,
+        max_image_seq_len=8192,
+        shift_terminal=0.02,
+    ).save_pretrained(folder / "scheduler")
+    parts = {
+        "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
+        "text_encoder": ("transformers", "Qwen2_5_VLForConditionalGeneration"),
+        "tokenizer": ("transformers", "Qwen2Tokenizer"),
+        "transformer": ("diffusers", "QwenImageTransformer2DModel"),
+        "vae": ("diffusers", "AutoencoderKLQwenImage"),
+    }
+    index(folder, "QwenImagePipeline", parts)

@@ -125,6 +125,7 @@ TABLE = {
     "*.shift.many.*": "[-100, 100]",
     "*.shift.most": "0..1e9",
     "solver.steps": "1..10000",
+    "solver.terminal": "(0, 1)",
     "solver.guidance": "[0, 1000]",  # of a benchmark (evaluate.yaml)
     "guidance.strength": "[0, 1000]",
     "guidance.negative": "text",

@@ -14,11 +14,12 @@ Sizes = Mapping[str, tuple[int, int]]  # (inputs, outputs) by linear
 BLOCK = re.compile(r"blocks\.(0|[1-9][0-9]{0,2})\.")
 BLOCKS = 200  # no transformer of these families has so many
 BRANCH = re.compile(r"\.branches\.\w+$")  # a branch of a modulation that this project has split (SC-AdaLN)
-PROJECTIONS = (
+PROJECTIONS = (  # linears that are split themselves, not inside a norm: of Wan, FLUX.2 (two) and Qwen-Image
     "time_proj",
     "_modulation_img.linear",
     "_stream_modulation.linear",
-)  # split themselves, not inside a norm
+    "_mod.1",
+)
 LARGE = 1024  # narrower ones, this project's mini family, are trained by anybody; wider ones are published
 PUBLISHED = {
     "FLUX.1": ("FluxTransformer2DModel", 3072, {"num_layers": 19, "num_single_layers": 38}),
