@@ -1,6 +1,7 @@
 """Groups runs into arms, decides which arms can be compared, and collects their numbers by seed.
 
-An *arm* is the runs of one name and configuration that differ in nothing but the seed.
+An *arm* is the runs of one name and configuration that differ in nothing but the seed and what is measured: a metric
+under two protocols stands in two columns (`apart_by_card`), so it takes no arm apart.
 """
 
 import os
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 
 from unigen.evaluation.runs import Get, Run, number, shown
 
+OFF = "null"  # what a key says that a run of before the key does not have
+MEASURED = "metric."
 HASH = " @"  # separates a metric from the start of its protocol card's hash, if a report has several cards of it
 
 
@@ -23,20 +26,25 @@ def group_arms(runs: list[Run]) -> list[Arm]:
     """Return the arms in the order of their first run; arms of one name get settings or a folder in their label."""
     by_config: dict[Any, list[Run]] = {}
     for run in runs:
-        by_config.setdefault((run.summary["name"], *sorted(run.config.items())), []).append(run)
+        by_config.setdefault((run.summary["name"], *treatment(run)), []).append(run)
     by_name: dict[str, list[list[Run]]] = {}
     for group in by_config.values():
         by_name.setdefault(group[0].summary["name"], []).extend(without_repeats(group))
     arms = []
     for name, groups in by_name.items():
-        keys = differing([group[0].config for group in groups])[:3]
-        texts = [", ".join(f"{short(k)}={group[0].config.get(k, 'absent')}" for k in keys) for group in groups]
+        keys = differing([dict(treatment(group[0])) for group in groups])[:3]
+        texts = [", ".join(f"{short(k)}={group[0].config.get(k, OFF)}" for k in keys) for group in groups]
         for text, group in zip(texts, groups, strict=True):
             folder = os.path.commonpath([run.folder for run in group]) if texts.count(text) > 1 else ""
             detail = "; ".join(filter(None, (text, folder)))
             arms.append(Arm(f"{name} ({detail})" if detail else name, group))
     order = {id(run): i for i, run in enumerate(runs)}
     return sorted(arms, key=lambda arm: order[id(arm.runs[0])])
+
+
+def treatment(run: Run) -> list[tuple[str, str]]:
+    """Return what a run was given, in order, without what it measures and without keys that are off."""
+    return sorted((k, v) for k, v in run.config.items() if v not in (OFF, "{}") and not k.startswith(MEASURED))
 
 
 def short(key: str) -> str:
@@ -55,9 +63,9 @@ def without_repeats(runs: list[Run]) -> list[list[Run]]:
 
 
 def differing(configs: list[dict[str, str]]) -> list[str]:
-    """Return the keys that do not have the same value in all configs."""
+    """Return the keys that do not have the same value in all configs; those of before a key have it off."""
     keys = dict.fromkeys(key for config in configs for key in config)
-    return [key for key in keys if len({config.get(key) for config in configs}) > 1]
+    return [key for key in keys if len({config.get(key, OFF) for config in configs}) > 1]
 
 
 # what may stand side by side ------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ class Euler(DDIM):
     It equals diffusers' FlowMatchEulerDiscreteScheduler with dynamic shifting. `steps` counts what `count` names: the
     "steps", as in diffusers, or the "points" of the time grid, which are one more, as in VisualCloze's own sampler (30
     points are 29 steps). `shift` moves the grid towards noise, by the number of image tokens or of steps; None leaves
-    it even. `terminal` stretches the shifted grid so that its last step begins at this time (Qwen-Image); None leaves it.
+    it even. `terminal` stretches the shifted grid so that its last step begins at this time (Qwen-Image); None does
+    not.
     """
 
     def __init__(
