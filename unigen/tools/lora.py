@@ -92,7 +92,7 @@ def _said(out: Path, lora: Lora) -> str:
 def _fits(lora: Lora, fits: list[Fit]) -> str:
     if branches := _branches(lora):
         return f"No stock model takes it: '{branches[0]}' is of SC-AdaLN; conditioning.adapter.start does."
-    return f"It was loaded into {' and into '.join(map(str, fits))}."
+    return f"It was loaded into {', and into '.join(map(str, fits))}."
 
 
 def _branches(lora: Lora) -> list[str]:
