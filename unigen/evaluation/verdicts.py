@@ -37,8 +37,8 @@ class Verdict(NamedTuple):
     difference was tested. If a difference is equal and this interval reaches beyond the margin, it is that of the two
     one-sided tests instead (1 - 2 alpha, as is usual for them), which may exclude 0 although nothing is resolved.
 
-    `seeds_needed` is the number of seeds of each arm that resolve a difference of the size of the margin, or of the
-    size found if there is no margin, in 80 of 100 sweeps with this `spread`; None if that cannot be estimated.
+    `seeds_needed` is the number of seeds of each arm that resolve a difference of the size found, or of the margin if
+    that is larger, in 80 of 100 sweeps with this `spread`; None if that cannot be estimated.
     """
 
     difference: float
@@ -118,7 +118,7 @@ def _limit(verdict: Verdict, level: float) -> float:
 
 def _sizes(verdict: Verdict, level: float) -> dict[str, float | int | None]:
     """Return `limit` and `seeds_needed` at the level that is left if nothing else is resolved."""
-    size = abs(verdict.difference) if verdict.margin is None else verdict.margin
+    size = max(abs(verdict.difference), verdict.margin or 0.0)
     needed = seeds_needed(size, verdict.spread, level) if verdict.spread and size > 0 else None
     return {"limit": _limit(verdict, level), "seeds_needed": needed}
 
