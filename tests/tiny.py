@@ -106,7 +106,7 @@ def tiny(*overrides: str, tasks: tuple[str, ...] = ("canny>target", "openmoji>ta
 @cache
 def models() -> tuple[str, ...]:
     """One backbone YAML for each model: those that differ in size, strengths or kernels alone are equal when shrunk."""
-    alike = ("activation_fn", "guidance_embeds", "out_channels")
+    alike = ("activation_fn", "guidance_embeds", "out_channels", "zero_cond_t")
     found: dict[str, str] = {}
     for name in sorted(choices("backbone"), key=lambda name: (not name.endswith("_mini"), name)):
         node = tiny(f"backbone={name}")["backbone"]

@@ -33,9 +33,13 @@ BESIDE = {
         ("backbone", name): ["encoder/text=flux_text", "process=rectified_flow"]
         for name in ("flux_dev", "flux_fill_dev")
     },
-    **{("backbone", name): ["process=rectified_flow"] for name in ("flux_mini", "flux_fill_mini", "wan_mini")},
+    **{
+        ("backbone", name): ["process=rectified_flow"]
+        for name in ("flux_mini", "flux_fill_mini", "wan_mini", "qwen_image_mini", "qwen_image", "qwen_image_edit")
+    },
     **{("backbone", f"wan2_1_t2v_{size}"): ["process=rectified_flow"] for size in ("1_3b", "14b")},
     ("backbone", "wan2_2_ti2v_5b"): ["process=rectified_flow", "encoder/codec=wan2_2_vae"],
+    ("encoder/text", "qwen2_5_vl"): ["process=rectified_flow", "backbone=qwen_image"],
     ("encoder/codec", "wan2_2_vae"): ["process=rectified_flow", "backbone=wan2_2_ti2v_5b"],
     ("encoder/codec", "autoencoder_scenes"): ["+exp=mini/scene_base", "encoder.codec.pretrained=null"],  # 32 channels
     **{("process", f"rectified_flow{way}"): ["backbone.pretrained=null"] for way in ("", "_shifted", "_uniform")},

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLCogVideoX, AutoencoderKLWan
+from diffusers import AutoencoderKL, AutoencoderKLCogVideoX, AutoencoderKLQwenImage, AutoencoderKLWan
 from tiny import choices, composed
 
 from unigen.encoders.patch import PatchPCA
-from unigen.encoders.vae import CogVideoXVAE, ImageVAE, WanVAE
+from unigen.encoders.vae import CogVideoXVAE, ImageVAE, QwenImageVAE, WanVAE
 from unigen.pipeline.build import build
 
 SMALL = {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
@@ -62,7 +62,7 @@ def test_nothing_of_a_codec_is_trained_but_by_fit(name):
     assert not [n for n, p in codec(name).named_parameters() if p.requires_grad]
 
 
-@pytest.mark.parametrize("name", ["cogvideox_vae", "flux_vae", "wan2_1_vae", "wan2_2_vae"])
+@pytest.mark.parametrize("name", ["cogvideox_vae", "flux_vae", "wan2_1_vae", "wan2_2_vae", "qwen_image_vae"])
 def test_a_generator_samples_the_posterior(name):
     c, x = codec(name), unit(images(1))
     a, b, other = (c.encode(x, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
@@ -97,6 +97,25 @@ def test_wans_published_normalisation_has_a_value_for_each_channel(name):
     stock = AutoencoderKLWan().config if name == "wan2_1_vae" else None
     for key in ("latents_mean", "latents_std"):
         assert len(config[key]) == config["z_dim"] and (stock is None or config[key] == list(stock[key]))
+
+
+def test_qwen_images_latents_are_wans_and_its_pipelines():
+    """The same weights give the same numbers; QwenImageEditPlusPipeline's way in, QwenImagePipeline's way out."""
+    c, wan, x = codec("qwen_image_vae"), codec("wan2_1_vae"), unit(images(2))
+    assert isinstance(c, QwenImageVAE) and isinstance(c.vae, AutoencoderKLQwenImage) and not c.vae.training
+    assert (c.channels, c.stride, c.temporal_stride) == (wan.channels, wan.stride, wan.temporal_stride) == (16, 8, 4)
+    wan.vae.load_state_dict(c.vae.state_dict())
+    assert torch.equal(c.encode(x), wan.encode(x)) and torch.equal(c.decode(c.encode(x)), wan.decode(c.encode(x)))
+    mean, std = (torch.tensor(c.vae.config[key]).view(1, -1, 1, 1, 1) for key in ("latents_mean", "latents_std"))
+    with torch.no_grad():
+        raw = c.vae.encode(x.transpose(1, 2)).latent_dist.mode()
+        torch.testing.assert_close(c.encode(x), ((raw - mean) / std).transpose(1, 2), rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(c.encode(x), raw.transpose(1, 2), atol=1e-2), "negative control"
+        pixels = c.vae.decode(raw)[0][:, :, 0]
+        torch.testing.assert_close(c.decode(c.encode(x))[:, 0], pixels, rtol=1e-4, atol=1e-4)
+    config = composed("encoder/codec=qwen_image_vae")["encoder"]["codec"]["config"]
+    stock = AutoencoderKLQwenImage().config
+    assert all(config[key] == list(stock[key]) for key in ("latents_mean", "latents_std", "dim_mult"))
 
 
 def test_cogvideox_latents_are_scaled_as_its_pipeline_does():

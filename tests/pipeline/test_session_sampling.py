@@ -13,6 +13,7 @@ FAMILIES = {
     "cogvideox": (),
     "flux": ("backbone=flux_mini", "process=rectified_flow", "solver=euler"),
     "wan": ("backbone=wan_mini", "process=rectified_flow", "solver=euler_static"),
+    "qwen_image": ("backbone=qwen_image_mini", "process=rectified_flow", "solver=euler"),
 }
 OWN = dict.fromkeys(("text", "condition", "example", "target", "buffer"), "own")
 TURNS = 3

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.qwenimage.pipeline_qwenimage import calculate_shift
+from tiny import composed
 
 from unigen.core.layout import Layout, Segment, text_segment
 from unigen.core.shift import DynamicShift, counted
+from unigen.pipeline.build import build
 from unigen.processes.rectified_flow import RectifiedFlow, Uniform
 from unigen.solvers.ddim import DDIM
 from unigen.solvers.euler import Euler
@@ -97,3 +100,38 @@ def test_a_protocol_says_what_steps_leave_open():
     assert a["solver.count"] == "steps" and a["solver.shift"]["max_tokens"] == 4096
     assert c == {"solver.count": "points", "solver.shift": None}
     assert a != b
+
+
+@pytest.mark.parametrize(("tokens", "steps"), [(4096, 5), (1024, 50), (8192, 40), (6889, 3)])
+def test_qwen_images_grid_is_diffusers(tokens, steps):
+    """Its shift is a line to 0.9 at 8192 tokens, and the last step begins at 0.02."""
+    node = composed("solver=euler_qwen_image", "backbone=qwen_image", "process=rectified_flow")["solver"]
+    solver = build({**node, "steps": steps})
+    shift = solver.shift
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True,
+        base_shift=shift.base_shift,
+        max_shift=shift.max_shift,
+        base_image_seq_len=shift.base_tokens,
+        max_image_seq_len=shift.max_tokens,
+        shift_terminal=solver.terminal,
+    )
+    mu = calculate_shift(tokens, shift.base_tokens, shift.max_tokens, shift.base_shift, shift.max_shift)
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+    times = solver.times(tokens)
+    torch.testing.assert_close(times, scheduler.sigmas, rtol=1e-6, atol=1e-6)
+    assert times[-2].item() == pytest.approx(0.02) and times[0] == 1 and times[-1] == 0
+    plain = build({**node, "steps": steps, "terminal": None}).times(tokens)
+    assert not torch.allclose(times[:-1], plain[:-1], atol=1e-3), "negative control"
+    assert solver.protocol["solver.terminal"] == 0.02 and "solver.terminal" not in Euler(3).protocol
+    if (tokens, steps) == (4096, 5):
+        known = torch.tensor([1, 0.8367, 0.6326, 0.3701, 0.02, 0])
+        torch.testing.assert_close(times, known, rtol=0, atol=1e-4)
+
+
+def test_a_terminal_that_no_grid_has_is_refused():
+    with pytest.raises(ValueError, match=r"solver.terminal is 1; legal are null and times between 0 and 1"):
+        Euler(3, terminal=1)
+    with pytest.raises(ValueError, match=r"solver.steps=1 is a single step, which begins at 1, not at solver.terminal"):
+        Euler(1, terminal=0.02).times()
+    assert len(Euler(2, terminal=0.02).times()) == 3

@@ -299,6 +299,10 @@ class DiffusersTransformer(nn.Module):
         """Return the table of clocks as this family can follow it."""
         return timing
 
+    def placed(self, layout: Layout) -> Layout:
+        """Return a whole layout with the text where this family has it; images stay where the formatter put them."""
+        return layout
+
     def pairs(self, layout: Layout, mask: Mask) -> tuple[int, int]:
         """Return how many (query, key) token pairs a block attends to under this mask, and how many there are."""
         mask, attended, every = self.effective_mask(mask), 0, 0

@@ -97,6 +97,7 @@ TABLE = {
     "encoder.codec.config.num_encoder_blocks.*": "0..100",
     "encoder.codec.**": "1..1e6",
     "encoder.text.config.dropout_rate": "[0, 1)",
+    "encoder.text.config.rms_norm_eps": "(0, 1)",
     "encoder.text.**.*_token_id": "0..1e9",
     "encoder.text.**": "1..1e9",
     # training and sampling
@@ -119,6 +120,7 @@ TABLE = {
     "*.shift.limit": "(0, 100]",
     "*.shift.factor": "(0, 1000]",
     "solver.steps": "1..10000",
+    "solver.terminal": "(0, 1)",
     "solver.guidance": "[0, 1000]",  # of a benchmark (evaluate.yaml)
     "guidance.strength": "[0, 1000]",
     "guidance.negative": "text",

@@ -202,12 +202,17 @@ class WanVAE(VideoVAE):
     """
 
     def __init__(self, config: Mapping[str, Any], pretrained: str | None = None, dtype: str = "float32") -> None:
-        from diffusers import AutoencoderKLWan
-
-        super().__init__(AutoencoderKLWan, config, pretrained, dtype)
+        super().__init__(self.stock(), config, pretrained, dtype)
         for name in ("latents_mean", "latents_std"):
             values = torch.tensor(self.vae.config[name], dtype=torch.float32)
             self.register_buffer(name, values.view(-1, 1, 1, 1), persistent=False)
+
+    @staticmethod
+    def stock() -> type[nn.Module]:
+        """Return the class of diffusers."""
+        from diffusers import AutoencoderKLWan
+
+        return AutoencoderKLWan
 
     @property
     def stride(self) -> int:
@@ -230,3 +235,25 @@ class WanVAE(VideoVAE):
 
     def denormalised(self, z_BCfhw: Tensor) -> Tensor:
         return z_BCfhw * self.latents_std + self.latents_mean
+
+
+class QwenImageVAE(WanVAE):
+    """`AutoencoderKLQwenImage`: with the same weights the same numbers as Wan 2.1's, normalised in the same way.
+
+    Qwen-Image has it encode stills alone.
+    """
+
+    @staticmethod
+    def stock() -> type[nn.Module]:
+        """Return the class of diffusers."""
+        from diffusers import AutoencoderKLQwenImage
+
+        return AutoencoderKLQwenImage
+
+    @property
+    def stride(self) -> int:
+        return 2 ** len(self.vae.config.temperal_downsample)
+
+    @property
+    def temporal_stride(self) -> int:
+        return 2 ** sum(self.vae.config.temperal_downsample)

@@ -113,7 +113,7 @@ class Pipeline:
 
     def _make_plan(self, signature: Signature) -> Plan:
         plan = self.formatter(signature, self.geometry)
-        plan = replace(plan, layout=plan.layout.numbered())
+        plan = replace(plan, layout=self.backbone.placed(plan.layout.numbered()))
         if self.backbone.slots is not None:
             self.backbone.slots.check(plan.layout)
         if not any(self.loss.weights[s.role] > 0 and s.cap > 0 for s in plan.layout.visual):

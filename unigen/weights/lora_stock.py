@@ -14,6 +14,7 @@ Sizes = Mapping[str, tuple[int, int]]  # (inputs, outputs) by linear
 BLOCK = re.compile(r"blocks\.(0|[1-9][0-9]{0,2})\.")
 BLOCKS = 200  # no transformer of these families has so many
 BRANCH = re.compile(r"\.branches\.\w+$")  # a branch of a modulation that this project has split (SC-AdaLN)
+PROJECTIONS = ("time_proj", "_mod.1")  # of Wan and Qwen-Image: linears that are split themselves, not inside a norm
 LARGE = 1024  # narrower ones, this project's mini family, are trained by anybody; wider ones are published
 PUBLISHED = {
     "FLUX.1": ("FluxTransformer2DModel", 3072, {"num_layers": 19, "num_single_layers": 38}),
@@ -39,7 +40,7 @@ class Fit(NamedTuple):
 def unsplit(name: str) -> str:
     """Return the stock model's name of the linear that a branch was split from."""
     stock = BRANCH.sub("", name)
-    return name if stock == name else stock if stock.endswith("time_proj") else f"{stock}.linear"
+    return name if stock == name else stock if stock.endswith(PROJECTIONS) else f"{stock}.linear"
 
 
 def generic(name: str) -> str:
