@@ -28,6 +28,8 @@ SIZES = {
     "num_layers": 2,
     "num_single_layers": 2,
     "axes_dims_rope": [4, 6, 6],
+    "rope_axes_dim": [4, 6, 6],
+    "num_refiner_layers": 1,
     "text_embed_dim": 32,
     "time_embed_dim": 32,
     "joint_attention_dim": 32,

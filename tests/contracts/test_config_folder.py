@@ -39,6 +39,14 @@ BESIDE = {
     },
     **{("backbone", f"wan2_1_t2v_{size}"): ["process=rectified_flow"] for size in ("1_3b", "14b")},
     ("backbone", "wan2_2_ti2v_5b"): ["process=rectified_flow", "encoder/codec=wan2_2_vae"],
+    ("backbone", "hunyuan_video_mini"): ["process=rectified_flow"],
+    ("backbone", "hunyuan_video1_5"): ["process=rectified_flow", "encoder/codec=hunyuan_video1_5_vae"],
+    ("encoder/codec", "hunyuan_video1_5_vae"): ["process=rectified_flow", "backbone=hunyuan_video1_5"],
+    ("encoder/text", "qwen2_5_vl_video"): [
+        "process=rectified_flow",
+        "backbone=hunyuan_video1_5",
+        "encoder/codec=hunyuan_video1_5_vae",
+    ],
     ("encoder/text", "qwen2_5_vl"): ["process=rectified_flow", "backbone=qwen_image"],
     ("encoder/codec", "wan2_2_vae"): ["process=rectified_flow", "backbone=wan2_2_ti2v_5b"],
     ("encoder/codec", "autoencoder_scenes"): ["+exp=mini/scene_base", "encoder.codec.pretrained=null"],  # 32 channels
