@@ -37,7 +37,7 @@ def pipeline_for(*args, **options):
 def queries_of_layer_1(pipeline) -> dict[str, torch.Tensor]:
     """The first block's queries (B, L, D) by segment."""
     backbone, seen = pipeline.backbone, []
-    module = next(m for n, m in backbone.model.named_modules() if n.endswith(("attn1.to_q", "attn.to_q")))
+    module = next(m for n, m in backbone.blocks[0].named_modules() if n.endswith(("attn1.to_q", "attn.to_q")))
     handle = module.register_forward_hook(lambda m, given, out: seen.append(out.detach()))
     plan = pipeline.plan(batch().slots)
     tokens = tokens_for(plan.layout, backbone, size=2)
