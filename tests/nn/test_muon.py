@@ -78,7 +78,7 @@ def test_a_restored_one_goes_on_to_the_bit(restored):
     assert all(torch.equal(a, b) for a, b in zip((*matrices, *rest), copies, strict=True)) == restored
 
 
-@pytest.mark.parametrize("family", ["cogvideox", "flux", "wan", "qwen_image"])
+@pytest.mark.parametrize("family", ["cogvideox", "flux", "flux2_klein", "wan", "qwen_image"])
 def test_the_matrices_are_attention_and_feed_forward_of_every_family(family):
     learner = build_learner(tiny(f"family={family}/scratch", "optimizer=muon"))
     backbone, found = learner.parts["backbone"], {id(p) for p in block_matrices(learner.parts["backbone"])}

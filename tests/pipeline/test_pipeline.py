@@ -72,7 +72,7 @@ def test_a_frozen_text_encoder_reads_each_prompt_once(monkeypatch):
     assert not once.requires_grad
 
 
-@pytest.mark.parametrize("backbone", ["cogvideox_mini", "flux_mini", "wan_mini", "qwen_image_mini"])
+@pytest.mark.parametrize("backbone", ["cogvideox_mini", "flux_mini", "flux2_mini", "wan_mini", "qwen_image_mini"])
 @pytest.mark.parametrize("masked", [True, False])
 def test_masked_padding_is_seen_by_nobody(backbone, masked):
     """Other features behind the prompt change nothing where padding is masked, and the image where it is not."""

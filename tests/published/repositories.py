@@ -14,6 +14,7 @@ REPOSITORIES: dict[str, Callable[[Path], None]] = {
     "zai-org/CogVideoX1.5-5B": pipelines.cogvideox,
     "black-forest-labs/FLUX.1-dev": pipelines.flux_dev,
     "black-forest-labs/FLUX.1-Fill-dev": pipelines.flux_fill,
+    "black-forest-labs/FLUX.2-klein-base-4B": pipelines.flux2_klein,
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": pipelines.wan_1_3b,
     "Wan-AI/Wan2.2-TI2V-5B-Diffusers": pipelines.wan_ti2v,
     "Qwen/Qwen-Image": pipelines.qwen_image,

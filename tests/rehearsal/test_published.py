@@ -11,6 +11,7 @@ from published.hub import REVISION
 WAN, TI2V = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
 QWEN = "Qwen/Qwen-Image"
 COGVIDEOX, DEV, FILL = "zai-org/CogVideoX1.5-5B", "black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-Fill-dev"
+KLEIN = "black-forest-labs/FLUX.2-klein-base-4B"
 
 
 def snapshot(cache: Path, repository: str) -> Path:
@@ -49,6 +50,7 @@ def test_tokenizer_folders_have_the_published_files(repository, folder, files, p
         (COGVIDEOX, "CogVideoXPipeline", {torch.bfloat16}),
         (DEV, "FluxPipeline", {torch.bfloat16}),
         (FILL, "FluxFillPipeline", {torch.bfloat16}),
+        (KLEIN, "Flux2KleinPipeline", {torch.bfloat16, torch.int64}),  # a batch norm counts what it saw
         (WAN, "WanPipeline", {torch.float32, torch.bfloat16}),
         (TI2V, "WanPipeline", {torch.float32, torch.bfloat16}),
         (QWEN, "QwenImagePipeline", {torch.bfloat16}),
