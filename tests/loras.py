@@ -1,4 +1,4 @@
-"""LoRAs in miniature as other programs write them, for a stock Flux, CogVideoX and Wan; and what they add, by hand."""
+"""LoRAs in miniature as other programs write them, for a stock Flux, FLUX.2, CogVideoX and Wan; and what each adds."""
 
 import json
 from collections.abc import Callable
@@ -9,6 +9,8 @@ from backbones.flux_authors import authors_linears, fused
 from diffusers import (
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     WanPipeline,
@@ -33,6 +35,20 @@ def flux(blocks: int = 2) -> nn.Module:
         pooled_projection_dim=32,
         guidance_embeds=True,
         axes_dims_rope=(4, 6, 6),
+    )
+
+
+def flux2(blocks: int = 2) -> nn.Module:
+    torch.manual_seed(0)
+    return Flux2Transformer2DModel(
+        in_channels=64,
+        num_layers=blocks,
+        num_single_layers=blocks,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=24,
+        timestep_guidance_channels=20,
+        axes_dims_rope=(4, 4, 4, 4),
     )
 
 
@@ -62,8 +78,8 @@ def wan(blocks: int = 2) -> nn.Module:
     )
 
 
-STOCK: dict[str, Callable[..., nn.Module]] = {"flux": flux, "cogvideox": cogvideox, "wan": wan}
-PIPELINES = {"flux": FluxPipeline, "cogvideox": CogVideoXPipeline, "wan": WanPipeline}
+STOCK: dict[str, Callable[..., nn.Module]] = {"flux": flux, "flux2": flux2, "cogvideox": cogvideox, "wan": wan}
+PIPELINES = {"flux": FluxPipeline, "flux2": Flux2KleinPipeline, "cogvideox": CogVideoXPipeline, "wan": WanPipeline}
 
 
 def some(sizes: dict[str, tuple[int, int]], seed: int = 3) -> Pairs:

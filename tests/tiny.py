@@ -97,6 +97,8 @@ def tiny(*overrides: str, tasks: tuple[str, ...] = ("canny>target", "openmoji>ta
     for key, value in {**SIZES, **sizes}.items():
         if key in config.backbone.config:
             config.backbone.config[key] = value
+    if {"rope_theta", "axes_dims_rope"} <= set(config.backbone.config):  # FLUX.2 has four axes of positions
+        config.backbone.config.axes_dims_rope = [4, 4, 4, 4]
     config.encoder.text.update(WINDOW)
     config.data.tasks = list(tasks)
     config.solver.steps = 3
@@ -153,8 +155,11 @@ def slots(conditions: int = 1, roles: tuple[str, ...] = (CONDITION, TARGET), fra
 
 
 def plan_for(formatter: Any, backbone: Any, conditions: int = 1, text_tokens: int = 3, frames: int = 1) -> Plan:
-    """A formatter's plan for `slots`, on a codec of stride 8."""
-    geometry = Geometry(8, backbone.patch, backbone.axes, backbone.reach)
+    """A formatter's plan for `slots`, on a codec of stride 8. Formatter `tens` goes beyond what some backbones say that
+    they hold, which is a choice of theirs: they compute any position.
+    """
+    reach = tuple(max(most, 64) for most in backbone.reach)
+    geometry = Geometry(8, backbone.patch, backbone.axes, reach)
     return formatter(Signature(slots(conditions, formatter.roles, frames), text_tokens), geometry)
 
 

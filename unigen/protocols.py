@@ -36,8 +36,8 @@ class Backbone(Protocol):
     and adapters are added. `slots` is what `tell_slots_apart` was given, None before.
     A family that cannot follow a table to the letter returns the table that it does follow from `effective_mask` and
     `effective_timing`; everything that is derived from a table starts from those. `placed` gives text its positions in
-    a whole layout, if a family has them depend on the images. `pairs` returns the number of
-    (query, key) pairs of tokens that a block attends to under a mask, and the number of all pairs.
+    a whole layout, if a family has them depend on the images. `pairs` returns the number of (query, key) pairs of
+    tokens that a block attends to under a mask, and the number of all pairs.
     """
 
     axes: tuple[str, ...]

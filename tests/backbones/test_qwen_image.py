@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from qwen_case import ROLES, TIMES, case, config, forward, layout, ours, own_times, pair, stock_forward, stock_model
-from tiny import backbone_for, batch, blocks, choices, mask, randomise, tiny
+from tiny import backbone_for, batch, blocks, choices, mask, query_plan, randomise, tiny, tokens_for
 
 from unigen.core.layout import Layout, positions
 from unigen.core.masks import Mask, static_segments
@@ -229,3 +229,20 @@ def test_checkpointing_changes_no_gradient(adapter):
     assert len(grads[0]) > 10 and any((g != 0).any() for g in grads[0].values() if g is not None)
     for n, g in grads[0].items():
         torch.testing.assert_close(g, grads[1][n], rtol=1e-5, atol=1e-6)
+
+
+def test_the_method_of_edit_2511_on_its_own_model_is_the_stock_model():
+    """Its experiment and family alone give the places, the clocks and the text's diagonal of diffusers' pipeline."""
+    words = ("+exp=methods/qwen_edit_2511", "family=qwen_image_edit/paper", "scale=paper")
+    made = tiny(*words, "backbone.lowering._target_=unigen.core.attention.grouped")
+    stock, modulation = stock_model(made), build(made["conditioning"]["modulation"])
+    backbone = ours(stock, made)
+    where = backbone.placed(query_plan(build(made["formatter"]), backbone, 2, text_tokens=4).layout)
+    first, *rest = sorted(where.visual, key=lambda s: s.origin[0])
+    assert first.name == "target" and stock.config.zero_cond_t
+    tokens = tokens_for(Layout((where["text"], first, *rest)), backbone, 2)
+    times = {s.name: TIMES * (modulation.timing[s.role] == "shared") for s in where.segments}
+    found = backbone(tokens, times, build(made["mask"]))["target"]
+    torch.testing.assert_close(found, stock_forward(stock, tokens)[:, : first.tokens], **CLOSE)
+    late = backbone(tokens, dict.fromkeys(where.names, TIMES), build(made["mask"]))["target"]
+    assert not torch.allclose(late, found, atol=1e-3), "negative control"

@@ -13,7 +13,7 @@ from unigen.pipeline.header import unreached
 from unigen.tools.lora import convert, merge
 
 TABLE = {"text": None, "condition": "shown", "target": None, "example": "shown", "buffer": "shown"}
-FAMILIES = ("cogvideox_mini", "flux_mini", "wan_mini", "qwen_image_mini", "hunyuan_video_mini")
+FAMILIES = ("cogvideox_mini", "flux_mini", "flux2_mini", "wan_mini", "qwen_image_mini", "hunyuan_video_mini")
 
 
 def config(backbone: str, table: dict | None, *words: str, parts=("attention", "feed_forward")) -> dict:

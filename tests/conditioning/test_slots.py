@@ -15,8 +15,14 @@ from unigen.pipeline.build import build_pipeline
 from unigen.pipeline.header import slot_vectors
 
 FLOW = ("process=rectified_flow", "solver=euler")
-FAMILIES = {"cogvideox_mini": ("solver=ddim",), "flux_mini": FLOW, "wan_mini": FLOW, "qwen_image_mini": FLOW}
-FAMILIES["hunyuan_video_mini"] = FLOW
+FAMILIES = {
+    "cogvideox_mini": ("solver=ddim",),
+    "flux_mini": FLOW,
+    "flux2_mini": FLOW,
+    "wan_mini": FLOW,
+    "qwen_image_mini": FLOW,
+    "hunyuan_video_mini": FLOW,
+}
 NUMBERED, TURNS = "conditioning/slots=numbered", "conditioning/slots=turns"
 SESSION = (ImageSlot("c", "condition", 32, 48), *(ImageSlot(f"x{i}", "target", 32, 48, row=i) for i in range(2)))
 

@@ -35,7 +35,15 @@ BESIDE = {
     },
     **{
         ("backbone", name): ["process=rectified_flow"]
-        for name in ("flux_mini", "flux_fill_mini", "wan_mini", "qwen_image_mini", "qwen_image", "qwen_image_edit")
+        for name in (
+            "flux_mini",
+            "flux_fill_mini",
+            "flux2_mini",
+            "wan_mini",
+            "qwen_image_mini",
+            "qwen_image",
+            "qwen_image_edit",
+        )
     },
     **{("backbone", f"wan2_1_t2v_{size}"): ["process=rectified_flow"] for size in ("1_3b", "14b")},
     ("backbone", "wan2_2_ti2v_5b"): ["process=rectified_flow", "encoder/codec=wan2_2_vae"],
@@ -47,7 +55,10 @@ BESIDE = {
         "backbone=hunyuan_video1_5",
         "encoder/codec=hunyuan_video1_5_vae",
     ],
+    ("backbone", "flux2_klein_4b"): ["process=rectified_flow", "encoder/codec=flux2_vae"],
     ("encoder/text", "qwen2_5_vl"): ["process=rectified_flow", "backbone=qwen_image"],
+    ("encoder/text", "qwen3_4b"): ["process=rectified_flow", "encoder/codec=flux2_vae", "backbone=flux2_klein_4b"],
+    ("encoder/codec", "flux2_vae"): ["process=rectified_flow", "backbone=flux2_klein_4b"],
     ("encoder/codec", "wan2_2_vae"): ["process=rectified_flow", "backbone=wan2_2_ti2v_5b"],
     ("encoder/codec", "autoencoder_scenes"): ["+exp=mini/scene_base", "encoder.codec.pretrained=null"],  # 32 channels
     **{("process", f"rectified_flow{way}"): ["backbone.pretrained=null"] for way in ("", "_shifted", "_uniform")},
@@ -174,20 +185,28 @@ TABLES = [
 ]
 
 
+BY_FAMILY = {
+    "wan": "Wan",
+    "flux2": "Flux2",
+    "qwen_image": "QwenImage",
+}  # families that no experiment names, and their backbones
+
+
 @pytest.mark.parametrize("exp", [*TABLES, "cross_grid_cogvideox_fcd_a", "cross_grid_cogvideox_fcd_d"])
 @pytest.mark.parametrize(
     "family",
     [
-        name if name == "wan/mini" else pytest.param(name, marks=pytest.mark.slow)
+        name if name in ("wan/mini", "qwen_image/mini") else pytest.param(name, marks=pytest.mark.slow)
         for name in families()
-        if "wan" in name
+        if name.startswith(tuple(BY_FAMILY))
     ],
 )
-def test_realgenerals_tables_and_the_grid_run_on_wan_by_family_alone(family, exp):
+def test_realgenerals_tables_and_the_grid_run_on_others_by_family_alone(family, exp):
     scale = family.rpartition("/")[2]
     words = (f"+exp={exp}", f"family={family}", f"scale={scale}")
     pipeline = shallow_on_meta(*words)
-    assert type(pipeline.backbone).__name__ == "Wan" and pipeline.process.predicts == "flow"
+    kind = next(kind for name, kind in BY_FAMILY.items() if family.startswith(name))
+    assert type(pipeline.backbone).__name__ == kind and pipeline.process.predicts == "flow"
     config, plain = composed(*words), composed(f"+exp={exp}")
     same = ("mask", "formatter", "name", "published")
     assert all(config[key] == plain[key] for key in same), "the family changes nothing of the experiment"

@@ -9,10 +9,17 @@ from unigen.pipeline import export
 
 ON_FLUX = ["backbone=flux_mini", "backbone.config.num_single_layers=1", "backbone.config.axes_dims_rope=[4,6,6]"]
 ON_WAN = ["backbone=wan_mini", "process=rectified_flow", "solver=euler_static"]
+ON_QWEN = [
+    "backbone=qwen_image_mini",
+    "backbone.config.axes_dims_rope=[4,6,6]",
+    "process=rectified_flow",
+    "solver=euler_qwen_image",
+]
 CROSSES = {
     "frames on Flux": ["+exp=fcd_mask_a", *ON_FLUX],
     "frames on Wan": ["+exp=fcd_mask_b", *ON_WAN],
     "a grid on Wan, LoRA": ["+exp=cross_grid_cogvideox_fcd_a", *ON_WAN, *LORA],
+    "frames on Qwen-Image, padding hidden": ["+exp=fcd_mask_c", *ON_QWEN, "encoder.text.mask_padding=true"],
     "frames on Flux as a flow, LoRA": ["+exp=fcd_mask_d", *ON_FLUX, *LORA, "process=rectified_flow"],
 }
 

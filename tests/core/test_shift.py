@@ -5,7 +5,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux_fill import calculate_shift
 
-from unigen.core.shift import DynamicShift, checked_shift
+from unigen.core.shift import DynamicShift, EmpiricalShift, checked_shift
 from unigen.processes.rectified_flow import LogitNormal, RectifiedFlow, Uniform
 
 TIMES = torch.linspace(0, 1, 11, dtype=torch.float64)
@@ -59,6 +59,30 @@ def test_a_degenerate_shift_is_refused_unless_it_is_asked_for():
             DynamicShift().mu(bad)
     with pytest.raises(ValueError, match=r"shift\.base_tokens"):
         DynamicShift(base_tokens=4096)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "steps", "mu"),
+    [(1024, 4, 2.031), (1024, 50, 1.702), (4096, 4, 2.291), (4096, 50, 2.023), (4300, 200, 1.185), (4301, 4, 1.185)],
+)
+def test_flux2s_shift_depends_on_the_steps(tokens, steps, mu):
+    from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+
+    shift = EmpiricalShift()
+    assert shift.mu(tokens, steps) == pytest.approx(compute_empirical_mu(tokens, steps), abs=1e-12)
+    assert shift.mu(tokens, steps) == pytest.approx(mu, abs=6e-4)
+    assert (shift.mu(tokens, steps + 9) == shift.mu(tokens, steps)) == (tokens > shift.most), "negative control"
+    theirs = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True).time_shift(mu, 1.0, TIMES[1:])
+    torch.testing.assert_close(shift(TIMES[1:], tokens, steps), theirs, rtol=1e-3, atol=0)
+
+
+def test_flux2s_shift_is_a_samplers_alone():
+    with pytest.raises(ValueError, match=r"process\.shift is an EmpiricalShift, .* training has none"):
+        RectifiedFlow(Uniform(), shift=EmpiricalShift())
+    with pytest.raises(ValueError, match=r"shift\.few is \[1\.0\]; legal are two numbers"):
+        EmpiricalShift(few=[1.0])
+    with pytest.raises(ValueError, match=r"shift\.count is 'target'; legal are all, targets"):
+        EmpiricalShift(count="target")
 
 
 def drawn(shift: DynamicShift | None, tokens: int) -> torch.Tensor:

@@ -5,14 +5,17 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLCogVideoX,
+    AutoencoderKLFlux2,
     AutoencoderKLHunyuanVideo15,
     AutoencoderKLQwenImage,
     AutoencoderKLWan,
+    Flux2KleinPipeline,
 )
 from tiny import choices, composed
 
+from unigen.core.canvas import to_tokens
 from unigen.encoders.patch import PatchPCA
-from unigen.encoders.vae import CogVideoXVAE, HunyuanVideo15VAE, ImageVAE, QwenImageVAE, WanVAE
+from unigen.encoders.vae import CogVideoXVAE, Flux2VAE, HunyuanVideo15VAE, ImageVAE, QwenImageVAE, WanVAE
 from unigen.pipeline.build import build
 
 SMALL = {"block_out_channels": [8, 8, 16, 32, 64], "layers_per_block": 1, "norm_num_groups": 2}
@@ -69,7 +72,8 @@ def test_nothing_of_a_codec_is_trained_but_by_fit(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["cogvideox_vae", "flux_vae", "wan2_1_vae", "wan2_2_vae", "qwen_image_vae", "hunyuan_video1_5_vae"]
+    "name",
+    ["cogvideox_vae", "flux_vae", "flux2_vae", "wan2_1_vae", "wan2_2_vae", "qwen_image_vae", "hunyuan_video1_5_vae"],
 )
 def test_a_generator_samples_the_posterior(name):
     c, x = codec(name), unit(images(1))
@@ -105,6 +109,31 @@ def test_wans_published_normalisation_has_a_value_for_each_channel(name):
     stock = AutoencoderKLWan().config if name == "wan2_1_vae" else None
     for key in ("latents_mean", "latents_std"):
         assert len(config[key]) == config["z_dim"] and (stock is None or config[key] == list(stock[key]))
+
+
+def test_flux2_latents_are_normalised_in_cells_as_its_pipeline_does():
+    """Flux2KleinPipeline's way in and out; its cells of 2×2 latents have the order of our tokens' features."""
+    c, x = codec("flux2_vae"), unit(images(2))
+    assert isinstance(c, Flux2VAE) and isinstance(c.vae, AutoencoderKLFlux2) and not c.vae.training
+    assert (c.channels, c.stride) == (32, 8)
+    g = torch.Generator().manual_seed(3)
+    c.vae.bn.running_mean.normal_(generator=g)
+    c.vae.bn.running_var.uniform_(0.5, 2.0, generator=g)
+    pipe = Flux2KleinPipeline(scheduler=None, vae=c.vae, text_encoder=None, tokenizer=None, transformer=None)
+    with torch.no_grad():
+        cells = pipe._encode_vae_image(x[:, 0], None)
+        tokens = pipe._pack_latents(cells)
+        torch.testing.assert_close(to_tokens(c.encode(x), (1, 2, 2)), tokens, rtol=1e-5, atol=1e-5)
+        mean, std = (v.view(1, -1, 1, 1) for v in (c.vae.bn.running_mean, (c.vae.bn.running_var + 1e-4).sqrt()))
+        pixels = c.vae.decode(pipe._unpatchify_latents(cells * std + mean)).sample
+        torch.testing.assert_close(c.decode(c.encode(x))[:, 0], pixels, rtol=1e-4, atol=1e-4)
+        before = c.encode(x)
+        c.vae.train()
+        c.encode(x)
+        c.vae.eval()
+        assert torch.equal(c.encode(x), before), "no call changes the statistics"
+        c.vae.bn.running_var.mul_(4)
+        assert not torch.allclose(c.encode(x), before, atol=1e-3), "negative control: they count"
 
 
 def test_qwen_images_latents_are_wans_and_its_pipelines():

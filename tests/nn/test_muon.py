@@ -78,13 +78,13 @@ def test_a_restored_one_goes_on_to_the_bit(restored):
     assert all(torch.equal(a, b) for a, b in zip((*matrices, *rest), copies, strict=True)) == restored
 
 
-@pytest.mark.parametrize("family", ["cogvideox", "flux", "wan"])
+@pytest.mark.parametrize("family", ["cogvideox", "flux", "flux2_klein", "wan", "qwen_image"])
 def test_the_matrices_are_attention_and_feed_forward_of_every_family(family):
     learner = build_learner(tiny(f"family={family}/scratch", "optimizer=muon"))
     backbone, found = learner.parts["backbone"], {id(p) for p in block_matrices(learner.parts["backbone"])}
     names = [name for name, p in backbone.named_parameters() if id(p) in found]
-    assert names and not [name for name in names if "norm" in name or "bias" in name]
-    for part in ("to_q", "ff"):
+    assert names and not [name for name in names if "norm" in name or "_mod." in name or "bias" in name]
+    for part in ("to_q", "mlp" if family == "qwen_image" else "ff"):
         assert [name for name in names if part in name], part
     others = [name for name, p in backbone.named_parameters() if id(p) not in found]
     assert [name for name in others if "norm" in name] and not [n for n in others if n.endswith("to_q.weight")]

@@ -12,8 +12,14 @@ from unigen.pipeline import hiding
 from unigen.pipeline.build import build_pipeline
 
 FLOW = ("process=rectified_flow", "solver=euler")
-FAMILIES = {"cogvideox_mini": ("solver=ddim",), "flux_mini": FLOW, "wan_mini": FLOW, "qwen_image_mini": FLOW}
-FAMILIES["hunyuan_video_mini"] = FLOW
+FAMILIES = {
+    "cogvideox_mini": ("solver=ddim",),
+    "flux_mini": FLOW,
+    "flux2_mini": FLOW,
+    "wan_mini": FLOW,
+    "qwen_image_mini": FLOW,
+    "hunyuan_video_mini": FLOW,
+}
 
 
 def pipeline_for(name: str = "cogvideox_mini", *words: str):

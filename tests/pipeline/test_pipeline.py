@@ -73,7 +73,7 @@ def test_a_frozen_text_encoder_reads_each_prompt_once(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "backbone", ["cogvideox_mini", "flux_mini", "wan_mini", "qwen_image_mini", "hunyuan_video_mini"]
+    "backbone", ["cogvideox_mini", "flux_mini", "flux2_mini", "wan_mini", "qwen_image_mini", "hunyuan_video_mini"]
 )
 @pytest.mark.parametrize("masked", [True, False])
 def test_masked_padding_is_seen_by_nobody(backbone, masked):

@@ -12,6 +12,7 @@ from unigen.pipeline.guidance import Guided
 FAMILIES = {
     "cogvideox": (),
     "flux": ("backbone=flux_mini", "process=rectified_flow", "solver=euler"),
+    "flux2": ("backbone=flux2_mini", "process=rectified_flow", "solver=euler"),
     "wan": ("backbone=wan_mini", "process=rectified_flow", "solver=euler_static"),
     "qwen_image": ("backbone=qwen_image_mini", "process=rectified_flow", "solver=euler"),
     "hunyuan_video": ("backbone=hunyuan_video_mini", "process=rectified_flow", "solver=euler_static"),

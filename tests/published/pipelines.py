@@ -1,5 +1,6 @@
-"""CogVideoX1.5-5B, FLUX.1-dev and FLUX.1-Fill-dev, Wan2.1-T2V-1.3B and Wan2.2-TI2V-5B in miniature, file by file as
-published."""
+"""CogVideoX1.5-5B, FLUX.1-dev and FLUX.1-Fill-dev, Wan2.1-T2V-1.3B and Wan2.2-TI2V-5B, and Qwen-Image in
+miniature, file by file as published; and FLUX.2-klein-base-4B by its model index, with the files that the libraries
+write."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,24 @@ import yaml
 from tiny import CONF
 from torch import nn
 
-from published import tokenizers
-from published.sizes import CLIP_TEXT, COGVIDEOX, FLUX, T5, T5_WORDS, VAE, WAN, WAN_2_2_VAE, WAN_VAE, WIDTH
+from published import chat, tokenizers
+from published.sizes import (
+    CLIP_TEXT,
+    COGVIDEOX,
+    FLUX,
+    FLUX2,
+    QWEN,
+    QWEN3,
+    QWEN3_WORDS,
+    QWEN_TEXT,
+    T5,
+    T5_WORDS,
+    VAE,
+    WAN,
+    WAN_2_2_VAE,
+    WAN_VAE,
+    WIDTH,
+)
 from published.tokenizers import write
 
 SHARD = "60KB"
@@ -153,6 +170,34 @@ def _flux(folder: Path, pipeline: str, **channels: Any) -> None:
     index(folder, pipeline, parts)
 
 
+def flux2_klein(folder: Path) -> None:
+    """The statistics of the VAE's batch norm are no trained weights, so `save` leaves them; here they are random."""
+    from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    save(Flux2Transformer2DModel(**FLUX2, guidance_embeds=False), folder / "transformer")
+    vae = AutoencoderKLFlux2(
+        **VAE, down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4
+    )
+    vae.bn.running_mean.normal_()
+    vae.bn.running_var.uniform_(0.5, 2.0)
+    save(vae, folder / "vae", shard="10GB")
+    text = {**yaml.safe_load((CONF / "encoder" / "text" / "qwen3_4b.yaml").read_text())["config"], **QWEN3}
+    save(
+        Qwen3ForCausalLM(Qwen3Config(**text, vocab_size=QWEN3_WORDS, tie_word_embeddings=True)), folder / "text_encoder"
+    )
+    chat.qwen(folder / "tokenizer")
+    FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True).save_pretrained(folder / "scheduler")
+    parts = {
+        "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
+        "text_encoder": ("transformers", "Qwen3ForCausalLM"),
+        "tokenizer": ("transformers", "Qwen2TokenizerFast"),
+        "transformer": ("diffusers", "Flux2Transformer2DModel"),
+        "vae": ("diffusers", "AutoencoderKLFlux2"),
+    }
+    index(folder, "Flux2KleinPipeline", parts)
+
+
 def wan_1_3b(folder: Path) -> None:
     _wan(folder, "wan2_1_vae", WAN_VAE, flow_shift=3.0)
 
@@ -184,3 +229,35 @@ def _wan(folder: Path, codec: str, sizes: dict[str, Any], flow_shift: float) -> 
         "vae": ("diffusers", "AutoencoderKLWan"),
     }
     index(folder, "WanPipeline", parts)
+
+
+def qwen_image(folder: Path) -> None:
+    """The text encoder is a whole Qwen2.5-VL, with the vision tower and the head that text to image does not use."""
+    from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    save(QwenImageTransformer2DModel(**QWEN), folder / "transformer")
+    save(AutoencoderKLQwenImage(**WAN_VAE), folder / "vae", shard="10GB")
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 1, 1]}
+    words = {**QWEN_TEXT, "hidden_size": WIDTH, "rms_norm_eps": 1e-6, "rope_parameters": rope}
+    images = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH}
+    text = Qwen2_5_VLConfig(text_config=words, vision_config=images, tie_word_embeddings=False)
+    save(Qwen2_5_VLForConditionalGeneration(text), folder / "text_encoder")
+    tokenizers.qwen(folder / "tokenizer")
+    FlowMatchEulerDiscreteScheduler(
+        shift=1.0,
+        use_dynamic_shifting=True,
+        base_shift=0.5,
+        max_shift=0.9,
+        base_image_seq_len=256,
+        max_image_seq_len=8192,
+        shift_terminal=0.02,
+    ).save_pretrained(folder / "scheduler")
+    parts = {
+        "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
+        "text_encoder": ("transformers", "Qwen2_5_VLForConditionalGeneration"),
+        "tokenizer": ("transformers", "Qwen2Tokenizer"),
+        "transformer": ("diffusers", "QwenImageTransformer2DModel"),
+        "vae": ("diffusers", "AutoencoderKLQwenImage"),
+    }
+    index(folder, "QwenImagePipeline", parts)

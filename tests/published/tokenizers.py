@@ -110,3 +110,35 @@ def clip(folder: Path) -> None:
             "unk_token": "<|endoftext|>",
         },
     )
+
+
+def qwen_words() -> list[str]:
+    """Qwen's vocabulary without merges: every byte, and the tokens that begin and end a message and a text."""
+    letters = [chr(code) for code in LETTERS] + [chr(256 + i) for i in range(256 - len(LETTERS))]
+    return [*letters, "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+def qwen(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    words = qwen_words()
+    write(folder / "vocab.json", {word: i for i, word in enumerate(words[:-3])})
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    added = {str(i): {"content": word, **flags} for i, word in enumerate(words) if i >= len(words) - 3}
+    write(folder / "added_tokens.json", {word: i for i, word in enumerate(words) if i >= len(words) - 3})
+    write(folder / "special_tokens_map.json", {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"})
+    write(
+        folder / "tokenizer_config.json",
+        {
+            "add_prefix_space": False,
+            "added_tokens_decoder": added,
+            "bos_token": None,
+            "clean_up_tokenization_spaces": False,
+            "eos_token": "<|im_end|>",
+            "errors": "replace",
+            "model_max_length": 131072,
+            "pad_token": "<|endoftext|>",
+            "tokenizer_class": "Qwen2Tokenizer",
+            "unk_token": None,
+        },
+    )

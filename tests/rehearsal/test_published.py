@@ -9,7 +9,9 @@ from published import REPOSITORIES, repository_folder
 from published.hub import REVISION
 
 WAN, TI2V = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
+QWEN = "Qwen/Qwen-Image"
 COGVIDEOX, DEV, FILL = "zai-org/CogVideoX1.5-5B", "black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-Fill-dev"
+KLEIN = "black-forest-labs/FLUX.2-klein-base-4B"
 
 
 def snapshot(cache: Path, repository: str) -> Path:
@@ -34,6 +36,7 @@ def test_every_file_is_a_link_to_a_blob_and_every_weight_map_is_whole(published_
         (DEV, "tokenizer", {"merges.txt", "special_tokens_map.json", "vocab.json"}),
         (FILL, "tokenizer_2", {"special_tokens_map.json", "spiece.model", "tokenizer.json"}),
         (WAN, "tokenizer", {"special_tokens_map.json", "spiece.model", "tokenizer.json"}),
+        (QWEN, "tokenizer", {"added_tokens.json", "merges.txt", "special_tokens_map.json", "vocab.json"}),
     ],
 )
 def test_tokenizer_folders_have_the_published_files(repository, folder, files, published_cache):
@@ -47,8 +50,10 @@ def test_tokenizer_folders_have_the_published_files(repository, folder, files, p
         (COGVIDEOX, "CogVideoXPipeline", {torch.bfloat16}),
         (DEV, "FluxPipeline", {torch.bfloat16}),
         (FILL, "FluxFillPipeline", {torch.bfloat16}),
+        (KLEIN, "Flux2KleinPipeline", {torch.bfloat16, torch.int64}),  # a batch norm counts what it saw
         (WAN, "WanPipeline", {torch.float32, torch.bfloat16}),
         (TI2V, "WanPipeline", {torch.float32, torch.bfloat16}),
+        (QWEN, "QwenImagePipeline", {torch.bfloat16}),
     ],
 )
 def test_the_stock_pipeline_of_each_loads_and_its_weights_are_as_precise(repository, pipeline, kinds, published_cache):

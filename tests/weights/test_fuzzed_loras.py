@@ -240,6 +240,10 @@ def check_written(out: Path, expected: dict[str, Tensor]) -> None:
         assert (found[name] - x).abs().max() <= 1e-5 * x.abs().max().clamp(min=1e-30), name
     of_cogvideox = any(re.search(r"attn1|patch_embed|time_embedding", name) for name in found)
     family = "cogvideox" if of_cogvideox else "flux"
+    if any(
+        re.search(r"_mlp_proj|linear_(in|out)\.|_stream_modulation|time_guidance|^single.*to_out", n) for n in found
+    ):
+        family = "flux2"
     if any(re.match(r"blocks\.|condition_embedder", name) for name in found):
         family = "wan"
     deepest = max((int(n) for name in found for n in re.findall(r"blocks\.(\d+)\.", name)), default=0)

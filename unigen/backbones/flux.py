@@ -248,6 +248,11 @@ def _check(config: Mapping[str, Any], guidance: Mapping[str, float] | None) -> N
             f"backbone.config.axes_dims_rope is {list(axes)}; it must be three even numbers with the sum "
             f"attention_head_dim ({head})"
         )
+    check_guidance(config, guidance)
+
+
+def check_guidance(config: Mapping[str, Any], guidance: Mapping[str, float] | None) -> None:
+    """Raise ValueError for guidance that does not fit the model, of FLUX.1 or FLUX.2."""
     if config["guidance_embeds"] and (guidance is None or set(guidance) != set(GUIDANCE)):
         said = "null" if guidance is None else f"for {', '.join(guidance)}"
         raise ValueError(

@@ -1,6 +1,10 @@
-"""Shifts of rectified flow's times towards noise: by the number of image tokens, or by one factor for all."""
+"""Shifts of rectified flow's times towards noise: by the number of image tokens, or by one factor for all.
+
+A solver tells a shift the number of its steps too, for the one that depends on it.
+"""
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -9,8 +13,15 @@ from unigen.core.layout import Layout
 COUNTS = ("all", "targets")
 
 
-def checked_shift(shift: object, key: str) -> "DynamicShift | StaticShift | None":
-    """Return the shift as it was given. Raises ValueError if it is neither null nor a part that shifts times."""
+def checked_shift(shift: object, key: str) -> "DynamicShift | StaticShift | EmpiricalShift | None":
+    """Return the shift as it was given. Raises ValueError if it is neither null nor a part that shifts times, and for a
+    process's shift that depends on the number of sampling steps.
+    """
+    if isinstance(shift, EmpiricalShift) and key.startswith("process."):
+        raise ValueError(
+            f"{key} is an EmpiricalShift, which depends on the number of sampling steps, and training has none; legal "
+            "are null, unigen.core.shift.DynamicShift and StaticShift"
+        )
     if shift is None or callable(shift):
         return shift
     raise ValueError(f"{key} is {shift!r}; legal are null and a part, such as unigen.core.shift.DynamicShift")
@@ -42,8 +53,7 @@ class DynamicShift:
         limit: float | None = 3.0,
         count: str = "all",
     ) -> None:
-        if count not in COUNTS:
-            raise ValueError(f"shift.count is {count!r}; legal are {', '.join(COUNTS)}")
+        _check_count(count)
         if not 0 < base_tokens < max_tokens:
             raise ValueError(
                 f"shift.base_tokens must be positive and less than shift.max_tokens, got {base_tokens} and {max_tokens}"
@@ -66,10 +76,9 @@ class DynamicShift:
             )
         return mu
 
-    def __call__(self, t: Tensor, tokens: int) -> Tensor:
+    def __call__(self, t: Tensor, tokens: int, steps: int | None = None) -> Tensor:
         """Shift times in [0, 1], of any shape, in float64 for images of `tokens` tokens; 0 and 1 stay."""
-        factor, t = math.exp(self.mu(tokens)), t.double()
-        return factor * t / (factor * t + (1 - t))
+        return _shifted(t, self.mu(tokens))
 
 
 class StaticShift:
@@ -83,7 +92,49 @@ class StaticShift:
             raise ValueError(f"shift.factor is {factor}; legal are numbers above 0, of which 1 shifts nothing")
         self.factor = factor
 
-    def __call__(self, t: Tensor, tokens: int) -> Tensor:
+    def __call__(self, t: Tensor, tokens: int, steps: int | None = None) -> Tensor:
         """Shift times in [0, 1], of any shape, in float64; 0 and 1 stay."""
         t = t.double()
         return self.factor * t / (1 + (self.factor - 1) * t)
+
+
+class EmpiricalShift:
+    """t -> e^mu / (e^mu + 1 / t - 1), mu by the number N of image tokens and by the steps, as FLUX.2 samples.
+
+    `few` and `many` are the slope and the intercept of mu over N at 10 and at 200 steps; other numbers of steps lie on
+    the line through both. Beyond `most` tokens `many` holds for any number of steps, so mu jumps there. `count` says
+    whose tokens N counts, as in `DynamicShift`.
+    Raises ValueError for a line that is not two numbers.
+    """
+
+    def __init__(
+        self,
+        few: Sequence[float] = (8.73809524e-05, 1.89833333),
+        many: Sequence[float] = (0.00016927, 0.45666666),
+        most: int = 4300,
+        count: str = "targets",
+    ) -> None:
+        _check_count(count)
+        for name, line in (("few", few), ("many", many)):
+            if len(line) != 2:
+                raise ValueError(f"shift.{name} is {list(line)}; legal are two numbers, a slope and an intercept")
+        self.few, self.many, self.most, self.count = list(few), list(many), most, count
+
+    def mu(self, tokens: int, steps: int) -> float:
+        """Return the logarithm of the shift."""
+        few, many = (slope * tokens + intercept for slope, intercept in (self.few, self.many))
+        return many if tokens > self.most else few + (many - few) * (steps - 10) / 190
+
+    def __call__(self, t: Tensor, tokens: int, steps: int) -> Tensor:
+        """Shift times in [0, 1], of any shape, in float64 for images of `tokens` tokens; 0 and 1 stay."""
+        return _shifted(t, self.mu(tokens, steps))
+
+
+def _shifted(t: Tensor, mu: float) -> Tensor:
+    factor, t = math.exp(mu), t.double()
+    return factor * t / (factor * t + (1 - t))
+
+
+def _check_count(count: str) -> None:
+    if count not in COUNTS:
+        raise ValueError(f"shift.count is {count!r}; legal are {', '.join(COUNTS)}")

@@ -5,7 +5,7 @@ Shapes: B prompts, L tokens of a whole message, T text tokens that the backbone 
 
 import warnings
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -130,7 +130,7 @@ class QwenText(nn.Module):
         """
         size, found = self.drop + self.tokens, []
         for prompt in prompts:
-            ids = self.tokenizer(self._message(prompt)).input_ids
+            ids = _cached_ids(self.tokenizer, self._message(prompt))
             if len(ids) > size and not self._cut_said:
                 self._cut_said = True
                 warnings.warn(
@@ -167,6 +167,11 @@ class QwenText(nn.Module):
         if self.source != "byt5":
             return self.tokenizer(message, return_offsets_mapping=True)["offset_mapping"]
         return [(i, i + 1) for i, letter in enumerate(message) for _ in letter.encode()]
+
+
+@lru_cache(maxsize=65536)
+def _cached_ids(tokenizer: Any, message: str) -> tuple[int, ...]:
+    return tuple(tokenizer(message).input_ids)
 
 
 def _made(config: Mapping[str, Any]) -> nn.Module:

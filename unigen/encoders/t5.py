@@ -74,7 +74,7 @@ class T5Text(nn.Module):
         self.vocabulary = vocabulary
         self.model.requires_grad_(trained).train(trained)
         self.window, self.pool, self.trained = window, pool, trained
-        self.tokens, self.width = window // pool, self.model.config.d_model
+        self.tokens, self.width = window // pool, self.model.config.hidden_size
         self.source = tokenizer
         self._known, self._cut_said = Memo(FEATURE_MEMORY), False
 
@@ -138,7 +138,7 @@ class T5Text(nn.Module):
 
     def ids(self, prompts: list[str]) -> list[tuple[int, ...]]:
         """Return `window` token ids for each prompt, cut or padded; the first prompt that is cut raises a warning."""
-        found = [_cached_ids(self.tokenizer, self.window, prompt) for prompt in prompts]
+        found = [self._ids(prompt) for prompt in prompts]
         for ids, length in found:
             if length > self.window and not self._cut_said:
                 self._cut_said = True
@@ -150,6 +150,10 @@ class T5Text(nn.Module):
         if (most := max((max(ids) for ids, _ in found), default=0)) >= self.vocabulary:
             raise ValueError(f"encoder.text.vocabulary is {self.vocabulary}, and the tokenizer has ids up to {most}")
         return [ids for ids, _ in found]
+
+    def _ids(self, prompt: str) -> tuple[tuple[int, ...], int]:
+        """Return a prompt's ids, cut or padded to the window, and the number of its ids before that."""
+        return _cached_ids(self.tokenizer, self.window, prompt)
 
     def _offsets(self, prompt: str) -> list[tuple[int, int]]:
         """Return each token's span (first, last + 1) in characters of the prompt."""

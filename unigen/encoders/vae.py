@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from unigen.weights.loading import in_type, load_pretrained, stored_type
 
@@ -64,12 +65,25 @@ class ImageVAE(FrameCodec):
     cacheable = False  # training samples the posterior
 
     def __init__(self, config: Mapping[str, Any], pretrained: str | None = None, dtype: str = "float32") -> None:
+        super().__init__()
+        stock, stored = self.stock(), stored_type(dtype, "encoder.codec.dtype")
+        load = load_pretrained(stock, pretrained, KEY, self.folders[0], config, stored)
+        self.vae = (load or in_type(stock(**config), stored)).requires_grad_(False).eval()
+
+    @staticmethod
+    def stock() -> type[nn.Module]:
+        """Return the class of diffusers."""
         from diffusers import AutoencoderKL
 
-        super().__init__()
-        stored = stored_type(dtype, "encoder.codec.dtype")
-        load = load_pretrained(AutoencoderKL, pretrained, KEY, self.folders[0], config, stored)
-        self.vae = (load or in_type(AutoencoderKL(**config), stored)).requires_grad_(False).eval()
+        return AutoencoderKL
+
+    def normalised(self, z_NChw: Tensor) -> Tensor:
+        """Return the latents as the backbone takes them."""
+        return (z_NChw - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+
+    def denormalised(self, z_NChw: Tensor) -> Tensor:
+        """Invert `normalised`."""
+        return z_NChw / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
 
     @property
     def channels(self) -> int:
@@ -89,14 +103,45 @@ class ImageVAE(FrameCodec):
     @torch.no_grad()
     def image_latents(self, moments_NMhw: Tensor, generator: Generator | None = None) -> Tensor:
         """Return normalised latents (N, C, h, w) in fp32: a sample with a generator, the mean without."""
-        z = sampled(moments_NMhw.float(), generator)
-        return (z - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+        return self.normalised(sampled(moments_NMhw.float(), generator))
 
     @torch.no_grad()
     def images(self, latents_NChw: Tensor) -> Tensor:
         """Decode normalised latents to images (N, 3, H, W) in fp32."""
-        z = latents_NChw / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
-        return self.vae.decode(z.to(self.vae.dtype)).sample.float()
+        return self.vae.decode(self.denormalised(latents_NChw).to(self.vae.dtype)).sample.float()
+
+
+class Flux2VAE(ImageVAE):
+    """`AutoencoderKLFlux2`: latent = (posterior - mean) / std, by channel and place in a cell of 2×2 latents.
+
+    The statistics are those of a batch norm that came with the weights, over the channels of cells in the order
+    (C, p_h, p_w), which is that of a token's features. They are never updated. Random weights have mean 0 and variance
+    1. Latents have an even number of rows and columns.
+    """
+
+    @staticmethod
+    def stock() -> type[nn.Module]:
+        """Return the class of diffusers."""
+        from diffusers import AutoencoderKLFlux2
+
+        return AutoencoderKLFlux2
+
+    def normalised(self, z_NChw: Tensor) -> Tensor:
+        mean, std = self._statistics()
+        return pixel_shuffle((pixel_unshuffle(z_NChw, self._side) - mean) / std, self._side)
+
+    def denormalised(self, z_NChw: Tensor) -> Tensor:
+        mean, std = self._statistics()
+        return pixel_shuffle(pixel_unshuffle(z_NChw, self._side) * std + mean, self._side)
+
+    @property
+    def _side(self) -> int:
+        return self.vae.config.patch_size[0]
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation (1, 4 C, 1, 1) in fp32."""
+        mean, variance = (x.float().view(1, -1, 1, 1) for x in (self.vae.bn.running_mean, self.vae.bn.running_var))
+        return mean, (variance + self.vae.config.batch_norm_eps).sqrt()
 
 
 class VideoVAE(nn.Module):

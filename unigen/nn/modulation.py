@@ -105,7 +105,7 @@ class BranchedLayerNormZero(nn.Module):
 
 
 class BranchedProjection(nn.Module):
-    """A linear that makes the modulation of all blocks (Wan's time projection), with one branch for each name.
+    """A linear that makes the modulation of all blocks (of Wan or FLUX.2), with one branch for each name.
 
     Each branch starts as the stock linear, shared or copied.
     """
@@ -167,5 +167,5 @@ def new_branch(stock: nn.Linear, tied: bool) -> nn.Linear:
     branch = nn.Linear(1, 1, device="meta")
     branch.in_features, branch.out_features = stock.in_features, stock.out_features
     branch.weight = stock.weight if tied else nn.Parameter(stock.weight.detach().clone())
-    branch.bias = stock.bias if tied else nn.Parameter(stock.bias.detach().clone())
+    branch.bias = stock.bias if tied or stock.bias is None else nn.Parameter(stock.bias.detach().clone())
     return branch

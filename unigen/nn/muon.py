@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MODULATION = "norm"  # the modulation of a block: as many matrices as attention, for one vector a sample
+# Words in the names of a block's modulation, which has as many matrices as attention, for one vector a sample.
+MODULATION = ("norm", "_mod.")
 
 
 def block_matrices(backbone: nn.Module) -> list[nn.Parameter]:
@@ -19,7 +20,7 @@ def block_matrices(backbone: nn.Module) -> list[nn.Parameter]:
         parameter
         for block in backbone.blocks
         for name, parameter in block.named_parameters()
-        if parameter.requires_grad and parameter.ndim == 2 and MODULATION not in name
+        if parameter.requires_grad and parameter.ndim == 2 and not any(word in name for word in MODULATION)
     ]
 
 

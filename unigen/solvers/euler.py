@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unigen.core.shift import DynamicShift, StaticShift, checked_shift
+from unigen.core.shift import DynamicShift, EmpiricalShift, StaticShift, checked_shift
 from unigen.solvers.ddim import DDIM
 
 COUNTS = ("steps", "points")
@@ -17,7 +17,7 @@ class Euler(DDIM):
 
     It equals diffusers' FlowMatchEulerDiscreteScheduler with dynamic shifting. `steps` counts what `count` names: the
     "steps", as in diffusers, or the "points" of the time grid, which are one more, as in VisualCloze's own sampler (30
-    points are 29 steps). `shift` moves the grid towards noise by the number of image tokens; None leaves it even.
+    points are 29 steps). `shift` moves the grid towards noise; None leaves it even.
     `terminal` stretches the shifted grid so that its last step begins at this time (Qwen-Image); None leaves it.
     """
 
@@ -25,7 +25,7 @@ class Euler(DDIM):
         self,
         steps: int,
         count: str = "steps",
-        shift: DynamicShift | StaticShift | None = None,
+        shift: DynamicShift | StaticShift | EmpiricalShift | None = None,
         terminal: float | None = None,
     ) -> None:
         if terminal is not None and not 0 < terminal < 1:
@@ -54,7 +54,7 @@ class Euler(DDIM):
         if points < 2:
             raise ValueError(f"solver.steps={self.steps} counts points (solver.count); a step needs at least 2")
         t_T = torch.linspace(1, 0, points, dtype=torch.float64, device="cpu")
-        t_T = t_T if self.shift is None else self.shift(t_T, tokens)
+        t_T = t_T if self.shift is None else self.shift(t_T, tokens, points - 1)
         return (t_T if self.terminal is None else self._stretched(t_T)).float()
 
     def _stretched(self, t_T: Tensor) -> Tensor:

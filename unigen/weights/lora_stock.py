@@ -14,10 +14,18 @@ Sizes = Mapping[str, tuple[int, int]]  # (inputs, outputs) by linear
 BLOCK = re.compile(r"blocks\.(0|[1-9][0-9]{0,2})\.")
 BLOCKS = 200  # no transformer of these families has so many
 BRANCH = re.compile(r"\.branches\.\w+$")  # a branch of a modulation that this project has split (SC-AdaLN)
-PROJECTIONS = ("time_proj", "_mod.1")  # of Wan and Qwen-Image: linears that are split themselves, not inside a norm
+PROJECTIONS = (
+    "time_proj",
+    "_modulation_img.linear",
+    "_stream_modulation.linear",
+    "_mod.1",
+)  # split themselves, not inside a norm
 LARGE = 1024  # narrower ones, this project's mini family, are trained by anybody; wider ones are published
 PUBLISHED = {
     "FLUX.1": ("FluxTransformer2DModel", 3072, {"num_layers": 19, "num_single_layers": 38}),
+    "FLUX.2-klein-4B": ("Flux2Transformer2DModel", 3072, {"num_layers": 5, "num_single_layers": 20}),
+    "FLUX.2-klein-9B": ("Flux2Transformer2DModel", 4096, {"num_layers": 8, "num_single_layers": 24}),
+    "FLUX.2-dev": ("Flux2Transformer2DModel", 6144, {"num_layers": 8, "num_single_layers": 48}),
     "CogVideoX-2B": ("CogVideoXTransformer3DModel", 1920, {"num_layers": 30}),
     "CogVideoX-5B": ("CogVideoXTransformer3DModel", 3072, {"num_layers": 42}),
     "Wan2.1-T2V-1.3B": ("WanTransformer3DModel", 1536, {"num_layers": 30}),
@@ -182,6 +190,28 @@ def _flux(lora: Sizes) -> dict[str, Any]:
     }
 
 
+def _flux2(lora: Sizes) -> dict[str, Any]:
+    """The configuration of a FLUX.2 with the sizes of most linears of a LoRA."""
+    joined = re.compile(r"single_transformer_blocks\.\d+\.attn\.to_out")
+    wide_out = re.compile(r"(x|context)_embedder|.*_embedder\.linear_1|.*\.linear_out|" + joined.pattern)
+    width = _most(o if wide_out.fullmatch(n) else i for n, (i, o) in lora.items())
+    hidden = [o // 2 for n, (_, o) in lora.items() if n.endswith(".linear_in")]
+    hidden += [i for n, (i, _) in lora.items() if n.endswith(".linear_out")]
+    hidden += [i - width for n, (i, _) in lora.items() if joined.fullmatch(n)]
+    return {
+        "attention_head_dim": width,
+        "num_attention_heads": 1,
+        "num_layers": _blocks(lora, "transformer_blocks"),
+        "num_single_layers": _blocks(lora, "single_transformer_blocks"),
+        "in_channels": lora.get("x_embedder", (128, 0))[0],
+        "out_channels": lora.get("proj_out", (0, 128))[1],
+        "joint_attention_dim": lora.get("context_embedder", (7680, 0))[0],
+        "timestep_guidance_channels": lora.get("time_guidance_embed.timestep_embedder.linear_1", (256, 0))[0],
+        "mlp_ratio": _most(hidden) / width if hidden else 3.0,
+        "guidance_embeds": True,
+    }
+
+
 def _cogvideox(lora: Sizes) -> dict[str, Any]:
     """The configuration of a CogVideoX with the sizes of most linears of a LoRA; its patches are of one latent."""
     widths, times = [], []
@@ -230,6 +260,7 @@ def _wan(lora: Sizes) -> dict[str, Any]:
 
 FAMILIES: dict[str, Callable[[Sizes], dict[str, Any]]] = {
     "FluxTransformer2DModel": _flux,
+    "Flux2Transformer2DModel": _flux2,
     "CogVideoXTransformer3DModel": _cogvideox,
     "WanTransformer3DModel": _wan,
 }
