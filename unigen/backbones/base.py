@@ -8,6 +8,7 @@ calls, so gradient checkpointing recomputes with the very same layout.
 Shapes: B batch, H heads, L tokens, D width (in attention: of a head), P patch features.
 """
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -274,9 +275,13 @@ class DiffusersTransformer(nn.Module):
         self.slots = vectors
 
     def leave_out_unreached(self, layout: Layout, mask: Mask) -> None:
-        """Remove each adapter by role from the linears that none of its tokens pass under this mask. Their weights
-        would get no gradient, which training on several devices refuses. `left_out` has their names by adapter.
+        """Freeze the weights on which no prediction depends, and remove each adapter by role from the linears that none
+        of its tokens pass under this mask. They would get no gradient, which training on several devices refuses.
+        `left_out` has the names of the removed ones by adapter.
         """
+        for name, parameter in self.model.named_parameters():
+            if self._unheard() and re.match(self._unheard(), name):
+                parameter.requires_grad_(False)
         mask = self.effective_mask(mask)
         for name, module in self.model.named_modules() if self.role_adapters is not None else ():
             for which in list(getattr(module, "lora_A", {})):
@@ -434,6 +439,11 @@ class DiffusersTransformer(nn.Module):
     def _takes(self, name: str) -> str:
         """Return which tokens the linear of this name takes: "visual", "text", "every", or "one" for one a sample."""
         raise NotImplementedError
+
+    def _unheard(self) -> str:
+        """Return a regular expression of how the names of weights begin on which no prediction depends: those that make
+        text behind the last block, in a family whose text has linears of its own. It is empty for none."""
+        return ""
 
     def _stock_state(self) -> dict[str, Tensor]:
         """Return these weights under the names of the stock model."""

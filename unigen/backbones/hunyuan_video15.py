@@ -249,6 +249,9 @@ class HunyuanVideo15(DiffusersTransformer):
         text = name.startswith("context_embedder") or any(part in name for part in ("add_", "ff_context"))
         return "text" if text else "visual"
 
+    def _unheard(self) -> str:
+        return rf"transformer_blocks\.{len(self.blocks) - 1}\.(attn\.to_add_out|ff_context)\."
+
     def _stock_state(self) -> dict[str, Tensor]:
         return stock_state(self.model) | self.unread
 

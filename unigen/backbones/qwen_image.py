@@ -255,6 +255,9 @@ class QwenImage(DiffusersTransformer):
             return "one"
         return "text" if name == "txt_in" or any(part in name for part in ("add_", "txt_mlp")) else "visual"
 
+    def _unheard(self) -> str:
+        return rf"transformer_blocks\.{len(self.blocks) - 1}\.(attn\.to_add_out|txt_mlp)\."
+
     def _stock_state(self) -> dict[str, Tensor]:
         names = dict.fromkeys(name for role, name in self.branches.items() if role != TEXT)
         if len(names) > 1:
