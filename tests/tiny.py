@@ -28,6 +28,8 @@ SIZES = {
     "num_layers": 2,
     "num_single_layers": 2,
     "axes_dims_rope": [4, 6, 6],
+    "rope_axes_dim": [4, 6, 6],
+    "num_refiner_layers": 1,
     "text_embed_dim": 32,
     "time_embed_dim": 32,
     "joint_attention_dim": 32,
@@ -95,7 +97,7 @@ def tiny(*overrides: str, tasks: tuple[str, ...] = ("canny>target", "openmoji>ta
     for key, value in {**SIZES, **sizes}.items():
         if key in config.backbone.config:
             config.backbone.config[key] = value
-    if "rope_theta" in config.backbone.config:  # FLUX.2 has four axes of positions
+    if {"rope_theta", "axes_dims_rope"} <= set(config.backbone.config):  # FLUX.2 has four axes of positions
         config.backbone.config.axes_dims_rope = [4, 4, 4, 4]
     config.encoder.text.update(WINDOW)
     config.data.tasks = list(tasks)

@@ -12,7 +12,14 @@ from unigen.backbones import base
 from unigen.pipeline.build import build, build_pipeline
 
 GROUPED = "backbone.lowering._target_=unigen.core.attention.grouped"
-KINDS = {"cogvideox_mini": 1, "flux_mini": 2, "flux2_mini": 2, "wan_mini": 1, "qwen_image_mini": 1}  # kinds of block
+KINDS = {  # kinds of block
+    "cogvideox_mini": 1,
+    "flux_mini": 2,
+    "flux2_mini": 2,
+    "wan_mini": 1,
+    "qwen_image_mini": 1,
+    "hunyuan_video_mini": 1,
+}
 
 
 @pytest.fixture(autouse=True)

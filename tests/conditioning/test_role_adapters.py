@@ -13,7 +13,7 @@ from unigen.pipeline.header import unreached
 from unigen.tools.lora import convert, merge
 
 TABLE = {"text": None, "condition": "shown", "target": None, "example": "shown", "buffer": "shown"}
-FAMILIES = ("cogvideox_mini", "flux_mini", "flux2_mini", "wan_mini", "qwen_image_mini")
+FAMILIES = ("cogvideox_mini", "flux_mini", "flux2_mini", "wan_mini", "qwen_image_mini", "hunyuan_video_mini")
 
 
 def config(backbone: str, table: dict | None, *words: str, parts=("attention", "feed_forward")) -> dict:
@@ -37,7 +37,7 @@ def pipeline_for(*args, **options):
 def queries_of_layer_1(pipeline) -> dict[str, torch.Tensor]:
     """The first block's queries (B, L, D) by segment."""
     backbone, seen = pipeline.backbone, []
-    module = next(m for n, m in backbone.model.named_modules() if n.endswith(("attn1.to_q", "attn.to_q")))
+    module = next(m for n, m in backbone.blocks[0].named_modules() if n.endswith(("attn1.to_q", "attn.to_q")))
     handle = module.register_forward_hook(lambda m, given, out: seen.append(out.detach()))
     plan = pipeline.plan(batch().slots)
     tokens = tokens_for(plan.layout, backbone, size=2)

@@ -21,6 +21,7 @@ FAMILIES = {
     "flux2_mini": FLOW,
     "wan_mini": FLOW,
     "qwen_image_mini": FLOW,
+    "hunyuan_video_mini": FLOW,
 }
 NUMBERED, TURNS = "conditioning/slots=numbered", "conditioning/slots=turns"
 SESSION = (ImageSlot("c", "condition", 32, 48), *(ImageSlot(f"x{i}", "target", 32, 48, row=i) for i in range(2)))
@@ -75,8 +76,8 @@ def test_vectors_are_added_behind_the_patch_embedder(name):
     by_hand = torch.stack([condition + numbers[0], condition + numbers[1], target]).repeat_interleave(6, dim=0)
     embedded = plain.backbone._embedded
 
-    def shifted(tokens):
-        x, c = embedded(tokens)
+    def shifted(tokens, times):
+        x, c = embedded(tokens, times)
         return x + by_hand, c
 
     plain.backbone._embedded = shifted
@@ -95,8 +96,8 @@ def test_the_text_of_a_turn_has_the_vector_of_that_turn(name):
     found = session_predicted(ours)
     embedded = plain.backbone._embedded
 
-    def shifted(tokens):
-        x, c = embedded(tokens)
+    def shifted(tokens, times):
+        x, c = embedded(tokens, times)
         return x, c + by_hand.repeat_interleave(c.shape[1] // 2, dim=0)
 
     plain.backbone._embedded, by_hand = shifted, torch.stack([first, second])

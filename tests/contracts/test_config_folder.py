@@ -36,16 +36,29 @@ BESIDE = {
     **{
         ("backbone", name): ["process=rectified_flow"]
         for name in (
-            *("flux_mini", "flux_fill_mini", "flux2_mini", "wan_mini"),
-            *("qwen_image_mini", "qwen_image", "qwen_image_edit"),
+            "flux_mini",
+            "flux_fill_mini",
+            "flux2_mini",
+            "wan_mini",
+            "qwen_image_mini",
+            "qwen_image",
+            "qwen_image_edit",
         )
     },
     **{("backbone", f"wan2_1_t2v_{size}"): ["process=rectified_flow"] for size in ("1_3b", "14b")},
     ("backbone", "wan2_2_ti2v_5b"): ["process=rectified_flow", "encoder/codec=wan2_2_vae"],
+    ("backbone", "hunyuan_video_mini"): ["process=rectified_flow"],
+    ("backbone", "hunyuan_video1_5"): ["process=rectified_flow", "encoder/codec=hunyuan_video1_5_vae"],
+    ("encoder/codec", "hunyuan_video1_5_vae"): ["process=rectified_flow", "backbone=hunyuan_video1_5"],
+    ("encoder/text", "qwen2_5_vl_video"): [
+        "process=rectified_flow",
+        "backbone=hunyuan_video1_5",
+        "encoder/codec=hunyuan_video1_5_vae",
+    ],
     ("backbone", "flux2_klein_4b"): ["process=rectified_flow", "encoder/codec=flux2_vae"],
+    ("encoder/text", "qwen2_5_vl"): ["process=rectified_flow", "backbone=qwen_image"],
     ("encoder/text", "qwen3_4b"): ["process=rectified_flow", "encoder/codec=flux2_vae", "backbone=flux2_klein_4b"],
     ("encoder/codec", "flux2_vae"): ["process=rectified_flow", "backbone=flux2_klein_4b"],
-    ("encoder/text", "qwen2_5_vl"): ["process=rectified_flow", "backbone=qwen_image"],
     ("encoder/codec", "wan2_2_vae"): ["process=rectified_flow", "backbone=wan2_2_ti2v_5b"],
     ("encoder/codec", "autoencoder_scenes"): ["+exp=mini/scene_base", "encoder.codec.pretrained=null"],  # 32 channels
     **{("process", f"rectified_flow{way}"): ["backbone.pretrained=null"] for way in ("", "_shifted", "_uniform")},
@@ -172,11 +185,8 @@ TABLES = [
 ]
 
 
-BY_FAMILY = {
-    "wan": "Wan",
-    "flux2": "Flux2",
-    "qwen_image": "QwenImage",
-}  # families that no experiment names, and their backbones
+# Families that no experiment names, and their backbones.
+BY_FAMILY = {"wan": "Wan", "flux2": "Flux2", "qwen_image": "QwenImage", "hunyuan_video1_5": "HunyuanVideo15"}
 
 
 @pytest.mark.parametrize("exp", [*TABLES, "cross_grid_cogvideox_fcd_a", "cross_grid_cogvideox_fcd_d"])

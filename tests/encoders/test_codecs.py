@@ -6,6 +6,7 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLCogVideoX,
     AutoencoderKLFlux2,
+    AutoencoderKLHunyuanVideo15,
     AutoencoderKLQwenImage,
     AutoencoderKLWan,
     Flux2KleinPipeline,
@@ -14,10 +15,10 @@ from tiny import choices, composed
 
 from unigen.core.canvas import to_tokens
 from unigen.encoders.patch import PatchPCA
-from unigen.encoders.vae import CogVideoXVAE, Flux2VAE, ImageVAE, QwenImageVAE, WanVAE
+from unigen.encoders.vae import CogVideoXVAE, Flux2VAE, HunyuanVideo15VAE, ImageVAE, QwenImageVAE, WanVAE
 from unigen.pipeline.build import build
 
-SMALL = {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
+SMALL = {"block_out_channels": [8, 8, 16, 32, 64], "layers_per_block": 1, "norm_num_groups": 2}
 SMALL_WAN = {"base_dim": 8, "decoder_base_dim": 8, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1}
 
 
@@ -71,7 +72,8 @@ def test_nothing_of_a_codec_is_trained_but_by_fit(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["cogvideox_vae", "flux_vae", "flux2_vae", "wan2_1_vae", "wan2_2_vae", "qwen_image_vae"]
+    "name",
+    ["cogvideox_vae", "flux_vae", "flux2_vae", "wan2_1_vae", "wan2_2_vae", "qwen_image_vae", "hunyuan_video1_5_vae"],
 )
 def test_a_generator_samples_the_posterior(name):
     c, x = codec(name), unit(images(1))
@@ -151,6 +153,31 @@ def test_qwen_images_latents_are_wans_and_its_pipelines():
     config = composed("encoder/codec=qwen_image_vae")["encoder"]["codec"]["config"]
     stock = AutoencoderKLQwenImage().config
     assert all(config[key] == list(stock[key]) for key in ("latents_mean", "latents_std", "dim_mult"))
+
+
+def test_hunyuan_videos_latents_are_scaled_as_its_pipelines_do():
+    """HunyuanVideo15ImageToVideoPipeline's way in, HunyuanVideo15Pipeline's way out; several clips, one by one."""
+    c, x = codec("hunyuan_video1_5_vae"), unit(images(2))
+    assert isinstance(c, HunyuanVideo15VAE) and isinstance(c.vae, AutoencoderKLHunyuanVideo15) and not c.vae.training
+    assert (c.channels, c.stride, c.temporal_stride, c.clip_unit) == (32, 16, 4, 4)
+    clip = torch.cat([x[:1], x[1:].expand(-1, 4, -1, -1, -1)], dim=1)
+    with torch.no_grad():
+        raw = c.vae.encode(clip.transpose(1, 2)).latent_dist.mode()
+        torch.testing.assert_close(c.encode(clip), raw.transpose(1, 2) * 1.03682, rtol=1e-5, atol=1e-5)
+        assert raw.shape[2] == 2 and not torch.allclose(c.encode(clip), raw.transpose(1, 2), atol=1e-3), "control"
+        pixels = c.vae.decode(raw)[0].transpose(1, 2)
+        torch.testing.assert_close(c.decode(c.encode(clip)), pixels, rtol=1e-4, atol=1e-4)
+        assert pixels.shape == clip.shape
+        torch.testing.assert_close(c.encode(x)[:1], c.encode(clip)[:, :1], rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(c.encode(x)[1:], c.encode(clip)[:, 1:], atol=1e-3), "a later latent is another thing"
+        c.vae.disable_slicing()
+        with pytest.raises(RuntimeError):  # negative control: diffusers' mask of the middle attention has no heads
+            c.encode(x)
+    said = composed("encoder/codec=hunyuan_video1_5_vae")["encoder"]["codec"]["config"]
+    with torch.device("meta"):
+        stock = AutoencoderKLHunyuanVideo15()
+    assert all(said[key] == (list(v) if isinstance(v := stock.config[key], tuple) else v) for key in said)
+    assert sum(p.numel() for p in stock.parameters()) == 1_260_634_115
 
 
 def test_cogvideox_latents_are_scaled_as_its_pipeline_does():

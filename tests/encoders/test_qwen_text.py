@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import QwenImagePipeline
+from diffusers import AutoencoderKLHunyuanVideo15, HunyuanVideo15Pipeline, QwenImagePipeline
 from tiny import composed, randomise
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -20,6 +20,7 @@ CONFIG = {
 VISION = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
 ROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 1, 1]}
 PROMPTS = ["a cat", "", "two cats on the sofa & a dog", "日本"]
+VIDEO = ("backbone=hunyuan_video1_5", "process=rectified_flow", "encoder/text=qwen2_5_vl_video")
 TEMPLATE = "system: look. user: {} end."
 
 
@@ -87,6 +88,58 @@ def test_the_published_template_is_the_pipelines():
     assert made.width == 3584 and sum(p.numel() for p in made.parameters()) == 7_070_619_136
 
 
+class Chat:
+    """A tokenizer of bytes with Qwen's chat template, as the pipeline of HunyuanVideo-1.5 calls it."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def apply_chat_template(self, chats, padding, max_length, truncation, **_):
+        said = [[f"<|im_start|>{part['role']}\n{part['content']}<|im_end|>\n" for part in chat] for chat in chats]
+        messages = ["".join(parts) + "<|im_start|>assistant\n" for parts in said]
+        kwargs = {"padding": padding, "max_length": max_length, "truncation": truncation, "return_tensors": "pt"}
+        return self.tokenizer(messages, **kwargs)
+
+
+@torch.no_grad()
+def test_features_behind_fewer_layers_are_those_of_hunyuan_videos_pipeline(stored, tmp_path):
+    """The third-last hidden states of the published template; a folder with the language model alone is read too."""
+    said = composed(*VIDEO)["encoder"]["text"]
+    whole = Qwen2_5_VLForConditionalGeneration.from_pretrained(stored).eval()
+    model = whole.model.language_model
+    model.save_pretrained(tmp_path)
+    size = 700
+    drop = said["template"].index("{}")
+    made = [text(folder, size, said["template"], drop, layers=len(model.layers) - 1) for folder in (stored, tmp_path)]
+    embed = HunyuanVideo15Pipeline._get_mllm_prompt_embeds
+    kwargs = {"tokenizer_max_length": size, "crop_start": drop, "num_hidden_layers_to_skip": 1}
+    expected, mask = embed(model, Chat(made[0].tokenizer), [p or " " for p in PROMPTS], "cpu", **kwargs)
+    for ours in made:
+        found, valid = ours.encode([p or " " for p in PROMPTS]), ours.valid([p or " " for p in PROMPTS])
+        assert torch.equal(valid, mask.bool()) and len(ours.model.layers) == len(model.layers) - 1
+        torch.testing.assert_close(found[valid], expected[valid], rtol=1e-4, atol=1e-5)
+    every = text(stored, size, said["template"], drop)
+    assert not torch.allclose(every.encode(PROMPTS)[0, :3], expected[0, :3], atol=1e-2), "negative control"
+    assert every.identity != made[0].identity
+    empty, _ = embed(model, Chat(made[0].tokenizer), [""], "cpu", **kwargs)
+    torch.testing.assert_close(made[0].encode([" "])[:, :5], empty[:, :5], rtol=1e-4, atol=1e-5)
+
+
+def test_the_published_video_template_is_the_pipelines():
+    said = composed(*VIDEO)["encoder"]["text"]
+    with torch.device("meta"):
+        pipe = HunyuanVideo15Pipeline(
+            *[None] * 3, AutoencoderKLHunyuanVideo15(block_out_channels=[64] * 5), *[None] * 4
+        )
+    start = f"<|im_start|>system\n{pipe.system_message}<|im_end|>\n<|im_start|>user\n"
+    assert said["template"] == start + "{}<|im_end|>\n<|im_start|>assistant\n"
+    assert (said["drop"], said["window"]) == (pipe.prompt_template_encode_start_idx, pipe.tokenizer_max_length)
+    assert said["layers"] == said["config"]["num_hidden_layers"] - 2
+    with torch.device("meta"):
+        made = QwenText(**{key: value for key, value in said.items() if key != "_target_"})
+    assert made.width == 3584 and len(made.model.layers) == said["layers"]
+
+
 def test_the_subjects_words_are_marked_behind_the_template():
     found = text().keywords(["a cat & x", "a dog"], [("cat",), ("cat",)])
     assert found.shape == (2, 24) and found[0].nonzero().flatten().tolist() == [2, 3, 4] and not found[1].any()
@@ -104,6 +157,8 @@ def test_what_is_kept_of_it_is_keyed_by_its_settings():
 def test_wrong_settings_are_refused_in_one_sentence():
     with pytest.raises(ValueError, match=r"encoder.text.template has 0 places '\{\}' for a prompt; legal is 1"):
         text(template="system: look.")
+    with pytest.raises(ValueError, match=r"encoder.text.layers is 3; legal are null and 1 to num_hidden_layers \(2\)"):
+        text(layers=3)
     small = QwenText({**CONFIG, "vocab_size": 50}, "byt5", 24, TEMPLATE, 20)
     with pytest.raises(ValueError, match=r"vocab_size is 50, and the tokenizer has ids up to 124"):
         small.encode(["a cat"])

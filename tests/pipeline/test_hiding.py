@@ -18,6 +18,7 @@ FAMILIES = {
     "flux2_mini": FLOW,
     "wan_mini": FLOW,
     "qwen_image_mini": FLOW,
+    "hunyuan_video_mini": FLOW,
 }
 
 

@@ -5,8 +5,11 @@ import torch
 from tiny import batch, randomise, tiny
 
 from unigen.core import canvas
+from unigen.core.noise import generator
 from unigen.encoders.folded import FoldedVAE
 from unigen.pipeline.build import build_pipeline
+
+BACKBONES = ("cogvideox_mini", "flux_mini", "flux2_mini", "wan_mini", "qwen_image_mini", "hunyuan_video_mini")
 
 
 class Counting:
@@ -72,7 +75,7 @@ def test_a_frozen_text_encoder_reads_each_prompt_once(monkeypatch):
     assert not once.requires_grad
 
 
-@pytest.mark.parametrize("backbone", ["cogvideox_mini", "flux_mini", "flux2_mini", "wan_mini", "qwen_image_mini"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("masked", [True, False])
 def test_masked_padding_is_seen_by_nobody(backbone, masked):
     """Other features behind the prompt change nothing where padding is masked, and the image where it is not."""
@@ -91,3 +94,22 @@ def test_masked_padding_is_seen_by_nobody(backbone, masked):
         times = pipeline.times(tokens.layout, torch.full((2,), 0.5))
         a, b = (pipeline.backbone(t, times, pipeline.mask) for t in (tokens, tokens.updated({"text": noisy})))
     assert torch.allclose(a["target"], b["target"], atol=1e-5) == masked
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora_visualcloze"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_trained_weight_gets_a_gradient(backbone, adapter):
+    """Training on several devices refuses one that gets none, and so those behind the last block are frozen."""
+    flow = [] if backbone == "cogvideox_mini" else ["process=rectified_flow", "solver=euler"]
+    pipeline = build_pipeline(tiny(f"backbone={backbone}", f"conditioning/adapter={adapter}", *flow))
+    pipeline.training_loss(batch(2), generator(0, "train"))[0].backward()
+    found = dict(pipeline.backbone.named_parameters())
+    trained = {name for name, p in found.items() if p.requires_grad}
+    assert len(trained) > 20 and not [name for name in trained if found[name].grad is None]
+    own = {name for name in found if ".lora_" in name or adapter == "full"}
+    frozen = own - trained
+    assert bool(frozen) == (backbone in ("qwen_image_mini", "hunyuan_video_mini"))
+    for name in frozen:
+        found[name].requires_grad_(True)
+    pipeline.training_loss(batch(2), generator(0, "train"))[0].backward()
+    assert not [name for name in frozen if found[name].grad is not None], "negative control: none of them would get one"

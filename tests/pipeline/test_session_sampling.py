@@ -15,6 +15,7 @@ FAMILIES = {
     "flux2": ("backbone=flux2_mini", "process=rectified_flow", "solver=euler"),
     "wan": ("backbone=wan_mini", "process=rectified_flow", "solver=euler_static"),
     "qwen_image": ("backbone=qwen_image_mini", "process=rectified_flow", "solver=euler"),
+    "hunyuan_video": ("backbone=hunyuan_video_mini", "process=rectified_flow", "solver=euler_static"),
 }
 OWN = dict.fromkeys(("text", "condition", "example", "target", "buffer"), "own")
 TURNS = 3

@@ -174,7 +174,9 @@ def test_a_device_is_known_by_its_whole_name(monkeypatch):
         Throughput(peak_tflops=0)
 
 
-@pytest.mark.parametrize("name", ["cogvideox_mini", "flux_mini", "flux2_mini", "wan_mini", "qwen_image_mini"])
+@pytest.mark.parametrize(
+    "name", ["cogvideox_mini", "flux_mini", "flux2_mini", "wan_mini", "qwen_image_mini", "hunyuan_video_mini"]
+)
 def test_adapter_flops_are_what_torch_counts(name):
     """Of LoRA on every linear: the difference that it makes to a forward."""
     counts = []

@@ -8,8 +8,9 @@ calls, so gradient checkpointing recomputes with the very same layout.
 Shapes: B batch, H heads, L tokens, D width (in attention: of a head), P patch features.
 """
 
+import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from math import prod
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unigen.core.layout import TEXT_STREAM, VISUAL_STREAM, Layout, stream_of
+from unigen.core.layout import TEXT_STREAM, VISUAL_STREAM, Layout, Segment, stream_of
 from unigen.core.masks import Mask, attended_pairs
 from unigen.core.tokens import Tokens
 from unigen.nn.kernels import try_kernel, with_kernel
@@ -81,9 +82,10 @@ def attend(lowering: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, sig
     return out.transpose(1, 2).flatten(2)
 
 
-def normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
-    """Apply the norm with its weight in the precision of x: under autocast they differ, and no kernel fuses that."""
-    return F.rms_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.eps)
+def normed(norm: nn.Module, x: Tensor) -> Tensor:
+    """Apply an RMSNorm, torch's or diffusers', with its weight in the precision of x: under autocast they differ, and
+    no kernel fuses that."""
+    return F.rms_norm(x, x.shape[-1:], norm.weight.to(x.dtype), norm.eps)
 
 
 class DiffusersTransformer(nn.Module):
@@ -185,7 +187,7 @@ class DiffusersTransformer(nn.Module):
         `record`, this call's keys and values are kept there.
         """
         layout = tokens.layout
-        x, c = self._embedded(tokens)
+        x, c = self._embedded(tokens, times)
         modulation = self._modulation(tokens, times)
         x = self._through_blocks(x, c, modulation, self._view(tokens, mask, memory, record), memory)
         if not layout.visual:
@@ -199,20 +201,24 @@ class DiffusersTransformer(nn.Module):
         self(tokens, times, mask, record=memory)
         return memory
 
-    def _embedded(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+    def _embedded(self, tokens: Tokens, times: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Embed images (B, L, D) and text (B, L, D), each of length 0 if there is none."""
         layout = tokens.layout
         visual = [self._input(tokens, s.name) for s in layout.visual]
         assert all(s.stream == TEXT_STREAM for s in layout.segments[: len(layout.segments) - len(visual)])
-        text = [tokens.features[s.name] for s in layout.segments if s.stream == TEXT_STREAM]
-        embed_image, embed_text = self._embedders()
+        text = [s for s in layout.segments if s.stream == TEXT_STREAM]
+        embed_image, _ = self._embedders()
         x = embed_image(torch.cat(visual, dim=1).to(self.dtype)) if visual else None
         if self.slots is not None and x is not None:
             x = self.slots(x, layout.visual)
-        c = embed_text(torch.cat(text, dim=1).to(self.dtype)) if text else x[:, :0]
+        c = self._embed_text(tokens, text, times) if text else x[:, :0]
         if self.slots is not None and text:
-            c = self.slots(c, [s for s in layout.segments if s.stream == TEXT_STREAM])
+            c = self.slots(c, text)
         return c[:, :0] if x is None else x, c
+
+    def _embed_text(self, tokens: Tokens, texts: Sequence[Segment], times: Mapping[str, Tensor]) -> Tensor:
+        """Embed the text segments (B, L, D). `times` is for a family whose text depends on time before the blocks."""
+        return self._embedders()[1](torch.cat([tokens.features[s.name] for s in texts], dim=1).to(self.dtype))
 
     def _view(self, tokens: Tokens, mask: Mask, memory: Memory | None, record: Memory | None) -> View:
         """Make the view of this call. A compiled block can read the layouts in it, but could not make them itself."""
@@ -269,9 +275,13 @@ class DiffusersTransformer(nn.Module):
         self.slots = vectors
 
     def leave_out_unreached(self, layout: Layout, mask: Mask) -> None:
-        """Remove each adapter by role from the linears that none of its tokens pass under this mask. Their weights
-        would get no gradient, which training on several devices refuses. `left_out` has their names by adapter.
+        """Freeze the weights on which no prediction depends, and remove each adapter by role from the linears that none
+        of its tokens pass under this mask. They would get no gradient, which training on several devices refuses.
+        `left_out` has the names of the removed ones by adapter.
         """
+        for name, parameter in self.model.named_parameters():
+            if self._unheard() and re.match(self._unheard(), name):
+                parameter.requires_grad_(False)
         mask = self.effective_mask(mask)
         for name, module in self.model.named_modules() if self.role_adapters is not None else ():
             for which in list(getattr(module, "lora_A", {})):
@@ -429,6 +439,11 @@ class DiffusersTransformer(nn.Module):
     def _takes(self, name: str) -> str:
         """Return which tokens the linear of this name takes: "visual", "text", "every", or "one" for one a sample."""
         raise NotImplementedError
+
+    def _unheard(self) -> str:
+        """Return a regular expression of how the names of weights begin on which no prediction depends: those that make
+        text behind the last block, in a family whose text has linears of its own. It is empty for none."""
+        return ""
 
     def _stock_state(self) -> dict[str, Tensor]:
         """Return these weights under the names of the stock model."""

@@ -13,10 +13,9 @@ from math import ceil, floor
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unigen.backbones.base import JOINT, DiffusersTransformer, View, attend
+from unigen.backbones.base import JOINT, DiffusersTransformer, View, attend, normed
 from unigen.core.layout import TEXT_STREAM, VISUAL_STREAM, Layout, Segment, kept, positions
 from unigen.core.masks import Mask
 from unigen.core.tokens import Tokens
@@ -120,18 +119,13 @@ def _heads(
     def split(to: nn.Module, tokens: Tensor) -> Tensor:
         return to(tokens).unflatten(-1, (attn.heads, -1))
 
-    q = torch.cat([_normed(attn.norm_added_q, split(attn.add_q_proj, text_BLD)),
-                   _normed(attn.norm_q, split(attn.to_q, x_BLD))], dim=1)  # fmt: skip
-    k = torch.cat([_normed(attn.norm_added_k, split(attn.add_k_proj, text_BLD)),
-                   _normed(attn.norm_k, split(attn.to_k, x_BLD))], dim=1)  # fmt: skip
+    q = torch.cat([normed(attn.norm_added_q, split(attn.add_q_proj, text_BLD)),
+                   normed(attn.norm_q, split(attn.to_q, x_BLD))], dim=1)  # fmt: skip
+    k = torch.cat([normed(attn.norm_added_k, split(attn.add_k_proj, text_BLD)),
+                   normed(attn.norm_k, split(attn.to_k, x_BLD))], dim=1)  # fmt: skip
     v = torch.cat([split(attn.add_v_proj, text_BLD), split(attn.to_v, x_BLD)], dim=1)
     q, k = (apply_rotary_emb(x, rope, sequence_dim=1) for x in (q, k))
     return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-
-
-def _normed(norm: nn.Module, x: Tensor) -> Tensor:
-    """Apply diffusers' RMSNorm in the precision of x (its own forward would make fp32 of bf16 under autocast)."""
-    return F.rms_norm(x, x.shape[-1:], norm.weight.to(x.dtype), norm.eps)
 
 
 class QwenImage(DiffusersTransformer):
@@ -254,6 +248,9 @@ class QwenImage(DiffusersTransformer):
         if "_mod." in name or name.startswith(("norm_out", "time_text_embed")):
             return "one"
         return "text" if name == "txt_in" or any(part in name for part in ("add_", "txt_mlp")) else "visual"
+
+    def _unheard(self) -> str:
+        return rf"transformer_blocks\.{len(self.blocks) - 1}\.(attn\.to_add_out|txt_mlp)\."
 
     def _stock_state(self) -> dict[str, Tensor]:
         names = dict.fromkeys(name for role, name in self.branches.items() if role != TEXT)

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL, the language model whose last hidden states are Qwen-Image's text.
+"""Qwen2.5-VL, the language model whose hidden states are the text of Qwen-Image and of HunyuanVideo-1.5.
 
 Shapes: B prompts, L tokens of a whole message, T text tokens that the backbone sees, D width.
 """
@@ -26,8 +26,11 @@ class LanguageModel:
 
     @staticmethod
     def from_pretrained(folder: Any) -> nn.Module:
-        from transformers import Qwen2_5_VLForConditionalGeneration
+        """Load it from a folder that has all parts, or from one that has the language model alone."""
+        from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLTextModel
 
+        if AutoConfig.from_pretrained(folder).model_type == Qwen2_5_VLTextModel.config_class.model_type:
+            return Qwen2_5_VLTextModel.from_pretrained(folder)
         return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder).model.language_model
 
 
@@ -36,11 +39,14 @@ class QwenText(nn.Module):
 
     The features of the first `drop` tokens, which are the template's in front of the prompt, are left out; `window`
     tokens after those are kept, with zeros behind a shorter message, which the backbone does not attend to (`valid`).
+    `layers` is the number of the model's layers whose output the features are, which is not normed then; null: those
+    behind all layers and the last norm. Layers above are not kept.
     The model is causal, so the features of a prompt depend neither on padding nor on what is cut off behind it.
     `config` are arguments of `Qwen2_5_VLTextConfig`; `tokenizer` is a folder, a repository id or "byt5", which reads
     bytes and needs no files. Weights are held and used in `dtype`, "float32" or "bfloat16". The first message that is
     cut is named in a warning.
-    Raises ValueError for a template that does not have one place for a prompt, and for another `dtype`.
+    Raises ValueError for a template that does not have one place for a prompt, for more layers than the model has, and
+    for another `dtype`.
     """
 
     folders = "text_encoder", "tokenizer"  # of a pipeline's folder: the weights and the tokenizer
@@ -56,8 +62,14 @@ class QwenText(nn.Module):
         drop: int,
         pretrained: str | None = None,
         dtype: str = "float32",
+        layers: int | None = None,
     ) -> None:
         super().__init__()
+        if layers is not None and layers > config["num_hidden_layers"]:
+            raise ValueError(
+                f"encoder.text.layers is {layers}; legal are null and 1 to num_hidden_layers "
+                f"({config['num_hidden_layers']})"
+            )
         if template.count(PLACE) != 1:
             raise ValueError(
                 f"encoder.text.template has {template.count(PLACE)} places {PLACE!r} for a prompt; legal is 1"
@@ -65,7 +77,9 @@ class QwenText(nn.Module):
         stored = stored_type(dtype, "encoder.text.dtype")
         load = load_pretrained(LanguageModel, pretrained, "encoder.text.pretrained", self.folders[0], config, stored)
         self.model = (load or in_type(_made(config), stored)).requires_grad_(False).eval()
-        self.tokens, self.drop, self.template = window, drop, template
+        if layers is not None:
+            self.model.layers, self.model.norm = self.model.layers[:layers], nn.Identity()
+        self.tokens, self.drop, self.template, self.layers = window, drop, template, layers
         self.width, self.source = self.model.config.hidden_size, tokenizer
         self._known, self._cut_said = Memo(FEATURE_MEMORY), False
 
@@ -102,7 +116,12 @@ class QwenText(nn.Module):
         """The settings on which features depend, besides the weights and a message's ids."""
         config = self.model.config
         theta = config.rope_parameters["rope_theta"]
-        return {"drop": self.drop, "rope_theta": theta, **{name: getattr(config, name) for name in UNSEEN}}
+        return {
+            "drop": self.drop,
+            "layers": self.layers,
+            "rope_theta": theta,
+            **{name: getattr(config, name) for name in UNSEEN},
+        }
 
     def ids(self, prompts: list[str]) -> list[tuple[int, ...]]:
         """Return the ids of each message, cut or padded to drop + window; the first one that is cut raises a warning.

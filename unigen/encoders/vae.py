@@ -302,3 +302,38 @@ class QwenImageVAE(WanVAE):
     @property
     def temporal_stride(self) -> int:
         return 2 ** sum(self.vae.config.temperal_downsample)
+
+
+class HunyuanVideo15VAE(VideoVAE):
+    """`AutoencoderKLHunyuanVideo15`: latent = posterior * scaling_factor.
+
+    A clip of 1 + 4 n frames has 1 + n latent frames. A still's latent equals the first one of any clip that starts
+    with it. diffusers cannot encode or decode several clips in one call; slicing has them one after the other.
+    """
+
+    def __init__(self, config: Mapping[str, Any], pretrained: str | None = None, dtype: str = "float32") -> None:
+        from diffusers import AutoencoderKLHunyuanVideo15
+
+        super().__init__(AutoencoderKLHunyuanVideo15, config, pretrained, dtype)
+
+    @property
+    def channels(self) -> int:
+        return self.vae.config.latent_channels
+
+    @property
+    def stride(self) -> int:
+        return self.vae.config.spatial_compression_ratio
+
+    @property
+    def temporal_stride(self) -> int:
+        return self.vae.config.temporal_compression_ratio
+
+    @property
+    def clip_unit(self) -> int:
+        return self.temporal_stride
+
+    def normalised(self, z_BCfhw: Tensor) -> Tensor:
+        return z_BCfhw * self.vae.config.scaling_factor
+
+    def denormalised(self, z_BCfhw: Tensor) -> Tensor:
+        return z_BCfhw / self.vae.config.scaling_factor

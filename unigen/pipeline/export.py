@@ -225,7 +225,10 @@ def lora_is_for(model: nn.Module) -> str:
     names = _exported_names(model)
     branched = [n for n in _adapted(model) if ".branches." in names.get(n, n)]
     if not branched:
-        return f"a stock {type(model).__name__} of diffusers (load_lora_weights of its pipelines)"
+        return (
+            f"a stock {type(model).__name__} of diffusers (load_lora_weights of its pipelines, or load_lora_adapter of "
+            "the model where they have none)"
+        )
     if not any(BRANCH.search(n) for n in joined(dict.fromkeys(_adapted(model), NOTHING))):
         return (
             f"a {type(model).__name__} whose text and visual modulation this project keeps apart ('{branched[0]}'); "
