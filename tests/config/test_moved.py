@@ -45,7 +45,7 @@ def test_guidance_and_padding_of_older_runs_are_read_in_todays_words():
     }
     found = moved(older)
     own = {"strength": 6.0, "drop": ["text"], "by_task": {}}
-    assert found["guidance"] == own | {"passes": [], "rescale": False}
+    assert found["guidance"] == own | {"passes": [], "rescale": False, "interval": [0.0, 1.0]}
     assert found["solver"] == {"_target_": "unigen.solvers.ddim.DDIM", "steps": 50}
     assert found["formatter"]["temporal_padding"] == "zero" and "temporal_fill" not in found["formatter"]
     assert build(found["formatter"]).rules == build(composed()["formatter"]).rules
