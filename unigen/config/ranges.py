@@ -79,6 +79,7 @@ TABLE = {
     "backbone.reach.*": "1..1e6",
     "backbone.config.eps": "(0, 1]",
     "backbone.config.mlp_ratio": "(0, 1000]",
+    "backbone.config.rope_theta": "[1, 1e9]",
     "backbone.config.num_layers": "0..1000",
     "backbone.config.num_single_layers": "0..1000",
     "backbone.config.**": "1..1e6",
