@@ -49,7 +49,8 @@ class Answer(NamedTuple):
             if self.better in ("higher", "lower")
             else "it is not known which values are better"
         )
-        return f"{self.metric} ({said}{f'; published as {self.paper}' if self.paper else ''})"
+        named = self.paper and self.view.has_published
+        return f"{self.metric} ({said}{f'; published as {self.paper}' if named else ''})"
 
 
 def answers(found: Sequence[View], family: Family, measured: Measured) -> list[Answer]:

@@ -52,6 +52,13 @@ class View(NamedTuple):
         rows += [run.summary["published"] for run in arm.runs]
         return next((row[column] for row in rows if column in row), None)
 
+    @property
+    def has_published(self) -> bool:
+        """True if the table or a run holds any published number; a table of one's own need not."""
+        return bool(self.table and self.table.published) or any(
+            r.summary["published"] for a in self.arms for r in a.runs
+        )
+
     def published_difference(self, arm: Arm, column: str) -> float | None:
         """Return the published difference, the arm minus the reference; None if either is not published."""
         first, second = (number(self.published(each, column)) for each in (arm, self.against))

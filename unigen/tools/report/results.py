@@ -19,6 +19,7 @@ APART = (
     f"Published: the paper's metric on its data and at its scale; beside it ours that corresponds to it, mean and "
     f"{LEVEL:.0%} interval. Compare orders and signs, not values."
 )
+ALONE = f"Mean and {LEVEL:.0%} interval; nothing is published of these arms."
 LEFT_OUT = "Marked arms are left out of the comparisons."
 ONE = "n=1: the interval is over items only and does not cover other seeds of training."
 ELSEWHERE = "Published numbers: metric, data and scale differ from ours, so the two tables are not to be compared."
@@ -90,7 +91,7 @@ def number_table(view: View, measured: Measured) -> Table:
     cells.append([Cell(str(len(arm.runs)), len(arm.runs)) for arm in arms] + [Cell("0", 0)] * len(absent))
     header, directions = ["arm", "seeds"], metric_directions(arms)
     for i, (paper, ours) in enumerate(columns):
-        if paper not in (earlier for earlier, _ in columns[:i]):
+        if view.has_published and paper not in (earlier for earlier, _ in columns[:i]):
             header.append(f"{paper} (published)")
             others = [table.published.get(name, {}).get(paper) for name in absent]
             cells.append(printed([*(view.published(arm, paper) for arm in arms), *others]))
@@ -102,7 +103,7 @@ def number_table(view: View, measured: Measured) -> Table:
     rows = [list(row) for row in zip(*cells, strict=True)]
     rows = [rows[i] for i in sorted(range(len(rows)), key=lambda i: order.get(keys[i], len(order)))]
     notes += [LEFT_OUT] if view.flagged else []
-    notes += [APART] if arms else []
+    notes += [APART if view.has_published else ALONE] if arms else []
     notes += [ONE] if any(len(scored.values) == 1 and scored.clusters for scored in measured.values()) else []
     notes += missing_notes(view, measured, absent)
     return Table(view.title, header, rows, [], notes, terminal=True)
