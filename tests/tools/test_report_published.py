@@ -63,6 +63,14 @@ def notes(table: Table) -> str:
     return "\n".join(table.notes)
 
 
+def test_a_table_of_ones_own_does_not_speak_of_published_numbers(tmp_path):
+    root = make(tmp_path / "own", published={})
+    table = views(root)[""]
+    assert table.header == ["arm", "seeds", "ours_i (ours) ↑"] and "nothing is published" in notes(table)
+    assert answer(root).title == "ours_i (higher is better)"
+    assert answer(make(tmp_path / "paper")).title == "ours_i (higher is better; published as clip_i)", "control"
+
+
 def test_published_and_ours_stand_side_by_side_in_the_papers_order(tmp_path):
     table = views(make(tmp_path))[""]
     assert table.title == "Paper, Table 9, task canny" and table.terminal
