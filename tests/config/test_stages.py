@@ -1,5 +1,6 @@
 """Lines that ask for stages: what they mean, what is refused, and the runs of each stage."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,17 @@ def test_a_plan_reads_back_and_a_damaged_one_is_refused(tmp_path):
     assert read_plan(tmp_path) == plan and plan.seeds == (2, 4)
     assert plan.same_line(plan_of("+exp=a", "until=resolved", "seeds=2..4", "tune.debug=true,false"))
     assert not plan.same_line(plan_of("+exp=a", "until=resolved", "seeds=2..6", "tune.debug=true,false"))
-    for text in ("{", "[]", '{"words": []}', '{"x": 1}'):
+    whole = plan._asdict()
+    kinds = (
+        {"looks": "abc"},
+        {"looks": ["2"]},
+        {"seen": [{"seeds": "x"}]},
+        {"seen": [3]},
+        {"tune": []},
+        {"words": "a"},
+    )
+    odd = [json.dumps(whole | kind) for kind in (*kinds, {"stop": 1}, {"tuned": "x"})]
+    for text in ("{", "[]", '{"words": []}', '{"x": 1}', *odd):
         (tmp_path / PLAN).write_text(text)
         with pytest.raises(ConfigError, match=r"plan.json is damaged and no plan of a sweep"):
             read_plan(tmp_path)

@@ -161,10 +161,19 @@ def read_plan(folder: Path) -> Plan | None:
         return None
     try:
         plan = Plan(**json.loads(path.read_text(encoding="utf-8")))
-        plan.seeds  # noqa: B018
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        _check_types(plan)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged and no plan of a sweep; restore it or use another folder") from error
     return plan
+
+
+def _check_types(plan: Plan) -> None:
+    """Raises TypeError or KeyError if a value of a plan that was read is of another kind."""
+    numbers = [*plan.looks, *(look["seeds"] for look in plan.seen)]
+    texts = [*plan.words, *plan.tune, *plan.tune.values(), plan.stop, plan.config_dir or ""]
+    kinds = isinstance(plan.looks, list) and isinstance(plan.words, list) and isinstance(plan.tuned or {}, dict)
+    if not kinds or any(type(x) is not int for x in numbers) or not all(isinstance(x, str) for x in texts):
+        raise TypeError
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
