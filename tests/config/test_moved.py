@@ -62,6 +62,7 @@ def test_the_slot_of_a_style_score_is_called_image_now():
     found = moved({"metric": {"style_image": {"picture": "condition1", "resize": 3}, "ssim": {}}})
     assert found["metric"]["style_image"] == {"image": "condition1", "resize": 3}
     assert moved({"metric": {}}) == {"metric": {}}, "negative control"
+    assert moved({"metric": "a text"}) == {"metric": "a text"}, "of a damaged file, which others refuse"
 
 
 def test_younger_keys_say_what_an_older_run_did(tmp_path):

@@ -83,7 +83,8 @@ def moved(config: Any) -> Any:
         formatter["temporal_padding"] = formatter.pop("temporal_fill")
     if isinstance(formatter, dict) and formatter.get("_target_") == "unigen.formatters.placed.Frames":
         formatter |= {"_target_": "unigen.formatters.placed.Placed", "name": "frames", "places": {"all": {"run": "t"}}}
-    style = (config.get("metric") or {}).get("style_image")
+    metrics = config.get("metric")
+    style = metrics.get("style_image") if isinstance(metrics, dict) else None
     if isinstance(style, dict) and "picture" in style:
         style["image"] = style.pop("picture")
     _add_younger(config)
