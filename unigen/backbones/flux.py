@@ -65,11 +65,11 @@ def _heads(
     """Return queries, keys and values (B, H, L, D), text first."""
     from diffusers.models.embeddings import apply_rotary_emb
 
-    q, k, v = (to(x_BLD).unflatten(-1, (-1, attn.head_dim)) for to in (attn.to_q, attn.to_k, attn.to_v))
+    q, k, v = (to(x_BLD).unflatten(-1, (attn.heads, -1)) for to in (attn.to_q, attn.to_k, attn.to_v))
     q, k = normed(attn.norm_q, q), normed(attn.norm_k, k)
     if text_BLD is not None:
         projections = attn.add_q_proj, attn.add_k_proj, attn.add_v_proj
-        text_q, text_k, text_v = (to(text_BLD).unflatten(-1, (-1, attn.head_dim)) for to in projections)
+        text_q, text_k, text_v = (to(text_BLD).unflatten(-1, (attn.heads, -1)) for to in projections)
         text_q, text_k = normed(attn.norm_added_q, text_q), normed(attn.norm_added_k, text_k)
         q, k, v = torch.cat([text_q, q], dim=1), torch.cat([text_k, k], dim=1), torch.cat([text_v, v], dim=1)
     q, k = (apply_rotary_emb(x, rope, sequence_dim=1) for x in (q, k))

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unigen.backbones.base import JOINT, DiffusersTransformer, View, attend, normed
+from unigen.backbones.base import DiffusersTransformer, View
+from unigen.backbones.flux import FluxSegmentAttention
 from unigen.core.layout import TEXT_STREAM, VISUAL_STREAM, Layout, Segment, kept, positions
 from unigen.core.masks import Mask
 from unigen.core.tokens import Tokens
@@ -81,15 +82,8 @@ class StreamModulation(nn.Sequential):
         return Spread(tuple(tokens for tokens, _ in served), tuple(made[key] for _, key in served))
 
 
-class QwenSegmentAttention:
-    """Attention over [text, images] with per-head norms and RoPE on all tokens, as diffusers' own processor has it.
-
-    Stateless: one object serves every block. `lowering` is one of the functions of `unigen.core.attention`.
-    diffusers passes on only what the signature of `__call__` names; the view holds what the stock mask says.
-    """
-
-    def __init__(self, lowering: Callable[..., Tensor]) -> None:
-        self.lowering = lowering
+class QwenSegmentAttention(FluxSegmentAttention):
+    """FLUX's attention of a double block, in the signature that diffusers calls here; the view has the stock mask."""
 
     def __call__(
         self,
@@ -102,30 +96,7 @@ class QwenSegmentAttention:
         *,
         view: View,
     ) -> tuple[Tensor, Tensor]:
-        q, k, v = _heads(attn, hidden_states, encoder_hidden_states, image_rotary_emb)
-        out = attend(self.lowering, q, k, v, view.sights[JOINT])
-        text = encoder_hidden_states.shape[1]
-        # contiguous, as the stock processor makes them: for other strides, kernels may differ
-        images, words = out[:, text:].contiguous(), out[:, :text].contiguous()
-        return attn.to_out[1](attn.to_out[0](images)), attn.to_add_out(words)
-
-
-def _heads(
-    attn: nn.Module, x_BLD: Tensor, text_BLD: Tensor, rope: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries, keys and values (B, H, L, D), text first."""
-    from diffusers.models.embeddings import apply_rotary_emb
-
-    def split(to: nn.Module, tokens: Tensor) -> Tensor:
-        return to(tokens).unflatten(-1, (attn.heads, -1))
-
-    q = torch.cat([normed(attn.norm_added_q, split(attn.add_q_proj, text_BLD)),
-                   normed(attn.norm_q, split(attn.to_q, x_BLD))], dim=1)  # fmt: skip
-    k = torch.cat([normed(attn.norm_added_k, split(attn.add_k_proj, text_BLD)),
-                   normed(attn.norm_k, split(attn.to_k, x_BLD))], dim=1)  # fmt: skip
-    v = torch.cat([split(attn.add_v_proj, text_BLD), split(attn.to_v, x_BLD)], dim=1)
-    q, k = (apply_rotary_emb(x, rope, sequence_dim=1) for x in (q, k))
-    return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        return super().__call__(attn, hidden_states, encoder_hidden_states, None, image_rotary_emb, view=view)
 
 
 class QwenImage(DiffusersTransformer):
