@@ -3,7 +3,9 @@
 One thread for each process: tiny models are faster so, and two runs beside each other do not fight.
 """
 
+import os
 import resource
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,23 @@ torch.set_num_threads(1)
 # must not fork. FlexAttention's compiler registers a device, so a first backward pass after it starts one: no device
 # is known here yet, and tests that fork (forked_runs.py) work after any other test.
 torch.zeros(1, requires_grad=True).sum().backward()
+
+UNTIL = float(os.environ.get("UNTIL", "inf"))  # seconds since 1970: no test begins later (.ci/run)
+NO_TIME = "no time left"
+
+
+def pytest_runtest_setup() -> None:
+    if time.time() > UNTIL:
+        pytest.skip(NO_TIME)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests UNTIL has left out, and of which files: nobody reads a letter s among thousands of dots."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    late = [report.nodeid.partition("::")[0] for report in skipped if NO_TIME in str(report.longrepr)]
+    if late:
+        files = ", ".join(dict.fromkeys(late))
+        terminalreporter.write_line(f"{NO_TIME} for {len(late)} tests, which are not run, of {files}")
 
 
 @pytest.fixture(autouse=True)
