@@ -3,6 +3,7 @@
 python experiments/sample.py run=<run folder> condition=<image>
 python experiments/sample.py run=<run folder> 'rows=[[a.png,b.png],[c.png,null]]'
 python experiments/sample.py run=<run of task=text> prompt="a red car"
+python experiments/sample.py run=shipped:NAME sheet=true
 
 run=        a finished run folder, of any data, or shipped:NAME for a run that comes with the package
 condition=  an image of any common format, or a clip (.gif, .webp, .png) where the run takes one. The run's task takes
@@ -11,6 +12,7 @@ condition=  an image of any common format, or a clip (.gif, .webp, .png) where t
 rows=       instead of condition=, for runs with in-context rows: rows of images, as many in each. Rows before the
             last are examples; in the last, the query, null stands for what is wanted, in any place and in several. A
             row takes the shape of its first image; the others are cropped to it
+sheet=      instead of both: true draws held-out samples of the run's own data, task by task, each beside its truth
 prompt=     the content of the result (default: empty, as with prompt= alone)
 out=        the image to write, in the format that it ends in: .png, .jpg, .jpeg, .webp, .gif, .bmp, .tif or .tiff
             (default: sample.png, or the first of sample_2.png, ... that writes over nothing). Beside it go the
@@ -30,6 +32,10 @@ columns=    what each column shows, such as [canny,target]: the model reads an i
 instruction=  or the whole text that it reads with the grid (default: the prompt)
 upsample=   draw every target again, at about N x N pixels, from the prompt and what was generated (SDEdit)
 strength=   with upsample=: the noise level at which it starts, above 0 and at most 1; higher is freer (default: 0.6)
+with sheet=
+tasks=      what is drawn, as patterns such as [canny>target,editing] (default: the tasks of the run's own test)
+items=      how many samples of each task (default: 3)
+examples=   how many in-context examples each of them has (default: as in the run's own test)
 """
 
 import sys
@@ -45,6 +51,7 @@ KEYS = ("run", "prompt", "out", "subject", "task", "seed", "steps", "guidance", 
 OWN = {
     "condition": ("prepared",),
     "rows": ("columns", "instruction", "upsample", "strength"),
+    "sheet": ("tasks", "items", "examples"),
 }  # the keys that go with one of them alone
 EMPTY = ("prompt", "subject", "instruction", "negative")
 
@@ -53,7 +60,12 @@ def sampled(words: list[str]) -> dict[str, Path]:
     """Generate and write the images; return each path by what its file holds."""
     given = parse(words, legal=(*KEYS, *OWN, *sum(OWN.values(), ())), required=("run",), empty=EMPTY)
     alone = any(key in given for key in (*OWN, *sum(OWN.values(), ())))
-    if alone and one_of(given, OWN) == "rows":
+    which = one_of(given, OWN) if alone else "condition"
+    if which == "sheet":
+        from unigen.inference.sheet import sample_sheet
+
+        return sample_sheet(given)
+    if which == "rows":
         from datamodules.graph.visual_prompt import instructed, visual_prompt
         from unigen.inference.visual_prompt import sample_visual_prompt
 
