@@ -128,7 +128,7 @@ def check(table: str, arms: tuple[str, ...], folder: Path) -> None:
         for column, number in said.published.get(name, {}).items():
             assert row[f"{column} (published)"].sort == number, (name, column)
     for column, metrics in said.at("paper").items():
-        assert metrics and f"{column} (published)" in shown.header, column
+        assert metrics and (f"{column} (published)" in shown.header) == bool(said.published), column
         for metric in metrics:
             head = next(head for head in shown.header if head.startswith(f"{metric} (ours)"))
             empty = [name for name in ours if rows[name][head].sort is None]
