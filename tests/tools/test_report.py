@@ -126,7 +126,7 @@ def test_a_repeated_seed_is_told_apart_by_folder_and_not_averaged(tmp_path):
     assert column(report, "canny_f1 ↑") == ["0.300", "0.500"]
     make_run(tmp_path / "z" / "0", "b", seed=0)
     make_run(tmp_path / "z" / "1", "b", seed=1)
-    make_run(tmp_path / "zz" / "0", "b", seed=0)
+    make_run(tmp_path / "zz" / "0", "b", seed=0, f1=0.4)
     report = build_report(str(tmp_path))
     assert column(report, "arm")[2:] == [f"b ({root}/z)", f"b ({root}/zz/0)"]
     assert column(report, "seeds")[2:] == ["2", "1"]

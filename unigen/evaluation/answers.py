@@ -15,6 +15,8 @@ from unigen.evaluation.compared import Family, Interval, Measured, interval
 from unigen.evaluation.verdicts import Verdict
 from unigen.evaluation.views import View, agrees, state
 
+ALONE = "There is one arm; nothing is compared."
+
 
 class Line(NamedTuple):
     """One arm: its mean, its verdict against the reference (None for the reference, and for what is not compared).
@@ -121,6 +123,8 @@ def margin(verdict: Verdict) -> str:
 
 def sentences(answer: Answer) -> list[str]:
     """Return the answer in sentences: what is better, worse and equal, and what cannot be told yet."""
+    if len(answer.lines) == 1:
+        return [ALONE]
     groups: dict[str, list[Line]] = {}
     for line in answer.lines:
         groups.setdefault(line.state, []).append(line)
@@ -160,6 +164,8 @@ def named(label: str) -> str:
 def summary(found: Sequence[Answer]) -> str:
     """Return the answer of the whole page in a sentence or two."""
     told_of = [line for answer in found for line in answer.lines if line.verdict]
+    if len({line.arm for answer in found for line in answer.lines}) == 1:
+        return ALONE
     if not told_of:
         return "Nothing is compared here: there are no two arms of one protocol with a metric in common."
     count = Counter("resolved" if line.verdict.resolved else line.state for line in told_of)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from unigen.config.margins import Margin
 from unigen.core.intervals import critical, mean_interval
 from unigen.evaluation import verdicts
+from unigen.evaluation.agreement import few
 from unigen.evaluation.arms import HASH, Arm, by_seed, incomparable, metric_directions
 from unigen.evaluation.clusters import Clusters, error, resampled
 from unigen.evaluation.evaluations import scores_of
@@ -118,10 +119,12 @@ def measure(arms: Sequence[Arm]) -> tuple[dict[tuple[str, str], verdicts.Arm], l
             found[arm.label, name] = assembled(told, kept[name])
             if kept[name] and found[arm.label, name].clusters is None:
                 without.setdefault(f"{name} of other items under other seeds", []).append(arm.label)
-    notes = [f"Without scores of single items, {why}: {', '.join(who)}." for why, who in without.items()]
-    if any(each.clusters and not each.clusters.told for each in found.values()):
-        notes.append(DERIVED)
-    return found, notes
+    return found, [f"No scores of single items in {few(who)}: {why}." for why, who in without.items()]
+
+
+def derived(measured: Measured) -> list[str]:
+    """Return a note if the clusters of some scores had to be derived, as it is of older files."""
+    return [DERIVED] if any(each.clusters and not each.clusters.told for each in measured.values()) else []
 
 
 def faults(scores: Sequence[float | None], clusters: Clusters, value: float) -> str:

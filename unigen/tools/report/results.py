@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from unigen.core.intervals import LEVEL
-from unigen.evaluation.arms import Arm, differing, incomparable, metric_directions, over_seeds, reasons
+from unigen.evaluation.agreement import seeds_of
+from unigen.evaluation.arms import (
+    Arm,
+    differing,
+    incomparable,
+    metric_directions,
+    over_seeds,
+    own_seeds,
+    reasons,
+    treatment,
+)
 from unigen.evaluation.compared import Family, Measured, interval
 from unigen.evaluation.costs import facts
 from unigen.evaluation.runs import flatten, number, shown
@@ -20,6 +30,10 @@ APART = (
     f"{LEVEL:.0%} interval. Compare orders and signs, not values."
 )
 ALONE = f"Mean and {LEVEL:.0%} interval; nothing is published of these arms."
+CONFIG = (
+    "Seed, name, logger, paths, what was published and what was measured (metric.*, which may differ within an arm) "
+    "are left out. Bold: a value that most arms do not have."
+)
 LEFT_OUT = "Marked arms are left out of the comparisons."
 ONE = "n=1: the interval is over items only and does not cover other seeds of training."
 ELSEWHERE = "Published numbers: metric, data and scale differ from ours, so the two tables are not to be compared."
@@ -104,7 +118,8 @@ def number_table(view: View, measured: Measured) -> Table:
     rows = [rows[i] for i in sorted(range(len(rows)), key=lambda i: order.get(keys[i], len(order)))]
     notes += [LEFT_OUT] if view.flagged else []
     notes += [APART if view.has_published else ALONE] if arms else []
-    notes += [ONE] if any(len(scored.values) == 1 and scored.clusters for scored in measured.values()) else []
+    own = [scored for arm in arms for _, ours in columns if (scored := measured.get((arm.label, ours)))]
+    notes += [ONE] if any(len(scored.values) == 1 and interval(scored).half is not None for scored in own) else []
     notes += missing_notes(view, measured, absent)
     return Table(view.title, header, rows, [], notes, terminal=True)
 
@@ -160,22 +175,38 @@ def elsewhere(arms: list[Arm]) -> list[Table]:
 
 
 def config_table(arms: list[Arm]) -> Table:
-    """Return the table of settings in which arms differ; a value that most arms do not have is bold."""
-    rows = odd_ones({arm.label: arm.runs[0].config for arm in arms}, differing([arm.runs[0].config for arm in arms]))
-    notes = ["Seed, name, logger, paths and what was published are left out. Bold: a value that most arms do not have."]
+    """Return the table of settings in which arms differ; a value that most arms do not have is bold.
+
+    What all runs of an arm have in common is its treatment, so a value of its first run is that of them all.
+    """
+    keys = differing([dict(treatment(arm.runs[0])) for arm in arms])
+    rows = odd_ones({arm.label: arm.runs[0].config for arm in arms}, keys)
+    notes = [CONFIG] if rows else []
     return Table("Config differences", ["setting", *(arm.label for arm in arms)], rows, [], notes)
 
 
 def protocol_table(arms: list[Arm]) -> Table:
-    """Return the protocols as lists of keys and values, a column for each protocol, headed by the arms it is of."""
-    owners: dict[str, tuple[dict[str, str], dict[str, None]]] = {}
+    """Return the protocols as lists of keys and values, a column for each protocol, headed by the arms it is of.
+
+    The seed of sampling is left out if it is that of every run.
+    """
+    left_out = {"seed"} if own_seeds(arms) else set()
+    owners: dict[str, tuple[dict[str, str], dict[str, list[int]]]] = {}
     for arm in arms:
         for run in arm.runs:
-            card = flatten(run.summary["protocol"]) if run.summary["protocol"] else {"protocol": "not recorded"}
-            owners.setdefault(shown(card), (card, {}))[1][arm.label] = None
-    cards = {", ".join(who) if len(owners) > 1 else "all arms": card for card, who in owners.values()}
+            told = {key: value for key, value in run.summary["protocol"].items() if key not in left_out}
+            card = flatten(told) if told else {"protocol": "not recorded"}
+            owners.setdefault(shown(card), (card, {}))[1].setdefault(arm.label, []).append(run.summary["seed"])
+    counts = {arm.label: len(arm.runs) for arm in arms}
+    cards = {heading(who, counts) if len(owners) > 1 else "all arms": card for card, who in owners.values()}
     rows = odd_ones(cards, list(dict.fromkeys(key for card in cards.values() for key in card)))
     return Table("Protocols", ["what", *cards], rows, [], ["How the images were sampled and scored."] if rows else [])
+
+
+def heading(who: dict[str, list[int]], counts: dict[str, int]) -> str:
+    """Return the arms of a protocol, with their seeds where not all runs of an arm have it."""
+    parts = [seeds_of(seeds) if len(seeds) < counts[label] else "" for label, seeds in who.items()]
+    return ", ".join(f"{label} ({part})" if part else label for label, part in zip(who, parts, strict=True))
 
 
 def odd_ones(columns: dict[str, dict[str, str]], keys: Sequence[str]) -> list[list[Cell]]:
