@@ -255,7 +255,10 @@ def test_the_command_writes_every_form_and_ends_with_the_path(tmp_path, capsys, 
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert command("report.py", f"runs={run},{tmp_path / 'sweep'}") == 0
-    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == FORMS
+    [made] = (tmp_path / "here" / "runs" / "reports").iterdir()
+    assert sorted(path.name for path in made.iterdir()) == FORMS
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["runs"], "nothing lands where one happens to be"
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: runs/reports/{made.name}/report.html"
     monkeypatch.setattr("unigen.tools.report.commands.draw", lambda *given: Drawn())
     assert command("report.py", f"runs={run}", f"out={tmp_path / 'made' / 'on demand'}") == 0
     assert (tmp_path / "made" / "on demand" / "report.html").exists() and not (run / "report.html").exists()

@@ -143,11 +143,7 @@ def test_scores_that_do_not_fit_are_left_out_and_named(tmp_path):
     where = tmp_path.name
     damaged = "scores.jsonl, line 1, does not hold an item's scores (is the file damaged?)"
     told, disagree = notes(build_report(str(root))), "scores.jsonl and summary.json disagree on f1"
-    for run, why in (
-        ("b0", "no scores.jsonl"),
-        ("c0", damaged),
-        ("d0", "scores.jsonl and summary.json disagree on f1"),
-    ):
+    for run, why in {"b0": "no scores.jsonl", "c0": damaged, "d0": disagree}.items():
         assert told.count(f"No scores of single items in {where}/{run}: {why}.") == 1
 
 

@@ -57,9 +57,8 @@ def planned(arms: Sequence[Arm]) -> Planned:
     notes = [note for each in found for note in [*looked(each), *tuned(each)]]
     looking = [each for each in found if each.plan.looks]
     if looking and (len(looking) > 1 or len({id(arm) for each in looking for arm in each.arms}) < len(arms)):
-        notes.append(
-            f"All verdicts of this page have one level, {alpha:.2g}: the smallest that one of its sweeps in stages may spend."
-        )
+        said = f"All verdicts of this page have one level, {alpha:.2g}"
+        notes.append(f"{said}: the smallest that one of its sweeps in stages may spend.")
     with_tuning = [id(arm) for each in found if each.plan.tune for arm in each.arms]
     notes += untuned([arm for arm in arms if id(arm) not in with_tuning], bool(with_tuning))
     return Planned(alpha, list(dict.fromkeys(notes)))

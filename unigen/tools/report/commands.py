@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 
 from unigen.config.files import write_text
@@ -59,12 +60,16 @@ def has_runs(folder: Path) -> bool:
 
 
 def output_folder(given: Mapping[str, str]) -> Path:
-    """Return `out`, else the folder `runs` (for a list the current folder), else a folder named after the table."""
+    """Return `out`, else the folder `runs`, for a list a folder named after the time, else one named after the table.
+
+    So no list of folders writes over the report of another list, nor into the folder where one happens to be.
+    """
     if "out" in given:
         return Path(given["out"])
-    if "runs" in given:
-        return Path(given["runs"]) if Path(given["runs"]).is_dir() else Path()
-    return RUNS / "reports" / Path(given["table"]).stem
+    if "runs" in given and Path(given["runs"]).is_dir():
+        return Path(given["runs"])
+    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}" if "runs" in given else Path(given["table"]).stem
+    return RUNS / "reports" / name
 
 
 def w_and_b(report: Report, out: Path, publish: bool) -> str:

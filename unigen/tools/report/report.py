@@ -10,7 +10,7 @@ from unigen.evaluation.agreement import one_direction, partly_measured, without_
 from unigen.evaluation.answers import Answer, answers, summary
 from unigen.evaluation.arms import Arm, apart_by_card, group_arms
 from unigen.evaluation.compared import Family, compare, derived, measure, reference_arm
-from unigen.evaluation.evaluations import shown_runs
+from unigen.evaluation.evaluations import check_benches, shown_runs
 from unigen.evaluation.plans import planned
 from unigen.evaluation.runs import PaperTable, Run, cleaned, find_runs, last_step, read_run, table_name
 from unigen.evaluation.shots import Grids, Item, grids, items
@@ -89,9 +89,11 @@ def build_report(
     (`evaluations.shown_runs`).
 
     Raises:
-        ValueError: no run and no table, a folder that does not exist, or a reference that is no arm.
+        ValueError: no run and no table, a folder that does not exist, a benchmark on which no run was evaluated, or a
+            reference that is no arm.
     """
     paths = find_runs(runs) if runs is not None else []
+    check_benches(paths, benches)
     found = read_all(paths, table, benches)
     single, copies = without_copies(found.runs)
     agreed, directions = one_direction(single)
