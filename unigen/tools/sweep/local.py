@@ -78,13 +78,11 @@ def _shown(conf: Path, plan: Plan, folder: Path | None) -> int:
     if there is None:
         print(f"the first of its stages would run {len(sweep.lines)} runs below {sweep.folder}:")
     elif waiting:
-        print(
-            f"{_so_far(plan)}; the next stage would run {len(waiting)} of its {len(sweep.lines)} runs below {folder}:"
-        )
+        counts = f"{len(waiting)} of its {len(sweep.lines)} runs"
+        print(f"{_so_far(plan)}; the next stage would run {counts} below {folder}:")
     else:
-        then = (
-            "each arm's values would be chosen" if plan.tuning else f"the sweep would look after {plan.seeds[1]} seeds"
-        )
+        look = f"the sweep would look after {plan.seeds[1]} seeds" if plan.looks else "the sweep would end"
+        then = "each arm's values would be chosen" if plan.tuning else look
         print(f"{_so_far(plan)}; all {len(sweep.lines)} runs of the next stage are finished, so {then}")
     shown = differing(sweep.lines)
     print("".join(f"{said}\n" for said, line in zip(shown, sweep.lines, strict=True) if line in waiting), end="")
