@@ -145,3 +145,39 @@ def test_one_arm_is_compared_with_nothing_and_the_page_says_so(tmp_path):
     assert "Config differences" not in titles(report)
     make_run(tmp_path / "b", "b")
     assert "one arm" not in build_report(str(tmp_path)).summary, "negative control"
+
+
+def test_one_difference_is_told_in_the_singular_and_arms_without_any_say_so(tmp_path):
+    from unigen.evaluation.answers import sentences
+
+    for name in "ab":
+        for seed in (0, 1):
+            metrics = {"f1": {"value": 0.3 + seed / 10, "better": "higher"}}
+            make_run(tmp_path / f"{name}{seed}", name, seed, metrics=metrics)
+    report = build_report(str(tmp_path))
+    assert "Holm's correction for the 1 difference to the reference" in notes(report)
+    assert "Corrected for 1 difference," in table(report, "Differences").notes[1]
+    said = "Cannot yet be told from a: b (+0.000 ± 0.000; the same scores under all seeds)."
+    assert sentences(report.answers[0]) == [said]
+
+
+def test_the_answer_says_why_nothing_can_be_tested(tmp_path):
+    for runs in four_seeds(tmp_path, "a", "b").values():
+        (runs[1] / "scores.jsonl").write_text('{"item": 0')
+    report = build_report(str(tmp_path))
+    assert report.summary.endswith("2 are open. What is open cannot be tested: no scores of single items.")
+    why = "scores.jsonl, line 1, does not hold an item's scores (is the file damaged?)"
+    assert notes(report).count(f"No scores of single items in {tmp_path.name}/a1, {tmp_path.name}/b1: {why}.") == 1
+
+
+def test_a_note_on_one_seed_stands_only_where_a_cell_has_one(tmp_path):
+    """The other arm with one seed is of another task, and stands in another table."""
+    published = {"name": "t", "title": "T", "order": ["a", "b"], "metrics": {"F1": "canny_f1"}}
+    for seed in (0, 1):
+        make_run(tmp_path / f"a{seed}", "a", seed, config={"table": published})
+    make_run(tmp_path / "other", "b", task="depth", config={"table": published})
+    first, second = (each for each in build_report(str(tmp_path)).tables if each.title.startswith("T, task"))
+    assert "canny" in first.title and not any(note.startswith("n=1: ") for note in first.notes)
+    assert any(note.startswith("n=1: ") for note in second.notes)
+    cells = [[cell.text for row in each.rows for cell in row if "(n=1)" in cell.text] for each in (first, second)]
+    assert [len(each) for each in cells] == [0, 1]

@@ -112,6 +112,20 @@ def test_long_names_leave_room_for_what_is_drawn_and_are_told_in_full(tmp_path, 
     assert len(set(names)) == 4 and max(map(len, names)) <= 40
 
 
+def test_an_axis_of_rounding_errors_alone_has_the_scale_of_the_means():
+    ax = Figure().subplots()
+    figures._differences(ax, [line("open", difference=1e-17, half=1e-18)])
+    assert ax.get_xlim() == (-0.1, 0.1)
+    figures._differences(ax := Figure().subplots(), [line("open", difference=1e-3, half=1e-4, margin=None)])
+    assert ax.get_xlim()[1] < 0.01, "negative control"
+
+
+def test_a_letter_that_the_font_lacks_costs_no_warning(tmp_path, recwarn):
+    report = build_report(str(measured_sweep(tmp_path, {"a": 0.0, "語": 0.2}, seeds=(0, 1))))
+    assert "語" in draw(report, tmp_path).forests[0].svg
+    assert not [each for each in recwarn if "Glyph" in str(each.message)]
+
+
 def test_names_are_cut_only_if_they_are_long_and_stay_apart():
     assert labels(["a", "b (lr=0.1)"]) == ["a", "b (lr=0.1)"]
     assert labels(["one_two_three"], width=8) == ["one_two_\nthree"]

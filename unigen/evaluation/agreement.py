@@ -1,6 +1,6 @@
-"""What the runs of a page have to agree on: that none is another's copy, which values are better, what was measured.
+"""What the runs of a page have to agree on: none is a copy, which values are better, what was measured, and how.
 
-Each function returns sentences for the reader, none where all is well.
+Most functions return sentences for the reader, none where all is well.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import json
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
-from unigen.evaluation.arms import HASH, Arm, by_seed
-from unigen.evaluation.runs import Run, shown
+from unigen.evaluation.arms import HASH, Arm, by_seed, own_seeds
+from unigen.evaluation.runs import Run, flatten, shown
 
 MOST = 6  # names in a sentence
 
@@ -93,12 +93,40 @@ def partly_measured(arms: Sequence[Arm]) -> list[str]:
     return [f"{'; '.join(each)}."] if each else []
 
 
+# protocols ------------------------------------------------------------------------------------------------------------
+
+
+def protocols(arms: list[Arm]) -> dict[str, dict[str, str]]:
+    """Return {the arms that it is of: keys and values} of each protocol, with their seeds where others have another.
+
+    The seed of sampling is left out if it is that of every run.
+    """
+    left_out = {"seed"} if own_seeds(arms) else set()
+    owners: dict[str, tuple[dict[str, str], dict[str, list[int]]]] = {}
+    for arm in arms:
+        for run in arm.runs:
+            told = {key: value for key, value in run.summary["protocol"].items() if key not in left_out}
+            card = flatten(told) if told else {"protocol": "not recorded"}
+            owners.setdefault(shown(card), (card, {}))[1].setdefault(arm.label, []).append(run.summary["seed"])
+    counts = {arm.label: len(arm.runs) for arm in arms}
+    return {heading(who, counts) if len(owners) > 1 else "all arms": card for card, who in owners.values()}
+
+
+def heading(who: dict[str, list[int]], counts: dict[str, int]) -> str:
+    seeds = [f" ({seeds_of(each)})" if len(each) < counts[label] else "" for label, each in who.items()]
+    return ", ".join(label + told for label, told in zip(who, seeds, strict=True))
+
+
 # words --------------------------------------------------------------------------------------------------------------
 
 
 def listed(words: Sequence[str]) -> str:
     """Return `a, b and c`."""
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else ""
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def seeds_of(seeds: Sequence[int]) -> str:

@@ -15,6 +15,7 @@ from unigen.evaluation.compared import Family, Interval, Measured, interval
 from unigen.evaluation.verdicts import Verdict
 from unigen.evaluation.views import View, agrees, state
 
+ROUNDING = 1e-12
 ALONE = "There is one arm; nothing is compared."
 
 
@@ -96,10 +97,17 @@ def missing(verdict: Verdict) -> str:
     """Return what an open difference lacks, as part of a sentence."""
     if verdict.why:
         return verdict.why
+    if identical(verdict):
+        return "the same scores under all seeds"
     if verdict.seeds_needed is None:
         return "more items, not seeds" if verdict.spread else "more seeds"
     more = more_seeds(verdict)
     return f"{more} more seed{'s' if more > 1 else ''}" if more else "undecided at this number of seeds"
+
+
+def identical(verdict: Verdict) -> bool:
+    """Return True if two arms have the same scores, up to rounding: what they differ in then has no effect."""
+    return verdict.half is not None and max(abs(verdict.difference), verdict.half) < ROUNDING
 
 
 def size(verdict: Verdict, sign: str = "") -> str:
@@ -157,8 +165,8 @@ def agreement(answer: Answer) -> list[str]:
 
 
 def named(label: str) -> str:
-    """Return a label for a list, in quotes if it contains a comma."""
-    return f"'{label}'" if "," in label else label
+    """Return a label for a list, in quotes if it contains a comma or is blank."""
+    return f"'{label}'" if "," in label or not label.strip() else label
 
 
 def summary(found: Sequence[Answer]) -> str:
@@ -178,6 +186,8 @@ def summary(found: Sequence[Answer]) -> str:
     needed = [more for verdict in lacking if (more := more_seeds(verdict))]
     if any(verdict.why == "one seed" for verdict in lacking):
         said += " One seed cannot separate arms: run two seeds or more."
+    elif lacking and all(verdict.why for verdict in lacking):
+        said += f" What is open cannot be tested: {', '.join(dict.fromkeys(verdict.why for verdict in lacking))}."
     elif needed:
         counts = " to ".join(map(str, dict.fromkeys((min(needed), max(needed)))))
         said += f" {counts} more seeds of each arm are expected to settle {len(needed)} of the open ones (80 % power)."

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from unigen.config.margins import Margin
 from unigen.core.intervals import critical, mean_interval
 from unigen.evaluation import verdicts
-from unigen.evaluation.agreement import few
+from unigen.evaluation.agreement import counted, few
 from unigen.evaluation.arms import HASH, Arm, by_seed, incomparable, metric_directions
 from unigen.evaluation.clusters import Clusters, error, resampled
 from unigen.evaluation.evaluations import scores_of
@@ -48,8 +48,8 @@ class Family(NamedTuple):
         if tested:
             said.append(
                 "Resolved: a paired t test over seeds and a bootstrap over clusters of items both reject at "
-                f"{self.tested[0].alpha:.2g} after Holm's correction for the {tested} differences to the reference "
-                "that this page tests."
+                f"{self.tested[0].alpha:.2g} after Holm's correction for the {counted(tested, 'difference')} to the "
+                "reference that this page tests."
             )
             if any(verdict.margin is not None for verdict in self.tested):
                 said.append("Equal: two one-sided tests reject a difference of the margin or more, in the same way.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unigen.config.stages import Plan, arm_names, read_plan
-from unigen.evaluation.agreement import listed
+from unigen.evaluation.agreement import counted, listed
 from unigen.evaluation.arms import Arm
 from unigen.evaluation.looks import Looks
 from unigen.evaluation.runs import cleaned
@@ -82,8 +82,8 @@ def looked(sweep: Swept) -> list[str]:
     if not plan.looks:
         return []
     looks, done, many = Looks(tuple(plan.looks)), plan.seeds[0], len(plan.looks)
-    seeds = f"{sweep.seeds} seed{'' if sweep.seeds == 1 else 's'}"
-    shares = f"Its looks share {looks.alpha:g}, and verdicts at {seeds} may spend {sweep.level:.2g} of it."
+    spent = f"verdicts at {counted(sweep.seeds, 'seed')} may spend {sweep.level:.2g} of it"
+    shares = f"Its looks share {looks.alpha:g}, and {spent}."
     number = plan.looks.index(done) + 1 if done in plan.looks else 0
     who = f"The sweep {sweep.name}".strip()
     if plan.stop == "answered":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -59,6 +60,12 @@ def shortened(name: str, letters: int) -> str:
     return name if len(name) <= letters else f"{name[:half]}…{name[-half:]}"
 
 
+def in_full(found: Sequence[str], names: Sequence[str]) -> str:
+    """Return a sentence with the names that `labels` has cut, none if all of them are whole."""
+    cut = [name for label, name in zip(found, names, strict=True) if "…" in label and "…" not in name]
+    return f" Names in full: {'; '.join(cut)}." if cut else ""
+
+
 def wrapped(text: str, width: int) -> str:
     """Return the text in lines of at most `width` letters, which end after a blank or a mark where there is one."""
     lines = [""]
@@ -70,7 +77,16 @@ def wrapped(text: str, width: int) -> str:
 
 
 def saved(drawing: Drawing, name: str, folder: Path, caption: str) -> Figure:
-    """Write FOLDER/name.pdf and .png below `folder`, and return the figure with its SVG. Raises OSError."""
+    """Write FOLDER/name.pdf and .png below `folder`, and return the figure with its SVG. Raises OSError.
+
+    A letter that the font lacks is a box in PDF and PNG, which is not worth a warning for each file.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        return _saved(drawing, name, folder, caption)
+
+
+def _saved(drawing: Drawing, name: str, folder: Path, caption: str) -> Figure:
     drawing.draw_without_rendering()
     drawing.set_layout_engine("none")  # the layout is found once and holds for all three files
     for ending, how in {"pdf": {"metadata": {"CreationDate": None}}, "png": {"dpi": 200}}.items():

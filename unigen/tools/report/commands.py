@@ -60,10 +60,7 @@ def has_runs(folder: Path) -> bool:
 
 
 def output_folder(given: Mapping[str, str]) -> Path:
-    """Return `out`, else the folder `runs`, for a list a folder named after the time, else one named after the table.
-
-    So no list of folders writes over the report of another list, nor into the folder where one happens to be.
-    """
+    """Return `out`, else the folder `runs`, for a list a new folder named after the time, else the table's own."""
     if "out" in given:
         return Path(given["out"])
     if "runs" in given and Path(given["runs"]).is_dir():

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from unigen.evaluation.answers import Answer, Line, named, one_line
+from unigen.evaluation.answers import Answer, Line, identical, one_line
 from unigen.evaluation.arms import Arm
 from unigen.evaluation.curves import TRAINING, WINDOW, Points, read_curves, smoothed
-from unigen.tools.forms.figures import INK, SOFT, STYLE, Figure, labels, saved, shortened, unique
+from unigen.tools.forms.figures import INK, SOFT, STYLE, Figure, in_full, labels, saved, shortened, unique
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,12 +74,6 @@ def forest(answer: Answer, name: str, folder: Path) -> Figure:
         return saved(drawing, name, folder, f"{answer.title}.{few}{in_full(names, [line.arm for line in shown])}")
 
 
-def in_full(names: Sequence[str], arms: Sequence[str]) -> str:
-    """Return a sentence with the arms whose names are cut in a figure, none if all of them are whole."""
-    cut = [arm for name, arm in zip(names, arms, strict=True) if "…" in name and "…" not in arm]
-    return f" Names in full: {', '.join(map(named, cut))}." if cut else ""
-
-
 def _means(ax: Axes, lines: Sequence[Line]) -> None:
     for row, line in enumerate(lines):
         ax.errorbar(line.mean.value, row, xerr=line.mean.half or None, fmt="o", color=INK, ms=4, lw=1.1)
@@ -91,6 +85,9 @@ def _differences(ax: Axes, lines: Sequence[Line]) -> None:
     margins = [line.verdict.margin for line in lines if line.verdict and line.verdict.margin]
     if margins:
         ax.axvspan(-max(margins), max(margins), color=GREY, alpha=0.16, linewidth=0)
+    told = [line for line in lines if line.verdict]
+    if told and all(identical(line.verdict) for line in told):  # an axis of rounding errors says nothing
+        ax.set_xlim(*(sign * max(abs(line.mean.half or line.mean.value) for line in told) for sign in (-1, 1)))
     for row, line in enumerate(lines):
         colour, open_ = COLOURS.get(line.state, SOFT), line.state in ("open", "")
         if line.verdict is not None:

@@ -7,20 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from unigen.core.intervals import LEVEL
-from unigen.evaluation.agreement import seeds_of
-from unigen.evaluation.arms import (
-    Arm,
-    differing,
-    incomparable,
-    metric_directions,
-    over_seeds,
-    own_seeds,
-    reasons,
-    treatment,
-)
+from unigen.evaluation.agreement import protocols
+from unigen.evaluation.arms import Arm, differing, incomparable, metric_directions, over_seeds, reasons, treatment
 from unigen.evaluation.compared import Family, Measured, interval
 from unigen.evaluation.costs import facts
-from unigen.evaluation.runs import flatten, number, shown
+from unigen.evaluation.runs import number, shown
 from unigen.evaluation.views import View, best
 from unigen.tools.forms.tables import ARROWS, Cell, Table, footnotes, printed, span, told
 
@@ -175,38 +166,17 @@ def elsewhere(arms: list[Arm]) -> list[Table]:
 
 
 def config_table(arms: list[Arm]) -> Table:
-    """Return the table of settings in which arms differ; a value that most arms do not have is bold.
-
-    What all runs of an arm have in common is its treatment, so a value of its first run is that of them all.
-    """
-    keys = differing([dict(treatment(arm.runs[0])) for arm in arms])
+    """Return the table of settings in which arms differ; a value that most arms do not have is bold."""
+    keys = differing([dict(treatment(arm.runs[0])) for arm in arms])  # the treatment of one run is that of its arm
     rows = odd_ones({arm.label: arm.runs[0].config for arm in arms}, keys)
-    notes = [CONFIG] if rows else []
-    return Table("Config differences", ["setting", *(arm.label for arm in arms)], rows, [], notes)
+    return Table("Config differences", ["setting", *(arm.label for arm in arms)], rows, [], [CONFIG])
 
 
 def protocol_table(arms: list[Arm]) -> Table:
-    """Return the protocols as lists of keys and values, a column for each protocol, headed by the arms it is of.
-
-    The seed of sampling is left out if it is that of every run.
-    """
-    left_out = {"seed"} if own_seeds(arms) else set()
-    owners: dict[str, tuple[dict[str, str], dict[str, list[int]]]] = {}
-    for arm in arms:
-        for run in arm.runs:
-            told = {key: value for key, value in run.summary["protocol"].items() if key not in left_out}
-            card = flatten(told) if told else {"protocol": "not recorded"}
-            owners.setdefault(shown(card), (card, {}))[1].setdefault(arm.label, []).append(run.summary["seed"])
-    counts = {arm.label: len(arm.runs) for arm in arms}
-    cards = {heading(who, counts) if len(owners) > 1 else "all arms": card for card, who in owners.values()}
+    """Return the protocols as lists of keys and values, a column for each protocol, headed by the arms it is of."""
+    cards = protocols(arms)
     rows = odd_ones(cards, list(dict.fromkeys(key for card in cards.values() for key in card)))
     return Table("Protocols", ["what", *cards], rows, [], ["How the images were sampled and scored."] if rows else [])
-
-
-def heading(who: dict[str, list[int]], counts: dict[str, int]) -> str:
-    """Return the arms of a protocol, with their seeds where not all runs of an arm have it."""
-    parts = [seeds_of(seeds) if len(seeds) < counts[label] else "" for label, seeds in who.items()]
-    return ", ".join(f"{label} ({part})" if part else label for label, part in zip(who, parts, strict=True))
 
 
 def odd_ones(columns: dict[str, dict[str, str]], keys: Sequence[str]) -> list[list[Cell]]:
