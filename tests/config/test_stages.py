@@ -124,6 +124,12 @@ def test_words_that_ask_for_stages_are_those_that_run_py_hands_over():
     assert not "tuned=1".startswith(STAGED), "negative control"
 
 
+def test_a_plus_before_such_a_word_is_no_other_word():
+    """Who writes it for every key that the configuration does not have need not know that these are none."""
+    plan = plan_of("+exp=a,b", "+until=resolved", "+seeds=2..4", "+tune.x=1,2")
+    assert plan.looks == [2, 4] and plan.tune == {"x": "1,2"} and plan.words == ["+exp=a,b"]
+
+
 def test_values_that_only_look_equal_are_a_grid():
     assert plan_of("+exp=a", "tune.x=1,true").tune == {"x": "1,true"}
     assert plan_of("+exp=a", "tune.x=[1,2],[1,3]").tune == {"x": "[1,2],[1,3]"}

@@ -265,6 +265,16 @@ def test_no_table_runs_off_the_page(tmp_path, arms, name):
     assert [box for box in re.findall(r"Overfull \\[hv]box \(([\d.]+)pt", said) if float(box) > 3] == []
 
 
+@needs_latex
+def test_a_figure_of_many_arms_fits_on_a_page(tmp_path):
+    for i in range(20):
+        make_run(tmp_path / "runs" / f"{i}", f"{LONG}{i}", metrics={"f1": {"value": 0.3 + i / 100}})
+    report = build_report(str(tmp_path / "runs"))
+    (tmp_path / "report.tex").write_text(to_latex(report, draw(report, tmp_path)))
+    code, said = compiled(tmp_path)
+    assert code == 0 and "Overfull \\vbox" not in said, said[-2000:]
+
+
 # W&B ------------------------------------------------------------------------------------------------------------------
 
 needs_workspaces = pytest.mark.skipif(

@@ -68,14 +68,14 @@ def read_line(words: Sequence[str], config_dir: Path | None = None) -> tuple[Pla
     tune: dict[str, str] = {}
     rest, folder = [], None
     for word in words:
-        key, _, value = word.partition("=")
+        key, _, value = word.lstrip("+").partition("=")
         if key in ("until", "seeds"):
             said[key] = value
         elif key in ("tune", "tune."):
             raise ConfigError(f"'{word}' names no key; write tune.KEY=a,b, as in tune.optimizer.lr=1e-3,3e-3")
         elif key.startswith("tune."):
             tune[key.removeprefix("tune.")] = value
-        elif key.lstrip("+") == "hydra.sweep.dir" and "${" not in value:
+        elif key == "hydra.sweep.dir" and "${" not in value:
             folder = Path(value.strip("'\"")).absolute()
         else:
             rest.append(word)

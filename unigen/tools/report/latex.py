@@ -19,4 +19,5 @@ def to_latex(report: Report, drawn: Drawn = Drawn()) -> str:
 
 
 def included(name: str, width: float = 0.9) -> str:
-    return f"\\includegraphics[width={width}\\linewidth]{{{FOLDER}/{name}.pdf}}\n"
+    size = f"width={width}\\linewidth,height=0.9\\textheight,keepaspectratio"
+    return f"\\includegraphics[{size}]{{{FOLDER}/{name}.pdf}}\n"
