@@ -170,6 +170,20 @@ def test_the_answer_says_why_nothing_can_be_tested(tmp_path):
     assert notes(report).count(f"No scores of single items in {tmp_path.name}/a1, {tmp_path.name}/b1: {why}.") == 1
 
 
+def test_a_metric_that_scores_jsonl_lacks_in_some_runs_is_named_and_one_of_whole_sets_is_not(tmp_path):
+    for runs in four_seeds(tmp_path, "a", "b").values():
+        for run in runs:
+            metrics = json.loads((run / "summary.json").read_text())["metrics"]
+            change(run, metrics=metrics | {"fid": {"value": 9.0 + len(run.name), "better": "lower"}})
+    report, odd = build_report(str(tmp_path)), tmp_path / "b1" / "scores.jsonl"
+    assert "No scores of single items" not in notes(report), "negative control"
+    lines = [json.loads(line) for line in odd.read_text().splitlines()]
+    odd.write_text("".join(json.dumps({k: v for k, v in line.items() if k != "rmse"}) + "\n" for line in lines))
+    said = notes(build_report(str(tmp_path)))
+    assert said.count("No scores of single items in") == 1
+    assert f"No scores of single items in {tmp_path.name}/b1: scores.jsonl has none of rmse." in said
+
+
 def test_a_note_on_one_seed_stands_only_where_a_cell_has_one(tmp_path):
     """The other arm with one seed is of another task, and stands in another table."""
     published = {"name": "t", "title": "T", "order": ["a", "b"], "metrics": {"F1": "canny_f1"}}

@@ -98,6 +98,7 @@ def measure(arms: Sequence[Arm]) -> tuple[dict[tuple[str, str], verdicts.Arm], l
     """
     found: dict[tuple[str, str], verdicts.Arm] = {}
     without: dict[str, list[str]] = {}
+    absent: dict[str, list[str]] = {}
     for arm in arms:
         values = {name: by_seed(arm, name) for name in metric_directions([arm])}
         kept: dict[str, Kept] = {name: {} for name in values}
@@ -115,10 +116,14 @@ def measure(arms: Sequence[Arm]) -> tuple[dict[tuple[str, str], verdicts.Arm], l
                     without.setdefault(f"{fault} {name}", []).append(run.folder)
                 elif each:
                     kept[name][seed] = each
+                elif scores:
+                    absent.setdefault(name, []).append(run.folder)
         for name, told in ((name, told) for name, told in values.items() if told):
             found[arm.label, name] = assembled(told, kept[name])
             if kept[name] and found[arm.label, name].clusters is None:
                 without.setdefault(f"{name} of other items under other seeds", []).append(arm.label)
+    having = {name for (_, name), scored in found.items() if scored.clusters}  # a metric of whole sets has none at all
+    without |= {f"scores.jsonl has none of {name}": who for name, who in absent.items() if name in having}
     return found, [f"No scores of single items in {few(who)}: {why}." for why, who in without.items()]
 
 
