@@ -264,6 +264,17 @@ def test_the_command_writes_every_form_and_ends_with_the_path(tmp_path, capsys, 
     assert (tmp_path / "made" / "on demand" / "report.html").exists() and not (run / "report.html").exists()
 
 
+def test_a_published_table_is_shown_again_where_nothing_but_its_report_lies(tmp_path, capsys, monkeypatch):
+    """The first report makes the folder runs, in which the second looks for runs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "reports").mkdir(parents=True)
+    assert command("report.py", "table=realgeneral_masks") == 0
+    assert command("report.py", "table=realgeneral_masks") == 0
+    assert "0.849" in capsys.readouterr().out
+    make_run(tmp_path / "runs" / "a", "fcd_mask_a", metrics={"mini_clip_i": {"value": 0.5}})
+    assert command("report.py", "table=realgeneral_masks") == 0 and "mini_clip_i (ours)" in capsys.readouterr().out
+
+
 def test_help_is_quick_and_reading_needs_no_torch():
     start = time.perf_counter()
     result = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, check=True)

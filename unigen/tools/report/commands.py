@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from unigen.config.files import write_text
-from unigen.evaluation.runs import read_table
+from unigen.evaluation.runs import has_runs, read_table
 from unigen.tools.forms.figures import FOLDER
 from unigen.tools.report import wandb as report_wandb
 from unigen.tools.report.figures import draw
@@ -52,11 +52,6 @@ def make_report(given: Mapping[str, str], tables: Path) -> tuple[Report, list[st
         write_text(out / file, form())
         lines.append(f"{name}: {out / file}")
     return report, lines
-
-
-def has_runs(folder: Path) -> bool:
-    """Return True if the folder exists and is not empty."""
-    return folder.is_dir() and any(folder.iterdir())
 
 
 def output_folder(given: Mapping[str, str]) -> Path:
