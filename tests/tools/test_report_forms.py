@@ -181,6 +181,8 @@ def test_a_long_table_goes_over_pages_and_keeps_every_row():
     short, long = document(PAGE_ROWS), document(PAGE_ROWS + 1)
     assert "{tabular}" in short and "{longtable}" not in short.partition("\\begin{document}")[2]
     assert "\\begin{longtable}" in long and f"row{PAGE_ROWS} &" in long and faults(short) == faults(long) == []
+    [spec] = re.findall(r"\\begin\{longtable\}\{(.*)\}\n", long)
+    assert re.fullmatch(r"L\{[\d.]+\}R\{[\d.]+\}", spec), "fixed widths, so that LaTeX need not run twice"
 
 
 def test_a_letter_that_latex_lacks_is_named():

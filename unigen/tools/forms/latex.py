@@ -107,22 +107,23 @@ def table_latex(table: Table) -> str:
     """Return heading, table and notes.
 
     A table of many rows spans several pages. In one that is too wide for a page columns wrap; if they would be too
-    narrow then, it is cut into several, each with the first column.
+    narrow then, it is cut into several, each with the first column. Both have columns of fixed widths, since others are
+    right only when LaTeX has run two or three times.
     """
     lines = [table.header, *([cell.text for cell in row] for row in table.rows + table.foot)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    if sum(widths) + GAP * len(widths) <= PAGE:
-        grids = [_grid(table, "".join(side[0] for side in table.alignment), len(table.rows) > PAGE_ROWS)]
+    if sum(widths) + GAP * len(widths) <= PAGE and len(table.rows) <= PAGE_ROWS:
+        grids = [f"\\fit{{{_grid(table, ''.join(side[0] for side in table.alignment))}}}"]
     else:
         grids = [wide(part) for part in parts(table)]
     return f"\\subsection*{{{breakable(table.title)}}}\n" + "\n\n".join(grids) + f"\n\n{listed(table.notes)}"
 
 
-def _grid(table: Table, columns: str, long: bool, word: int = 0) -> str:
-    """Return the table alone. With `word`, words of more letters may be cut, and cells are of at most LONGEST."""
+def _grid(table: Table, columns: str, long: bool = False) -> str:
+    """Return the table alone. In a `long` one long words may be cut, and cells are of at most LONGEST letters."""
 
     def cell(text: str) -> str:
-        return breakable(text if len(text) <= LONGEST else f"{text[:LONGEST]}…", word) if word else latex_text(text)
+        return breakable(text if len(text) <= LONGEST else f"{text[:LONGEST]}…", WORD) if long else latex_text(text)
 
     styler = table.frame(cell, "\\textbf{{{}}}".format).style.hide(axis="index")
     grid = styler.to_latex(hrules=True, column_format=columns, environment="longtable" if long else None).strip()
@@ -130,10 +131,10 @@ def _grid(table: Table, columns: str, long: bool, word: int = 0) -> str:
         lines = grid.split("\n")
         lines.insert(len(lines) - (1 if long else 2) - len(table.foot), "\\midrule")
         grid = "\n".join(lines)
-    return f"{{\\footnotesize\n{grid}\n}}" if long else f"\\fit{{{grid}}}"
+    return grid
 
 
-# tables that are wider than a page ------------------------------------------------------------------------------------
+# tables that are wider or longer than a page --------------------------------------------------------------------------
 
 
 class Column(NamedTuple):
@@ -183,14 +184,14 @@ def _with(table: Table, kept: Sequence[int]) -> Table:
 
 
 def wide(table: Table) -> str:
-    """Return a table as wide as the page: numbers have the room that they need, words share what is left."""
+    """Return a table of at most the width of a page: numbers have the room that they need, words share what is left."""
     columns = columns_of(table)
     size = next((size for size, room in SIZES.items() if _room(columns) <= room), "tiny")
     room = SIZES[size] - GAP * len(columns)
     given = shared(columns, room)
     letter = (1 - GAPS * len(columns)) / max(room, sum(given))
     spec = "".join(f"{'L' if c.words else 'R'}{{{n * letter:.4f}}}" for c, n in zip(columns, given, strict=True))
-    return _grid(table, spec, long=True, word=WORD).replace("\\footnotesize", f"\\{size}", 1)
+    return f"{{\\{size}\n{_grid(table, spec, long=True)}\n}}"
 
 
 def shared(columns: Sequence[Column], room: int) -> list[float]:
