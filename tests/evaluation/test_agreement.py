@@ -134,6 +134,7 @@ def test_lists_are_told_as_one_says_them():
     assert [listed(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
     assert seeds_of([1]) == "seed 1" and seeds_of([0, 2]) == "seeds 0 and 2"
     assert few(list("abc"), 2) == "a, b, c" and few(list("abcd"), 2) == "a, b and 2 others"
+    assert few(["a, b", "c", " "]) == "'a, b', c, ' '"
 
 
 def test_one_arm_is_compared_with_nothing_and_the_page_says_so(tmp_path):

@@ -67,6 +67,6 @@ def test_arms_of_an_untuned_sweep_are_named_beside_a_tuned_one(tmp_path):
     sweep(tmp_path / "y", "cd", 2, looks=[], stop="done")
     said = notes(build_report(str(tmp_path)))
     assert "Tuned for each arm of the sweep x by the loss" in said
-    assert "Not tuned: c and d have optimizer.lr 0.001." in said
+    assert "Not tuned: c, d have optimizer.lr 0.001." in said
     only = notes(build_report(str(tmp_path / "x")))
     assert "Tuned for each arm by the loss" in only and "Not tuned" not in only, "negative control"

@@ -145,7 +145,8 @@ def test_a_report_says_what_was_not_tuned(tmp_path):
         make_run(tmp_path / name, name, config={"optimizer": {"lr": rate}})
     told = notes(build_report(f"{tmp_path / 'a'},{tmp_path / 'b'}"))
     assert "Not tuned: all arms have optimizer.lr 0.001." in told
-    assert "Not tuned: a has optimizer.lr 0.001, b has" in notes(build_report(str(tmp_path)))
+    said = "Not tuned: a, b have optimizer.lr 0.001; c has optimizer.lr 0.003."
+    assert said in notes(build_report(str(tmp_path)))
 
 
 def test_a_diverged_run_is_not_chosen_and_no_loss_is_said(tmp_path):

@@ -134,7 +134,12 @@ def seeds_of(seeds: Sequence[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {listed([*map(str, seeds)])}"
 
 
+def named(label: str) -> str:
+    """Return a label for a list, in quotes if it contains a comma or is blank."""
+    return f"'{label}'" if "," in label or not label.strip() else label
+
+
 def few(names: Sequence[str], most: int = MOST) -> str:
     """Return the first names, with commas between, and the number of the others."""
-    more = len(names) - most
-    return ", ".join(names) if more <= 1 else f"{', '.join(names[:most])} and {more:,} others"
+    more, told = len(names) - most, [*map(named, names)]
+    return ", ".join(told) if more <= 1 else f"{', '.join(told[:most])} and {more:,} others"

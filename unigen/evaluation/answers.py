@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from unigen.core.intervals import decimals, rounded
+from unigen.evaluation.agreement import named
 from unigen.evaluation.arms import metric_directions
 from unigen.evaluation.compared import Family, Interval, Measured, interval
 from unigen.evaluation.verdicts import Verdict
@@ -162,11 +163,6 @@ def agreement(answer: Answer) -> list[str]:
         f"{found[kind]} {kind}" for kind in ("as published", "opposite", "published as equal", "open") if found[kind]
     ]
     return [f"Of {len(asked)} published difference{'s' if len(asked) > 1 else ''}: {', '.join(each)}."]
-
-
-def named(label: str) -> str:
-    """Return a label for a list, in quotes if it contains a comma or is blank."""
-    return f"'{label}'" if "," in label or not label.strip() else label
 
 
 def summary(found: Sequence[Answer]) -> str:

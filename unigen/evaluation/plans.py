@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unigen.config.stages import Plan, arm_names, read_plan
-from unigen.evaluation.agreement import counted, listed
+from unigen.evaluation.agreement import counted, few
 from unigen.evaluation.arms import Arm
 from unigen.evaluation.looks import Looks
 from unigen.evaluation.runs import cleaned
@@ -121,7 +121,10 @@ def untuned(arms: Sequence[Arm], others: bool) -> list[str]:
     rates = {arm.label: arm.runs[0].config.get(RATE) for arm in arms}
     if len(arms) < 2 - others or None in rates.values():
         return []
-    if len(set(rates.values())) == 1:
-        who = listed([*rates]) + (" have" if len(arms) > 1 else " has") if others else "all arms have"
-        return [f"Not tuned: {who} {RATE} {next(iter(rates.values()))}."]
-    return [f"Not tuned: {', '.join(f'{arm} has {RATE} {rate}' for arm, rate in rates.items())}."]
+    if len(set(rates.values())) == 1 and not others:
+        return [f"Not tuned: all arms have {RATE} {next(iter(rates.values()))}."]
+    owners: dict[str, list[str]] = {}
+    for arm, rate in rates.items():
+        owners.setdefault(rate, []).append(arm)
+    each = [f"{few(who)} {'have' if len(who) > 1 else 'has'} {RATE} {rate}" for rate, who in owners.items()]
+    return [f"Not tuned: {'; '.join(each)}."]
