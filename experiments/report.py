@@ -7,7 +7,7 @@ bench=      a benchmark, or several with commas between: the numbers are those o
             own tests
 reference=  the arm that differences are taken to (default: the last row of the table that has runs, or the first arm)
 out=        where report.md, report.tex, report.html, wandb_report.json and the folder figures go (default: the folder
-            of `runs` if it is one, else the current one; without runs=: runs/reports/<table>)
+            of `runs` if it is one, for a list or a pattern runs/reports/<time>; without runs=: runs/reports/<table>)
 publish=    true: publish the W&B report as well, and a view of its runs, where you are logged in
 """
 

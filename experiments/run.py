@@ -47,7 +47,7 @@ def main(cfg) -> None:
 
 def in_stages(conf: Path) -> int | None:
     """Run a line that tunes, or that adds seeds until its question is answered; None for every other line."""
-    if not any(word.startswith(STAGED) for word in sys.argv[1:]):
+    if not any(word.lstrip("+").startswith(STAGED) for word in sys.argv[1:]):
         return None
     from unigen.config.values import sentence
     from unigen.tools.sweep.local import run_stages

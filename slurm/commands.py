@@ -25,6 +25,7 @@ from unigen.launch.claims import claimed, claimed_new, is_new
 
 SCRIPT, LOOK = "array.sh", "look.sh"
 SWEEPS = Path("runs/sweeps")  # hydra.sweep.dir of conf/config.yaml
+OTHER = "name another folder: hydra.sweep.dir=<folder>"
 
 
 def submit(conf: Path, words: Sequence[str], dry: bool = False) -> list[str]:
@@ -54,14 +55,14 @@ def submit(conf: Path, words: Sequence[str], dry: bool = False) -> list[str]:
     plan, folder = read_line(rest, config_dir)
     sweep = batch(conf, plan, folder) if plan else expand(conf, rest, config_dir)
     script = render(sweep, cluster, conf.parent / "run.py", Path.cwd(), sys.executable)
+    named = any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in rest)
     if dry:
+        if named and sweep.folder.exists():
+            _check_new(sweep.folder)
         shown = [f"# {sweep.folder / SCRIPT}", script, f"# {sweep.folder / MANIFEST}", manifest_text(sweep.lines)]
         return [text.rstrip("\n") for text in shown]
-    other = "name another folder: hydra.sweep.dir=<folder>"
-    named = any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in rest)
-    with claimed(sweep.folder, other) if named else claimed_new(sweep.folder) as own:
-        if not is_new(own):
-            raise ConfigError(f"{own} is not empty; {other}")
+    with claimed(sweep.folder, OTHER) if named else claimed_new(sweep.folder) as own:
+        _check_new(own)
         if own != sweep.folder:  # another sweep of this second has the name
             named_words = [*rest, f"hydra.sweep.dir='{own}'"]
             sweep = batch(conf, plan, own) if plan else expand(conf, named_words, config_dir)
@@ -73,6 +74,11 @@ def submit(conf: Path, words: Sequence[str], dry: bool = False) -> list[str]:
             write_plan(own, plan)
             write_text(own / LOOK, render_look(own, cluster, Path.cwd(), sys.executable))
     return [*_sbatch(sweep.folder, list(range(len(sweep.lines)))), _hint(sweep.folder)]
+
+
+def _check_new(folder: Path) -> None:
+    if not is_new(folder):
+        raise ConfigError(f"{folder} is not empty; {OTHER}")
 
 
 def status(folder: Path | None, watch: bool = False, every: float = 5.0) -> None:

@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 
 from unigen.config.manifest import run_folder
-from unigen.config.stages import PLAN, TUNE_SEED, Plan, arm_names, arm_of, batch, read_line, read_plan, write_plan
+from unigen.config.stages import (
+    PLAN,
+    STAGED,
+    TUNE_SEED,
+    Plan,
+    arm_names,
+    arm_of,
+    batch,
+    read_line,
+    read_plan,
+    write_plan,
+)
 from unigen.config.values import ConfigError
 
 
@@ -40,6 +51,11 @@ def test_a_line_without_such_words_has_no_plan_and_a_folder_is_no_word_of_it():
         ("seeds=0,1,2", "or fixed seeds as seed=0,1,2"),
         ("until=resolved seeds=4..8 seed=1", "'seed=1' is said beside seeds=4..8"),
         ("tune.optimizer.lr=1e-3", "is no grid; write several values, as in tune.optimizer.lr=1e-3,3e-3"),
+        ("tune.optimizer.lr=1e-3,1e-3", "tune.optimizer.lr=1e-3,1e-3 has a value twice"),
+        ("tune.optimizer.lr=1e-3,3e-3,0.001", "write each value of the grid once"),
+        ("tune.x=[1,2]", "tune.x=[1,2] is no grid"),
+        ("tune.x=1,", "tune.x=1, cannot be read"),
+        ("tune=1,2", "'tune=1,2' names no key; write tune.KEY=a,b, as in tune.optimizer.lr=1e-3,3e-3"),
         ("tune.debug=true,false debug=true", "'debug' is said beside tune.debug"),
         ("tune.seed=0,1", "it cannot be tuned"),
         (f"tune.debug=true,false seed=0,{TUNE_SEED}", f"seed {TUNE_SEED} is that of the runs that tune"),
@@ -100,3 +116,28 @@ def test_a_plan_reads_back_and_a_damaged_one_is_refused(tmp_path):
         (tmp_path / PLAN).write_text(text)
         with pytest.raises(ConfigError, match=r"plan.json is damaged and no plan of a sweep"):
             read_plan(tmp_path)
+
+
+def test_words_that_ask_for_stages_are_those_that_run_py_hands_over():
+    """What begins otherwise goes to Hydra, which lists all keys."""
+    assert all(word.startswith(STAGED) for word in ("until=x", "seeds=1", "tune.a=1,2", "tune=1,2"))
+    assert not "tuned=1".startswith(STAGED), "negative control"
+
+
+def test_a_plus_before_such_a_word_is_no_other_word():
+    """Who writes it for every key that the configuration does not have need not know that these are none."""
+    plan = plan_of("+exp=a,b", "+until=resolved", "+seeds=2..4", "+tune.x=1,2")
+    assert plan.looks == [2, 4] and plan.tune == {"x": "1,2"} and plan.words == ["+exp=a,b"]
+
+
+def test_values_that_only_look_equal_are_a_grid():
+    assert plan_of("+exp=a", "tune.x=1,true").tune == {"x": "1,true"}
+    assert plan_of("+exp=a", "tune.x=[1,2],[1,3]").tune == {"x": "[1,2],[1,3]"}
+
+
+@pytest.mark.parametrize("words", [["+exp=a"], ["+exp=a", "tune.trainer.max_steps=3,5"]])
+def test_one_arm_has_no_question_that_seeds_resolve(conf, tmp_path, words):
+    with pytest.raises(ConfigError, match=r"until=resolved with one arm has nothing to compare; .* as in \+exp=a,b"):
+        batch(conf, plan_of(*words, "until=resolved", "seeds=2..4"), tmp_path)
+    two = plan_of("+exp=a,b", *words[1:], "until=resolved", "seeds=2..4")
+    assert len(batch(conf, two, tmp_path).lines) == 4, "negative control"

@@ -28,8 +28,9 @@ def test_a_submission_is_one_array_in_a_folder_of_its_own(conf, tmp_path, monkey
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == [
         *("array.sh", "logs", "manifest.tsv", "submissions.jsonl")
     ]
-    with pytest.raises(ConfigError, match="s is not empty; name another folder"):
-        commands.submit(conf, words)
+    for dry in (False, True):
+        with pytest.raises(ConfigError, match="s is not empty; name another folder"):
+            commands.submit(conf, words, dry)
     assert (tmp_path / "said").read_text().count("\n") == 1
 
 

@@ -126,7 +126,7 @@ def test_a_repeated_seed_is_told_apart_by_folder_and_not_averaged(tmp_path):
     assert column(report, "canny_f1 ↑") == ["0.300", "0.500"]
     make_run(tmp_path / "z" / "0", "b", seed=0)
     make_run(tmp_path / "z" / "1", "b", seed=1)
-    make_run(tmp_path / "zz" / "0", "b", seed=0)
+    make_run(tmp_path / "zz" / "0", "b", seed=0, f1=0.4)
     report = build_report(str(tmp_path))
     assert column(report, "arm")[2:] == [f"b ({root}/z)", f"b ({root}/zz/0)"]
     assert column(report, "seeds")[2:] == ["2", "1"]
@@ -255,10 +255,24 @@ def test_the_command_writes_every_form_and_ends_with_the_path(tmp_path, capsys, 
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert command("report.py", f"runs={run},{tmp_path / 'sweep'}") == 0
-    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == FORMS
+    [made] = (tmp_path / "here" / "runs" / "reports").iterdir()
+    assert sorted(path.name for path in made.iterdir()) == FORMS
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["runs"], "nothing lands where one happens to be"
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: runs/reports/{made.name}/report.html"
     monkeypatch.setattr("unigen.tools.report.commands.draw", lambda *given: Drawn())
     assert command("report.py", f"runs={run}", f"out={tmp_path / 'made' / 'on demand'}") == 0
     assert (tmp_path / "made" / "on demand" / "report.html").exists() and not (run / "report.html").exists()
+
+
+def test_a_published_table_is_shown_again_where_nothing_but_its_report_lies(tmp_path, capsys, monkeypatch):
+    """The first report makes the folder runs, in which the second looks for runs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "reports").mkdir(parents=True)
+    assert command("report.py", "table=realgeneral_masks") == 0
+    assert command("report.py", "table=realgeneral_masks") == 0
+    assert "0.849" in capsys.readouterr().out
+    make_run(tmp_path / "runs" / "a", "fcd_mask_a", metrics={"mini_clip_i": {"value": 0.5}})
+    assert command("report.py", "table=realgeneral_masks") == 0 and "mini_clip_i (ours)" in capsys.readouterr().out
 
 
 def test_help_is_quick_and_reading_needs_no_torch():

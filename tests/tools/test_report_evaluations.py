@@ -200,3 +200,14 @@ def test_the_command_takes_benchmarks(tmp_path, capsys):
     assert "rmse (edges)" in (tmp_path / "runs" / "report.md").read_text()
     assert command("report.py", f"runs={tmp_path / 'runs'}", "table=visualcloze_examples", "bench=blur") == 1
     assert "table=visualcloze_examples names the benchmarks of its rows itself" in capsys.readouterr().err
+
+
+def test_a_benchmark_on_which_no_run_was_evaluated_is_refused_with_the_legal_names(tmp_path, capsys):
+    fill_runs(tmp_path / "runs", ["blur", "edges"])
+    assert command("report.py", f"runs={tmp_path / 'runs'}", "bench=blur,nope") == 1
+    said = capsys.readouterr().err
+    assert "error: bench=nope: none of these runs was evaluated on it, they were on blur, edges;" in said
+    assert not (tmp_path / "runs" / "report.md").exists()
+    make_run(tmp_path / "alone")
+    assert command("report.py", f"runs={tmp_path / 'alone'}", "bench=blur") == 1
+    assert "they were on none; python experiments/evaluate.py run=<run folder> bench=blur" in capsys.readouterr().err

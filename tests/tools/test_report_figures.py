@@ -12,7 +12,7 @@ from test_report_statistics import measured_sweep
 from unigen.evaluation.answers import Line, missing, more_seeds, one_line
 from unigen.evaluation.compared import Interval
 from unigen.evaluation.verdicts import Verdict
-from unigen.tools.forms.figures import unique
+from unigen.tools.forms.figures import labels, unique
 from unigen.tools.report import figures
 from unigen.tools.report.figures import BLUE, GREY, MOST, ORANGE, draw
 from unigen.tools.report.html import to_html
@@ -91,6 +91,47 @@ def test_a_page_of_many_arms_draws_those_that_differ_most_and_says_so(tmp_path, 
     assert all(f">{arm}</text>" in few.svg for arm in "abd") and ">c</text>" not in few.svg
     monkeypatch.setattr(figures, "MOST", MOST)
     assert ">c</text>" in figures.forest(answer, "x", tmp_path).svg, "negative control"
+
+
+LONG = "visualcloze_fill_with_condition_tokens_first_and_a_very_long_name_of_an_experiment, number"
+
+
+def test_long_names_leave_room_for_what_is_drawn_and_are_told_in_full(tmp_path, monkeypatch, recwarn):
+    arms = [f"{LONG} {x}" for x in "abcd"]
+    report = build_report(str(measured_sweep(tmp_path, {arm: i / 10 for i, arm in enumerate(arms)}, seeds=(0, 1))))
+    drawn, save = [], figures.saved
+    monkeypatch.setattr(figures, "saved", lambda drawing, *rest: (drawn.append(drawing), save(drawing, *rest))[1])
+    forest, curve = draw(report, tmp_path).forests[0], drawn[-1]
+    assert not [each for each in recwarn if "collapsed" in str(each.message)]
+    means, differences = drawn[0].axes[:2]
+    assert means.get_position().width > 0.15 and differences.get_position().width > 0.25
+    told = [label.get_text() for label in means.get_yticklabels()]
+    assert len(set(told)) == 4 and max(len(line) for text in told for line in text.split("\n")) <= 28
+    assert all(arm in forest.caption for arm in arms) and "Names in full" in forest.caption
+    names = [text.get_text() for text in curve.axes[0].get_legend().get_texts()]
+    assert len(set(names)) == 4 and max(map(len, names)) <= 40
+
+
+def test_an_axis_of_rounding_errors_alone_has_the_scale_of_the_means():
+    ax = Figure().subplots()
+    figures._differences(ax, [line("open", difference=1e-17, half=1e-18)])
+    assert ax.get_xlim() == (-0.1, 0.1)
+    figures._differences(ax := Figure().subplots(), [line("open", difference=1e-3, half=1e-4, margin=None)])
+    assert ax.get_xlim()[1] < 0.01, "negative control"
+
+
+def test_a_letter_that_the_font_lacks_costs_no_warning(tmp_path, recwarn):
+    report = build_report(str(measured_sweep(tmp_path, {"a": 0.0, "語": 0.2}, seeds=(0, 1))))
+    assert "語" in draw(report, tmp_path).forests[0].svg
+    assert not [each for each in recwarn if "Glyph" in str(each.message)]
+
+
+def test_names_are_cut_only_if_they_are_long_and_stay_apart():
+    assert labels(["a", "b (lr=0.1)"]) == ["a", "b (lr=0.1)"]
+    assert labels(["one_two_three"], width=8) == ["one_two_\nthree"]
+    assert max(map(len, labels(["x" * 10], width=4)[0].split("\n"))) <= 4
+    first, second = labels(["a" * 9 + "bc" + "a" * 9, "a" * 9 + "de" + "a" * 9], letters=9)
+    assert (first, second) == ("1: a…aaaa", "2: a…aaaa")
 
 
 def test_what_is_drawn_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import pytest
 from browser import in_browser
 from made_runs import EVIL, SCRIPT, make_run
 
-from unigen.tools.forms.latex import PAGE_ROWS, latex_text
+from unigen.tools.forms.latex import PAGE_ROWS, breakable, latex_text
 from unigen.tools.forms.tables import Cell, Table
 from unigen.tools.report.figures import Drawn, draw
 from unigen.tools.report.html import to_html
@@ -106,7 +106,7 @@ def test_every_bad_run_is_named_in_every_form(tmp_path):
         blocks = json.loads(to_wandb(report))["spec"]["blocks"]
         forms["wandb"] = "\n".join(block.get("content", "") for block in blocks)
     for kind, text in forms.items():
-        plain = text.replace("\\_", "_").replace("{-}", "-")
+        plain = text.replace("\\_", "_").replace("{-}", "-").replace("\\cut{}", "")
         for folder in ("crashed", "half", "later", "empty", "twin1", "twin2"):
             assert f"{where}/{folder}" in plain, (kind, folder)
         for reason in ("the run did not finish", "cannot be read", "written by another version", "no metrics at all"):
@@ -132,7 +132,9 @@ def faults(document: str) -> list[str]:
             found.append(f"end of {name}")
     if environments:
         found.append(f"open: {environments}")
-    for columns, body in re.findall(r"\\begin\{(?:tabular|longtable)\}\{(\w+)\}(.*?)\\end\{", document, re.S):
+    spec = r"\\begin\{(?:tabular|longtable)\}\{((?:[lr]|[LR]\{[\d.]+\})+)\}(.*?)\\end\{(?:tabular|longtable)"
+    for said, body in re.findall(spec, document, re.S):
+        columns = re.findall("[lrLR]", said)
         for line in body.split("\\\\\n"):
             cells = len(re.findall(r"(?<!\\)&", line)) + 1
             if "\\multicolumn" not in line and line.strip().replace("\\bottomrule", "") and cells != len(columns):
@@ -179,6 +181,8 @@ def test_a_long_table_goes_over_pages_and_keeps_every_row():
     short, long = document(PAGE_ROWS), document(PAGE_ROWS + 1)
     assert "{tabular}" in short and "{longtable}" not in short.partition("\\begin{document}")[2]
     assert "\\begin{longtable}" in long and f"row{PAGE_ROWS} &" in long and faults(short) == faults(long) == []
+    [spec] = re.findall(r"\\begin\{longtable\}\{(.*)\}\n", long)
+    assert re.fullmatch(r"L\{[\d.]+\}R\{[\d.]+\}", spec), "fixed widths, so that LaTeX need not run twice"
 
 
 def test_a_letter_that_latex_lacks_is_named():
@@ -208,6 +212,69 @@ def test_latex_compiles_beside_its_figures(tmp_path):
     assert "figures/" in (tmp_path / "report.tex").read_text()
     (tmp_path / "report.tex").write_text((tmp_path / "report.tex").read_text().replace("\\end{itemize}", "", 1))
     assert compiled(tmp_path)[0] != 0, "negative control"
+
+
+LONG = "visualcloze_fill_with_condition_tokens_first_and_a_very_long_name_of_experiment_number_"
+
+
+def wide_sweep(root: Path, arms: int, name: str) -> Path:
+    """Arms of one protocol each, with long values: hashes, addresses, sentences, more settings than fit on a page."""
+    weights = f"unigen.metrics.Canny(low=100, weights=/models/{'0123456789abcdef' * 4})"
+    for i, letter in enumerate("abcdefghijkl"[:arms]):
+        note = f"the {i}th arm was sampled with a mask of its own, which takes a sentence to say"
+        protocol = {"note": note} | {f"metric.m{k}": weights for k in range(45)}
+        for seed in (0, 1):
+            config = {"prompt": 9 * f"word{i} "}
+            make_run(root / f"{i}{seed}", f"{name}{letter}", seed, protocol=protocol, config=config)
+    return root
+
+
+def headers(document: str, title: str) -> list[list[str]]:
+    """The columns of each table under a title."""
+    part = document.partition(f"subsection*{{{title}}}")[2].partition("\\subsection*")[0]
+    found = re.findall(r"\\begin\{(?:tabular|longtable)\}.*?\\toprule\n(.*?) \\\\\n", part, re.S)
+    return [line.replace("\\cut{}", "").split(" & ") for line in found]
+
+
+@pytest.mark.parametrize(("arms", "halves"), [(4, [5]), (8, [9]), (12, [7, 7])])
+def test_columns_of_long_words_wrap_or_the_table_is_cut(tmp_path, arms, halves):
+    """Of each half the columns fill the page, and the first column, what it is about, is there again."""
+    document = to_latex(build_report(str(wide_sweep(tmp_path, arms, LONG))))
+    assert faults(document) == []
+    found = headers(document, "Protocols")
+    assert [len(columns) for columns in found] == halves and {columns[0] for columns in found} == {"what"}
+    names = [name for columns in found for name in columns[1:]]
+    assert names == [latex_text(f"{LONG}{x}") for x in "abcdefghijkl"[:arms]]
+    for spec in re.findall(r"\\begin\{longtable\}\{(.*)\}\n", document):
+        assert 0.5 < sum(map(float, re.findall(r"\{([\d.]+)\}", spec))) <= 1
+
+
+def test_a_word_that_may_be_cut_is_the_same_word():
+    for text in (LONG, "short", "", "a " + "f" * 40 + " [x]/y", EVIL, "語" * 30):
+        assert breakable(text, 12).replace("\\cut{}", "") == latex_text(text)
+    assert breakable("fcd_mask_a of b") == latex_text("fcd_mask_a of b"), "short words stay whole"
+    assert breakable("condition_tokens_first", 12) == "condition\\_\\cut{}tokens\\_\\cut{}first"
+    assert breakable("0" * 20, 12) == "00000000\\cut{}00000000\\cut{}0000"
+
+
+@needs_latex
+@pytest.mark.parametrize("arms", [4, 8])
+@pytest.mark.parametrize("name", ["mask_", LONG])
+def test_no_table_runs_off_the_page(tmp_path, arms, name):
+    (tmp_path / "report.tex").write_text(to_latex(build_report(str(wide_sweep(tmp_path / "runs", arms, name)))))
+    code, said = compiled(tmp_path)
+    assert code == 0, said[-2000:]
+    assert [box for box in re.findall(r"Overfull \\[hv]box \(([\d.]+)pt", said) if float(box) > 3] == []
+
+
+@needs_latex
+def test_a_figure_of_many_arms_fits_on_a_page(tmp_path):
+    for i in range(20):
+        make_run(tmp_path / "runs" / f"{i}", f"{LONG}{i}", metrics={"f1": {"value": 0.3 + i / 100}})
+    report = build_report(str(tmp_path / "runs"))
+    (tmp_path / "report.tex").write_text(to_latex(report, draw(report, tmp_path)))
+    code, said = compiled(tmp_path)
+    assert code == 0 and "Overfull \\vbox" not in said, said[-2000:]
 
 
 # W&B ------------------------------------------------------------------------------------------------------------------

@@ -20,10 +20,13 @@ STAGED = ["+table=both", "until=resolved", "seeds=3..6"]
 
 
 class Machine:
-    """In the place of run.py's processes: it makes the run of a line, with `lead` for arm b, and counts the calls."""
+    """In the place of run.py's processes: it makes the run of a line, with `lead` for arm b, and counts the calls.
 
-    def __init__(self, lead: float = 0.0, fails: str = "") -> None:
-        self.lead, self.fails, self.ran = lead, fails, []
+    Without `keeps` it keeps no scores of single items.
+    """
+
+    def __init__(self, lead: float = 0.0, fails: str = "", keeps: bool = True) -> None:
+        self.lead, self.fails, self.keeps, self.ran = lead, fails, keeps, []
 
     def __call__(self, script, line) -> None:
         folder, name = run_folder(line), "b" if "+exp=b" in line else "a"
@@ -36,6 +39,8 @@ class Machine:
         metrics = {"f1": {"value": f1, "better": "higher"}}
         make_run(folder, name, seed, metrics=metrics, config={"optimizer": {"lr": 1e-3}})
         loss = abs(steps - (3 if name == "a" else 5))
+        if not self.keeps:
+            (folder / "scores.jsonl").unlink()
         (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "val/loss": loss, "train/loss": 1.0}) + "\n")
 
 
@@ -111,9 +116,9 @@ def test_a_step_is_taken_once_and_one_that_was_cut_off_is_completed(conf, tmp_pa
 
 
 def test_a_question_that_seeds_cannot_answer_is_refused_at_the_first_look(conf, tmp_path, machine):
-    machine()
-    with pytest.raises(ConfigError, match=r"no number of seeds answers .*: there is no difference to test"):
-        sweep(conf, tmp_path, "+exp=a", "until=resolved", "seeds=2..4")
+    machine(keeps=False)
+    with pytest.raises(ConfigError, match=r"no number of seeds answers .*: no scores of single items"):
+        sweep(conf, tmp_path, *STAGED)
 
 
 def test_each_arm_is_tuned_on_the_validation_split_and_the_report_says_so(conf, tmp_path, machine, capsys):
@@ -140,7 +145,8 @@ def test_a_report_says_what_was_not_tuned(tmp_path):
         make_run(tmp_path / name, name, config={"optimizer": {"lr": rate}})
     told = notes(build_report(f"{tmp_path / 'a'},{tmp_path / 'b'}"))
     assert "Not tuned: all arms have optimizer.lr 0.001." in told
-    assert "Not tuned: a has optimizer.lr 0.001, b has" in notes(build_report(str(tmp_path)))
+    said = "Not tuned: a, b have optimizer.lr 0.001; c has optimizer.lr 0.003."
+    assert said in notes(build_report(str(tmp_path)))
 
 
 def test_a_diverged_run_is_not_chosen_and_no_loss_is_said(tmp_path):
@@ -152,3 +158,48 @@ def test_a_diverged_run_is_not_chosen_and_no_loss_is_said(tmp_path):
     log.write_text('{"train/loss": 1.0}\n')
     with pytest.raises(ConfigError, match=r"metrics.jsonl has no val/loss, by which arms are tuned"):
         last_loss(tmp_path)
+
+
+def test_a_dry_run_says_what_the_plan_in_the_folder_would_run_next(conf, tmp_path, machine, capsys):
+    machine(fails="b_seed4")
+    sweep(conf, tmp_path, *STAGED)
+    before = {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert sweep(conf, tmp_path, *STAGED, "dry_run=true") == 0
+    said = capsys.readouterr().out
+    assert "it has looked after 3 seeds; the next stage would run 1 of its 6 runs below" in said
+    assert said.endswith("+exp=b seed=4\n") and "the first of its stages" not in said
+    assert {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()} == before
+    machine()
+    sweep(conf, tmp_path, *STAGED), capsys.readouterr()
+    assert sweep(conf, tmp_path, *STAGED, "dry_run=true") == 0
+    assert "has ended (limit); nothing would be run" in capsys.readouterr().out
+
+
+def test_a_dry_run_says_when_a_step_is_due(conf, tmp_path, machine, monkeypatch, capsys):
+    """The sweep was killed between its last run and the look."""
+    machine()
+    monkeypatch.setattr(local, "advance", lambda conf, folder: advance(conf, folder) if not left.pop() else 1 / 0)
+    for words, left, said in (
+        (STAGED, [True, False], "; all 6 runs of the next stage are finished, so the sweep would look after 3 seeds"),
+        ([*STAGED, "tune.trainer.max_steps=3,5"], [True, False], "so each arm's values would be chosen"),
+    ):
+        with pytest.raises(ZeroDivisionError):
+            local.run_stages(conf, [*words, f"hydra.sweep.dir={tmp_path}/{len(words)}"])
+        capsys.readouterr()
+        assert local.run_stages(conf, [*words, "dry_run=true", f"hydra.sweep.dir={tmp_path}/{len(words)}"]) == 0
+        assert said in capsys.readouterr().out
+
+
+def test_a_dry_run_refuses_a_folder_that_the_run_would_refuse(conf, tmp_path, machine, capsys):
+    machine(lead=0.5)
+    sweep(conf, tmp_path, *STAGED)
+    with pytest.raises(ConfigError, match=r"s holds the sweep of another line .* seeds=3..6\);"):
+        sweep(conf, tmp_path, "+table=both", "until=resolved", "seeds=3..7", "dry_run=true")
+    (tmp_path / "s" / "plan.json").unlink()
+    with pytest.raises(ConfigError, match=r"s is not empty and holds no sweep in stages"):
+        sweep(conf, tmp_path, *STAGED, "dry_run=true")
+    capsys.readouterr()
+    assert local.run_stages(conf, [*STAGED, "dry_run=true", f"hydra.sweep.dir={tmp_path}/new"]) == 0
+    assert "the first of its stages would run 6 runs below" in capsys.readouterr().out
+    assert not (tmp_path / "new").exists()

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from unigen.config.files import write_text
 from unigen.config.manifest import Sweep, expand
 from unigen.config.quoting import as_value
-from unigen.config.values import ConfigError
+from unigen.config.values import ConfigError, sentence
 
 PLAN, TUNE = "plan.json", "tune"  # the plan's file, and the folder of the runs that tune
 TUNE_SEED = 10_000  # of the runs that tune; a sweep may not test with it
-STAGED = ("until=", "seeds=", "tune.")  # how the words begin that ask for stages
+STAGED = ("until=", "seeds=", "tune.", "tune=")  # how the words begin that ask for stages
 NO_TEST = ("metric=[]", "validation.metrics=null")  # runs that tune do not see the test split
 UNTUNABLE = ("seed", *(word.partition("=")[0] for word in NO_TEST))
 
@@ -68,12 +68,14 @@ def read_line(words: Sequence[str], config_dir: Path | None = None) -> tuple[Pla
     tune: dict[str, str] = {}
     rest, folder = [], None
     for word in words:
-        key, _, value = word.partition("=")
+        key, _, value = word.lstrip("+").partition("=")
         if key in ("until", "seeds"):
             said[key] = value
+        elif key in ("tune", "tune."):
+            raise ConfigError(f"'{word}' names no key; write tune.KEY=a,b, as in tune.optimizer.lr=1e-3,3e-3")
         elif key.startswith("tune."):
             tune[key.removeprefix("tune.")] = value
-        elif key.lstrip("+") == "hydra.sweep.dir" and "${" not in value:
+        elif key == "hydra.sweep.dir" and "${" not in value:
             folder = Path(value.strip("'\"")).absolute()
         else:
             rest.append(word)
@@ -101,13 +103,33 @@ def _looks(said: dict[str, str], rest: Sequence[str]) -> list[int]:
 
 def _check_tuning(tune: dict[str, str], rest: Sequence[str]) -> None:
     for key, values in tune.items():
-        if "," not in values:
+        grid = _grid(key, values)
+        if len(grid) < 2:
             raise ConfigError(f"tune.{key}={values} is no grid; write several values, as in tune.{key}=1e-3,3e-3")
+        if any(value in grid[:i] for i, value in enumerate(grid)):
+            raise ConfigError(f"tune.{key}={values} has a value twice; write each value of the grid once")
         if key in map(key_of, rest) or key in UNTUNABLE:
             raise ConfigError(f"'{key}' is said beside tune.{key}, or decides what is measured; it cannot be tuned")
     seeds = [word for word in rest if key_of(word) == "seed"]
     if tune and any(re.search(rf"\b{TUNE_SEED}\b", word) for word in seeds):
         raise ConfigError(f"seed {TUNE_SEED} is that of the runs that tune; test with other seeds")
+
+
+def _grid(key: str, values: str) -> list[tuple[bool, Any]]:
+    """Return the values of a grid as Hydra reads them, so that 1e-3 and 0.001 are equal, and 1 and true are not.
+
+    Raises:
+        ConfigError: Hydra cannot read them.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        said = OverridesParser.create().parse_override(f"{key}={values}")
+        found = list(said.sweep_iterator()) if said.is_sweep_override() else [said.value()]
+    except HydraException as error:
+        raise ConfigError(f"tune.{key}={values} cannot be read: {sentence(error)}") from error
+    return [(isinstance(value, bool), getattr(value, "text", value)) for value in found]
 
 
 def key_of(word: str) -> str:
@@ -118,8 +140,19 @@ def batch(conf: Path, plan: Plan, folder: Path | None = None) -> Sweep:
     """Return the runs of the stage that a plan is in. Without `folder`, they lie where the configuration says.
 
     Raises:
-        ConfigError: what `expand` refuses.
+        ConfigError: what `expand` refuses; a line that asks for a resolved difference and has one arm.
     """
+    found = _stage(conf, plan, folder)
+    if plan.looks and len({arm_of(line, plan) for line in found.lines}) < 2:
+        raise ConfigError("until=resolved with one arm has nothing to compare; sweep over arms, as in +exp=a,b")
+    if plan.tuned is None:
+        return found
+    chosen = {arm: [f"{k}={v}" for k, v in told["chosen"].items()] for arm, told in plan.tuned.items()}
+    return found._replace(lines=[[*line[:-2], *chosen[arm_of(line, plan)], *line[-2:]] for line in found.lines])
+
+
+def _stage(conf: Path, plan: Plan, folder: Path | None) -> Sweep:
+    """Return the runs of a stage without what was chosen for their arms."""
     config_dir = None if plan.config_dir is None else Path(plan.config_dir)
     if plan.tuning:
         words = [word for word in plan.words if key_of(word) not in UNTUNABLE]
@@ -128,11 +161,7 @@ def batch(conf: Path, plan: Plan, folder: Path | None = None) -> Sweep:
         return expand(conf, [*words, *_at(found.folder / TUNE)], config_dir)._replace(folder=found.folder)
     done, until = plan.seeds
     seeds = [f"seed={','.join(map(str, range(done, until)))}"] if plan.looks else []
-    found = expand(conf, [*plan.words, *seeds, *_at(folder)], config_dir)
-    if plan.tuned is None:
-        return found
-    chosen = {arm: [f"{k}={v}" for k, v in told["chosen"].items()] for arm, told in plan.tuned.items()}
-    return found._replace(lines=[[*line[:-2], *chosen[arm_of(line, plan)], *line[-2:]] for line in found.lines])
+    return expand(conf, [*plan.words, *seeds, *_at(folder)], config_dir)
 
 
 def _at(folder: Path | None) -> list[str]:

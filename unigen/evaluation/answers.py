@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from unigen.core.intervals import decimals, rounded
+from unigen.evaluation.agreement import named
 from unigen.evaluation.arms import metric_directions
 from unigen.evaluation.compared import Family, Interval, Measured, interval
 from unigen.evaluation.verdicts import Verdict
 from unigen.evaluation.views import View, agrees, state
+
+ROUNDING = 1e-12
+ALONE = "There is one arm; nothing is compared."
 
 
 class Line(NamedTuple):
@@ -94,10 +98,17 @@ def missing(verdict: Verdict) -> str:
     """Return what an open difference lacks, as part of a sentence."""
     if verdict.why:
         return verdict.why
+    if identical(verdict):
+        return "the same scores under all seeds"
     if verdict.seeds_needed is None:
         return "more items, not seeds" if verdict.spread else "more seeds"
     more = more_seeds(verdict)
     return f"{more} more seed{'s' if more > 1 else ''}" if more else "undecided at this number of seeds"
+
+
+def identical(verdict: Verdict) -> bool:
+    """Return True if two arms have the same scores, up to rounding: what they differ in then has no effect."""
+    return verdict.half is not None and max(abs(verdict.difference), verdict.half) < ROUNDING
 
 
 def size(verdict: Verdict, sign: str = "") -> str:
@@ -121,6 +132,8 @@ def margin(verdict: Verdict) -> str:
 
 def sentences(answer: Answer) -> list[str]:
     """Return the answer in sentences: what is better, worse and equal, and what cannot be told yet."""
+    if len(answer.lines) == 1:
+        return [ALONE]
     groups: dict[str, list[Line]] = {}
     for line in answer.lines:
         groups.setdefault(line.state, []).append(line)
@@ -152,14 +165,11 @@ def agreement(answer: Answer) -> list[str]:
     return [f"Of {len(asked)} published difference{'s' if len(asked) > 1 else ''}: {', '.join(each)}."]
 
 
-def named(label: str) -> str:
-    """Return a label for a list, in quotes if it contains a comma."""
-    return f"'{label}'" if "," in label else label
-
-
 def summary(found: Sequence[Answer]) -> str:
     """Return the answer of the whole page in a sentence or two."""
     told_of = [line for answer in found for line in answer.lines if line.verdict]
+    if len({line.arm for answer in found for line in answer.lines}) == 1:
+        return ALONE
     if not told_of:
         return "Nothing is compared here: there are no two arms of one protocol with a metric in common."
     count = Counter("resolved" if line.verdict.resolved else line.state for line in told_of)
@@ -172,6 +182,8 @@ def summary(found: Sequence[Answer]) -> str:
     needed = [more for verdict in lacking if (more := more_seeds(verdict))]
     if any(verdict.why == "one seed" for verdict in lacking):
         said += " One seed cannot separate arms: run two seeds or more."
+    elif lacking and all(verdict.why for verdict in lacking):
+        said += f" What is open cannot be tested: {', '.join(dict.fromkeys(verdict.why for verdict in lacking))}."
     elif needed:
         counts = " to ".join(map(str, dict.fromkeys((min(needed), max(needed)))))
         said += f" {counts} more seeds of each arm are expected to settle {len(needed)} of the open ones (80 % power)."

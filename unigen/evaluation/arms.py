@@ -73,7 +73,7 @@ def differing(configs: list[dict[str, str]]) -> list[str]:
 
 def incomparable(arms: list[Arm]) -> dict[int, str]:
     """Return {index of an arm: reason why it cannot be compared}: another task, number of steps or protocol."""
-    own_seed = all(r.summary["protocol"].get("seed") == r.summary["seed"] for arm in arms for r in arm.runs)
+    own_seed = own_seeds(arms)
     facts: list[dict[str, str]] = []
     for arm in arms:
         seen: dict[str, set[str]] = {}
@@ -95,6 +95,11 @@ def incomparable(arms: list[Arm]) -> dict[int, str]:
             elif value != usual:
                 reasons.setdefault(i, []).append(f"{key} {value}, {usual} in most arms")
     return {i: "; ".join(texts) for i, texts in reasons.items()}
+
+
+def own_seeds(arms: list[Arm]) -> bool:
+    """Return True if every run was sampled with its own seed, which is then no difference of protocols."""
+    return all(r.summary["protocol"].get("seed") == r.summary["seed"] for arm in arms for r in arm.runs)
 
 
 def apart_by_card(runs: list[Run]) -> tuple[list[Run], list[str]]:

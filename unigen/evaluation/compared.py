@@ -10,6 +10,7 @@ from typing import NamedTuple
 from unigen.config.margins import Margin
 from unigen.core.intervals import critical, mean_interval
 from unigen.evaluation import verdicts
+from unigen.evaluation.agreement import counted, few
 from unigen.evaluation.arms import HASH, Arm, by_seed, incomparable, metric_directions
 from unigen.evaluation.clusters import Clusters, error, resampled
 from unigen.evaluation.evaluations import scores_of
@@ -47,8 +48,8 @@ class Family(NamedTuple):
         if tested:
             said.append(
                 "Resolved: a paired t test over seeds and a bootstrap over clusters of items both reject at "
-                f"{self.tested[0].alpha:.2g} after Holm's correction for the {tested} differences to the reference "
-                "that this page tests."
+                f"{self.tested[0].alpha:.2g} after Holm's correction for the {counted(tested, 'difference')} to the "
+                "reference that this page tests."
             )
             if any(verdict.margin is not None for verdict in self.tested):
                 said.append("Equal: two one-sided tests reject a difference of the margin or more, in the same way.")
@@ -97,6 +98,7 @@ def measure(arms: Sequence[Arm]) -> tuple[dict[tuple[str, str], verdicts.Arm], l
     """
     found: dict[tuple[str, str], verdicts.Arm] = {}
     without: dict[str, list[str]] = {}
+    absent: dict[str, list[str]] = {}
     for arm in arms:
         values = {name: by_seed(arm, name) for name in metric_directions([arm])}
         kept: dict[str, Kept] = {name: {} for name in values}
@@ -114,14 +116,20 @@ def measure(arms: Sequence[Arm]) -> tuple[dict[tuple[str, str], verdicts.Arm], l
                     without.setdefault(f"{fault} {name}", []).append(run.folder)
                 elif each:
                     kept[name][seed] = each
+                elif scores:
+                    absent.setdefault(name, []).append(run.folder)
         for name, told in ((name, told) for name, told in values.items() if told):
             found[arm.label, name] = assembled(told, kept[name])
             if kept[name] and found[arm.label, name].clusters is None:
                 without.setdefault(f"{name} of other items under other seeds", []).append(arm.label)
-    notes = [f"Without scores of single items, {why}: {', '.join(who)}." for why, who in without.items()]
-    if any(each.clusters and not each.clusters.told for each in found.values()):
-        notes.append(DERIVED)
-    return found, notes
+    having = {name for (_, name), scored in found.items() if scored.clusters}  # a metric of whole sets has none at all
+    without |= {f"scores.jsonl has none of {name}": who for name, who in absent.items() if name in having}
+    return found, [f"No scores of single items in {few(who)}: {why}." for why, who in without.items()]
+
+
+def derived(measured: Measured) -> list[str]:
+    """Return a note if the clusters of some scores had to be derived, as it is of older files."""
+    return [DERIVED] if any(each.clusters and not each.clusters.told for each in measured.values()) else []
 
 
 def faults(scores: Sequence[float | None], clusters: Clusters, value: float) -> str:

@@ -103,6 +103,15 @@ def read_evaluation(run: Run, bench: str) -> dict[str, Any]:
     return said
 
 
+def check_benches(paths: Sequence[Path], benches: Sequence[str]) -> None:
+    """Raise ValueError, with the legal names, for a benchmark on which none of these runs was evaluated."""
+    legal = sorted({file.parent.name for path in paths for file in path.glob(f"{FOLDER}/*/evaluation.json") if benches})
+    for bench in (bench for bench in benches if bench not in legal):
+        how = f"python experiments/evaluate.py run=<run folder> bench={bench}"
+        there = f"they were on {', '.join(legal)}" if legal else "they were on none"
+        raise ValueError(f"bench={bench}: none of these runs was evaluated on it, {there}; {how} evaluates one")
+
+
 def scores_of(run: Run) -> dict[str, tuple[list[float | None], Clusters]]:
     """Return the scores of single items by metric, with the items' clusters, of the evaluations or the run's own test.
 

@@ -139,6 +139,14 @@ def find_runs(runs: str, key: str = "runs") -> list[Path]:
     return sorted(found, key=lambda path: [p.zfill(12) if p.isdigit() else p for p in re.split(r"(\d+)", str(path))])
 
 
+def has_runs(folder: Path) -> bool:
+    """Return True if there is a run in the folder, which need not exist; it may hold reports alone."""
+    try:
+        return folder.is_dir() and bool(find_runs(str(folder)))
+    except ValueError:
+        return False
+
+
 def _folders(runs: str, key: str) -> list[Path]:
     """Return the folders that the words name: one folder, or a comma-separated list of folders and patterns."""
     if Path(runs).is_dir():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,8 +44,49 @@ def unique(name: str, taken: Iterable[str]) -> str:
     return found
 
 
+def labels(names: Sequence[str], letters: int = 80, width: int = 28) -> list[str]:
+    """Return names for a figure: of at most so many letters, and wrapped, so that they leave room for what is drawn.
+
+    Longer names are cut in the middle, since arms of a sweep differ at their ends, and numbered if two look alike then.
+    """
+    cut = [shortened(name, letters) for name in names]
+    alike = {text for text in cut if cut.count(text) > 1}
+    numbered = [shortened(f"{i}: {name}", letters) for i, name in enumerate(names, 1)]
+    return [wrapped(other if text in alike else text, width) for text, other in zip(cut, numbered, strict=True)]
+
+
+def shortened(name: str, letters: int) -> str:
+    half = (letters - 1) // 2
+    return name if len(name) <= letters else f"{name[:half]}…{name[-half:]}"
+
+
+def in_full(found: Sequence[str], names: Sequence[str]) -> str:
+    """Return a sentence with the names that `labels` has cut, none if all of them are whole."""
+    cut = [name for label, name in zip(found, names, strict=True) if "…" in label and "…" not in name]
+    return f" Names in full: {'; '.join(cut)}." if cut else ""
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return the text in lines of at most `width` letters, which end after a blank or a mark where there is one."""
+    lines = [""]
+    for part in re.findall(rf"[^\s_/.,;=(+-]{{0,{width - 1}}}[\s_/.,;=(+-]?", text):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.strip() for line in lines)
+
+
 def saved(drawing: Drawing, name: str, folder: Path, caption: str) -> Figure:
-    """Write FOLDER/name.pdf and .png below `folder`, and return the figure with its SVG. Raises OSError."""
+    """Write FOLDER/name.pdf and .png below `folder`, and return the figure with its SVG. Raises OSError.
+
+    A letter that the font lacks is a box in PDF and PNG, which is not worth a warning for each file.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        return _saved(drawing, name, folder, caption)
+
+
+def _saved(drawing: Drawing, name: str, folder: Path, caption: str) -> Figure:
     drawing.draw_without_rendering()
     drawing.set_layout_engine("none")  # the layout is found once and holds for all three files
     for ending, how in {"pdf": {"metadata": {"CreationDate": None}}, "png": {"dpi": 200}}.items():

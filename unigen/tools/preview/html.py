@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unigen.core.layout import Layout
 from unigen.core.types import ImageSlot, Sample
+from unigen.evaluation.agreement import counted
 from unigen.pipeline.header import session, sizes
 from unigen.pipeline.hiding import WORDS, share_of, way_of
 from unigen.tools.forms.tables import Table
@@ -31,7 +32,7 @@ from unigen.tools.preview.gathering import (
 )
 from unigen.tools.preview.graph import graph_tables
 from unigen.tools.preview.tables import buckets_table, loss_words, mask_table, place, segments_table, tasks_table
-from unigen.tools.report.html import POLICY, SCRIPT, STYLE, counted, table_html
+from unigen.tools.report.html import POLICY, SCRIPT, STYLE, table_html
 
 IMAGE_BYTES = 2**20  # the limit for all images together, as PNG; beyond it their sides are halved
 LONGEST = 512  # pixels: the limit for an image's longer side

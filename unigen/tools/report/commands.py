@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 
 from unigen.config.files import write_text
-from unigen.evaluation.runs import read_table
+from unigen.evaluation.runs import has_runs, read_table
 from unigen.tools.forms.figures import FOLDER
 from unigen.tools.report import wandb as report_wandb
 from unigen.tools.report.figures import draw
@@ -53,18 +54,14 @@ def make_report(given: Mapping[str, str], tables: Path) -> tuple[Report, list[st
     return report, lines
 
 
-def has_runs(folder: Path) -> bool:
-    """Return True if the folder exists and is not empty."""
-    return folder.is_dir() and any(folder.iterdir())
-
-
 def output_folder(given: Mapping[str, str]) -> Path:
-    """Return `out`, else the folder `runs` (for a list the current folder), else a folder named after the table."""
+    """Return `out`, else the folder `runs`, for a list a new folder named after the time, else the table's own."""
     if "out" in given:
         return Path(given["out"])
-    if "runs" in given:
-        return Path(given["runs"]) if Path(given["runs"]).is_dir() else Path()
-    return RUNS / "reports" / Path(given["table"]).stem
+    if "runs" in given and Path(given["runs"]).is_dir():
+        return Path(given["runs"])
+    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}" if "runs" in given else Path(given["table"]).stem
+    return RUNS / "reports" / name
 
 
 def w_and_b(report: Report, out: Path, publish: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unigen.evaluation.agreement import counted
 from unigen.evaluation.answers import Answer, Line, against_published, one_line
 from unigen.evaluation.compared import Family
 from unigen.tools.forms.tables import ARROWS, Cell, Table, p_cell, places, span, told
@@ -32,7 +33,7 @@ def detail_tables(found: Sequence[Answer], family: Family, notes: list[str]) -> 
     tables = [Table("Means", header, means, [], [INTERVALS, *notes])]
     header = ["metric", "arms", "published", "ours", "interval", "shared seeds", "items", "p, seeds", "p, items"]
     header += ["p after Holm", "p of equality", "margin", "resolved from", "seeds", "verdict"]
-    corrected = f"Corrected for {len(family.tested)} differences, which are all that this page tests (Holm)."
+    corrected = f"Corrected for {counted(len(family.tested), 'difference')}, all that this page tests (Holm)."
     return [*tables, Table("Differences", header, gaps, [], ["Bold: resolved.", corrected, FOUND])]
 
 

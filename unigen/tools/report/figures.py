@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from unigen.evaluation.answers import Answer, Line, one_line
+from unigen.evaluation.answers import Answer, Line, identical, one_line
 from unigen.evaluation.arms import Arm
 from unigen.evaluation.curves import TRAINING, WINDOW, Points, read_curves, smoothed
-from unigen.tools.forms.figures import INK, SOFT, STYLE, Figure, saved, unique
+from unigen.tools.forms.figures import INK, SOFT, STYLE, Figure, in_full, labels, saved, shortened, unique
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,13 +51,15 @@ def forest(answer: Answer, name: str, folder: Path) -> Figure:
     if len(lines) > MOST:
         lines.sort(key=lambda line: -abs(line.verdict.difference) if line.verdict else float("-inf"))
     shown, told = lines[:MOST], any(line.verdict and line.published is not None for line in lines)
+    names = labels([line.arm for line in shown])
+    high = 0.32 + 0.15 * max((name.count("\n") for name in names), default=0)
     with rc_context(STYLE):
-        drawing = Drawing(figsize=(10, 0.9 + 0.32 * len(shown)), layout="constrained")
+        drawing = Drawing(figsize=(10, 0.9 + high * len(shown)), layout="constrained")
         widths = [3, 4, 1.6] if told else [3, 4]
         axes = drawing.subplots(1, len(widths), sharey=True, width_ratios=widths)
-        axes[0].set_yticks(range(len(shown)), [line.arm for line in shown], color=INK)
+        axes[0].set_yticks(range(len(shown)), names, color=INK)
         axes[0].set_ylim(len(shown) - 0.5, -0.5)
-        titles = ("mean, 95 % interval", f"minus {answer.against}, interval of the verdict", "published")
+        titles = ("mean, 95 % interval", f"minus {shortened(answer.against, 28)}, interval of the verdict", "published")
         for ax, title in zip(axes, titles, strict=False):
             ax.set_title(title, color=SOFT, loc="left")
             ax.tick_params(left=False)
@@ -69,7 +71,7 @@ def forest(answer: Answer, name: str, folder: Path) -> Figure:
         if told:
             _published(axes[2], shown)
         few = f" The {MOST} of {len(lines)} arms that differ most are drawn." if len(lines) > MOST else ""
-        return saved(drawing, name, folder, f"{answer.title}.{few}")
+        return saved(drawing, name, folder, f"{answer.title}.{few}{in_full(names, [line.arm for line in shown])}")
 
 
 def _means(ax: Axes, lines: Sequence[Line]) -> None:
@@ -83,6 +85,9 @@ def _differences(ax: Axes, lines: Sequence[Line]) -> None:
     margins = [line.verdict.margin for line in lines if line.verdict and line.verdict.margin]
     if margins:
         ax.axvspan(-max(margins), max(margins), color=GREY, alpha=0.16, linewidth=0)
+    told = [line for line in lines if line.verdict]
+    if told and all(identical(line.verdict) for line in told):  # an axis of rounding errors says nothing
+        ax.set_xlim(*(sign * max(abs(line.mean.half or line.mean.value) for line in told) for sign in (-1, 1)))
     for row, line in enumerate(lines):
         colour, open_ = COLOURS.get(line.state, SOFT), line.state in ("open", "")
         if line.verdict is not None:
@@ -142,7 +147,7 @@ def chart(metric: str, lines: Sequence[tuple[int, Points]], arms: Sequence[Arm],
         ax.set_xlim(0, last or 1)
         ax.autoscale_view(scalex=False)
         if len(handles) <= LEGEND:
-            labels = [arms[index].label for index in handles]
-            ax.legend(handles.values(), labels, fontsize=7, frameon=False, loc="upper right").set_gid("legend")
+            names = labels([arms[index].label for index in handles], letters=40, width=40)
+            ax.legend(handles.values(), names, fontsize=7, frameon=False, loc="upper right").set_gid("legend")
         share = f", mean over a window of {WINDOW:.0%} of the points" if metric == TRAINING else ""
         return saved(drawing, name, folder, metric + share)

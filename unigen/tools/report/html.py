@@ -8,6 +8,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from unigen.evaluation.agreement import counted
 from unigen.evaluation.answers import sentences
 from unigen.evaluation.shots import Item
 from unigen.tools.forms.images import Embedder
@@ -62,10 +63,6 @@ def environment() -> Any:
 def table_html(table: Table) -> str:
     """Return heading, sortable table and notes."""
     return str(environment().get_template("parts.html").module.section(table))
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def item_rows(report: Report, embed: Embedder) -> list[dict[str, Any]]:

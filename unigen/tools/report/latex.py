@@ -2,16 +2,16 @@
 
 from unigen.evaluation.answers import sentences
 from unigen.tools.forms.figures import FOLDER
-from unigen.tools.forms.latex import HEAD, latex_text, listed, table_latex
+from unigen.tools.forms.latex import HEAD, breakable, listed, table_latex
 from unigen.tools.report.figures import Drawn
 from unigen.tools.report.report import Report
 
 
 def to_latex(report: Report, drawn: Drawn = Drawn()) -> str:
     """Return the whole document; its figures are files in FOLDER beside it."""
-    parts = [HEAD, f"\\section*{{Ablation report: {latex_text(report.title)}}}", latex_text(report.summary), ""]
+    parts = [HEAD, f"\\section*{{Ablation report: {breakable(report.title)}}}", breakable(report.summary), ""]
     for answer, figure in zip(report.answers, drawn.forests or [None] * len(report.answers), strict=True):
-        parts += [f"\\subsection*{{{latex_text(answer.title)}}}", listed(sentences(answer))]
+        parts += [f"\\subsection*{{{breakable(answer.title)}}}", listed(sentences(answer))]
         parts += [included(figure.name)] if figure else []
     parts += map(table_latex, report.tables)
     parts += ["\\subsection*{Curves}"] * bool(drawn.curves) + [included(each.name, 0.49) for each in drawn.curves]
@@ -19,4 +19,5 @@ def to_latex(report: Report, drawn: Drawn = Drawn()) -> str:
 
 
 def included(name: str, width: float = 0.9) -> str:
-    return f"\\includegraphics[width={width}\\linewidth]{{{FOLDER}/{name}.pdf}}\n"
+    size = f"width={width}\\linewidth,height=0.9\\textheight,keepaspectratio"
+    return f"\\includegraphics[{size}]{{{FOLDER}/{name}.pdf}}\n"

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from unigen.evaluation.agreement import one_direction, partly_measured, without_copies
 from unigen.evaluation.answers import Answer, answers, summary
 from unigen.evaluation.arms import Arm, apart_by_card, group_arms
-from unigen.evaluation.compared import Family, compare, measure, reference_arm
-from unigen.evaluation.evaluations import shown_runs
+from unigen.evaluation.compared import Family, compare, derived, measure, reference_arm
+from unigen.evaluation.evaluations import check_benches, shown_runs
 from unigen.evaluation.plans import planned
 from unigen.evaluation.runs import PaperTable, Run, cleaned, find_runs, last_step, read_run, table_name
 from unigen.evaluation.shots import Grids, Item, grids, items
@@ -88,28 +89,32 @@ def build_report(
     (`evaluations.shown_runs`).
 
     Raises:
-        ValueError: no run and no table, a folder that does not exist, or a reference that is no arm.
+        ValueError: no run and no table, a folder that does not exist, a benchmark on which no run was evaluated, or a
+            reference that is no arm.
     """
     paths = find_runs(runs) if runs is not None else []
+    check_benches(paths, benches)
     found = read_all(paths, table, benches)
-    several, cards = apart_by_card(found.runs)
+    single, copies = without_copies(found.runs)
+    agreed, directions = one_direction(single)
+    several, cards = apart_by_card(agreed)
     arms = group_arms(several)
     named = None if reference is None else arms[reference_arm(arms, [], reference)].label
     measured, unscored = measure(arms)
     seen = views(arms, table, named)
-    plan = planned(found.runs, arms)
+    plan = planned(arms)
     pairs = (pair for view in seen for pair in view.pairs())
     family = compare(measured, pairs, asked_by(seen), margins(seen), plan.alpha)
     told = answers(seen, family, measured)
     results = result_table(arms, seen, family)
-    results.notes[:0] = [*cards, *plan.notes]
+    results.notes[:0] = [*copies, *directions, *unscored, *cards, *partly_measured(arms), *plan.notes]
     if benched := list(dict.fromkeys(p.name for arm in arms for run in arm.runs for p in run.evaluations.values())):
         results.notes.insert(
             0, f"Metrics come from evaluations ({', '.join(benched)}), everything else from the runs themselves."
         )
     missing = Table("Not in the table", ["run", "reason", "last step"], found.missing, [], [], terminal=True)
     tables = [results, *(number_table(view, measured) for view in seen if view.table), missing]
-    tables += [*detail_tables(told, family, unscored), *elsewhere(arms)]
+    tables += [*detail_tables(told, family, derived(measured)), *elsewhere(arms)]
     tables += [config_table(arms), protocol_table(arms), run_table(arms)]
     shown = [each for each in tables if each.rows]
     if found.others and shown:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from unigen.core.intervals import LEVEL
-from unigen.evaluation.arms import Arm, differing, incomparable, metric_directions, over_seeds, reasons
+from unigen.evaluation.agreement import protocols
+from unigen.evaluation.arms import Arm, differing, incomparable, metric_directions, over_seeds, reasons, treatment
 from unigen.evaluation.compared import Family, Measured, interval
 from unigen.evaluation.costs import facts
-from unigen.evaluation.runs import flatten, number, shown
+from unigen.evaluation.runs import number, shown
 from unigen.evaluation.views import View, best
 from unigen.tools.forms.tables import ARROWS, Cell, Table, footnotes, printed, span, told
 
@@ -20,6 +21,10 @@ APART = (
     f"{LEVEL:.0%} interval. Compare orders and signs, not values."
 )
 ALONE = f"Mean and {LEVEL:.0%} interval; nothing is published of these arms."
+CONFIG = (
+    "Seed, name, logger, paths, what was published and what was measured (metric.*, which may differ within an arm) "
+    "are left out. Bold: a value that most arms do not have."
+)
 LEFT_OUT = "Marked arms are left out of the comparisons."
 ONE = "n=1: the interval is over items only and does not cover other seeds of training."
 ELSEWHERE = "Published numbers: metric, data and scale differ from ours, so the two tables are not to be compared."
@@ -104,7 +109,8 @@ def number_table(view: View, measured: Measured) -> Table:
     rows = [rows[i] for i in sorted(range(len(rows)), key=lambda i: order.get(keys[i], len(order)))]
     notes += [LEFT_OUT] if view.flagged else []
     notes += [APART if view.has_published else ALONE] if arms else []
-    notes += [ONE] if any(len(scored.values) == 1 and scored.clusters for scored in measured.values()) else []
+    own = [scored for arm in arms for _, ours in columns if (scored := measured.get((arm.label, ours)))]
+    notes += [ONE] if any(len(scored.values) == 1 and interval(scored).half is not None for scored in own) else []
     notes += missing_notes(view, measured, absent)
     return Table(view.title, header, rows, [], notes, terminal=True)
 
@@ -161,19 +167,14 @@ def elsewhere(arms: list[Arm]) -> list[Table]:
 
 def config_table(arms: list[Arm]) -> Table:
     """Return the table of settings in which arms differ; a value that most arms do not have is bold."""
-    rows = odd_ones({arm.label: arm.runs[0].config for arm in arms}, differing([arm.runs[0].config for arm in arms]))
-    notes = ["Seed, name, logger, paths and what was published are left out. Bold: a value that most arms do not have."]
-    return Table("Config differences", ["setting", *(arm.label for arm in arms)], rows, [], notes)
+    keys = differing([dict(treatment(arm.runs[0])) for arm in arms])  # the treatment of one run is that of its arm
+    rows = odd_ones({arm.label: arm.runs[0].config for arm in arms}, keys)
+    return Table("Config differences", ["setting", *(arm.label for arm in arms)], rows, [], [CONFIG])
 
 
 def protocol_table(arms: list[Arm]) -> Table:
     """Return the protocols as lists of keys and values, a column for each protocol, headed by the arms it is of."""
-    owners: dict[str, tuple[dict[str, str], dict[str, None]]] = {}
-    for arm in arms:
-        for run in arm.runs:
-            card = flatten(run.summary["protocol"]) if run.summary["protocol"] else {"protocol": "not recorded"}
-            owners.setdefault(shown(card), (card, {}))[1][arm.label] = None
-    cards = {", ".join(who) if len(owners) > 1 else "all arms": card for card, who in owners.values()}
+    cards = protocols(arms)
     rows = odd_ones(cards, list(dict.fromkeys(key for card in cards.values() for key in card)))
     return Table("Protocols", ["what", *cards], rows, [], ["How the images were sampled and scored."] if rows else [])
 

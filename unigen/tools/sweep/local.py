@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from unigen.config.manifest import MANIFEST, Sweep, differing, read_manifest, without_flags
+from unigen.config.manifest import MANIFEST, differing, read_manifest, run_folder, without_flags
 from unigen.config.quoting import readable
 from unigen.config.stages import Plan, batch, read_line, read_plan, write_plan
 from unigen.config.values import ConfigError
@@ -36,7 +36,7 @@ def run_stages(conf: Path, words: Sequence[str]) -> int:
     dry = [word for word in rest if word.lstrip("+") == "dry_run=true"]
     plan, folder = read_line([word for word in rest if word not in dry], config_dir)
     if dry:
-        return _shown(batch(conf, plan, folder), plan)
+        return _shown(conf, plan, folder)
     claim = claimed_new(batch(conf, plan).folder) if folder is None else claimed(folder, OTHER)
     with claim as own:
         begin(own, plan)
@@ -45,13 +45,18 @@ def run_stages(conf: Path, words: Sequence[str]) -> int:
 
 def begin(folder: Path, plan: Plan) -> None:
     """Write a plan into a claimed folder, or check that the folder holds this one."""
-    there = read_plan(folder)
-    if there is None and not is_new(folder):
-        raise ConfigError(f"{folder} is not empty and holds no sweep in stages; {OTHER}")
-    if there is None:
+    if _there(folder, plan) is None:
         write_plan(folder, plan)
-    elif not there.same_line(plan):
+
+
+def _there(folder: Path, plan: Plan) -> Plan | None:
+    """Return the plan of the same line in a folder, None for a new folder. Raises ConfigError for any other folder."""
+    there = read_plan(folder)
+    if there is None and folder.exists() and not is_new(folder):
+        raise ConfigError(f"{folder} is not empty and holds no sweep in stages; {OTHER}")
+    if there is not None and not there.same_line(plan):
         raise ConfigError(f"{folder} holds the sweep of another line ({_line(there)}); {OTHER}")
+    return there
 
 
 def _line(plan: Plan) -> str:
@@ -59,13 +64,36 @@ def _line(plan: Plan) -> str:
     return " ".join([*plan.words, *looks, *(f"tune.{key}={values}" for key, values in plan.tune.items())])
 
 
-def _shown(sweep: Sweep, plan: Plan) -> int:
-    """Print the looks and the first batch."""
+def _shown(conf: Path, plan: Plan, folder: Path | None) -> int:
+    """Print the looks and the next batch: the first, or that of the plan which lies in the folder. Write nothing."""
+    there = None if folder is None else _there(folder, plan)
+    plan = there or plan
     if plan.looks:
         print(f"looks after {', '.join(map(str, plan.looks))} seeds of each arm")
-    print(f"the first of its stages would run {len(sweep.lines)} runs below {sweep.folder}:")
-    print("\n".join(differing(sweep.lines)))
+    if plan.stop:
+        print(f"the sweep in {folder} has ended ({plan.stop}); nothing would be run")
+        return 0
+    sweep = batch(conf, plan, folder)
+    waiting = [line for line in sweep.lines if not (run_folder(line) / "summary.json").is_file()]
+    if there is None:
+        print(f"the first of its stages would run {len(sweep.lines)} runs below {sweep.folder}:")
+    elif waiting:
+        counts = f"{len(waiting)} of its {len(sweep.lines)} runs"
+        print(f"{_so_far(plan)}; the next stage would run {counts} below {folder}:")
+    else:
+        look = f"the sweep would look after {plan.seeds[1]} seeds" if plan.looks else "the sweep would end"
+        then = "each arm's values would be chosen" if plan.tuning else look
+        print(f"{_so_far(plan)}; all {len(sweep.lines)} runs of the next stage are finished, so {then}")
+    shown = differing(sweep.lines)
+    print("".join(f"{said}\n" for said, line in zip(shown, sweep.lines, strict=True) if line in waiting), end="")
     return 0
+
+
+def _so_far(plan: Plan) -> str:
+    """Return what a sweep has done, as the beginning of a sentence."""
+    tuned = ["it has tuned each arm"] if plan.tuned is not None else []
+    looked = [f"it has looked after {', '.join(str(each['seeds']) for each in plan.seen)} seeds"] if plan.seen else []
+    return " and ".join([*tuned, *looked]) or "the sweep has begun"
 
 
 def _carried_through(conf: Path, folder: Path) -> int:
