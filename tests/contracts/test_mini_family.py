@@ -9,6 +9,7 @@ import torch
 from tiny import CONF, ROOT, composed
 
 from datamodules.emoji.names import base_of
+from unigen.config.values import read_config
 from unigen.pipeline.build import build
 from unigen.weights.repositories import shipped_folder
 
@@ -17,6 +18,7 @@ RECIPES = sorted(path.stem for path in (CONF / "exp" / "mini").glob("*.yaml"))
 MODELS = sorted(path.parent.relative_to(SHIPPED).as_posix() for path in SHIPPED.rglob("config.json"))
 # the data configs of the bundled images: those that need nothing from the user
 DATA = sorted(path.stem for path in (CONF / "data").glob("*.yaml") if "???" not in path.read_text())
+RUNS = sorted(path.parent.parent.relative_to(SHIPPED).as_posix() for path in SHIPPED.rglob("export/unigen.json"))
 LIMIT = 64 * 10**6  # bytes in the repository
 
 
@@ -59,21 +61,22 @@ def targets() -> set[str]:
 def test_what_a_config_asks_for_is_shipped(path):
     for source in re.findall(r"shipped:[\w/]+", path.read_text()):
         folder = shipped_folder(source)
-        assert [*folder.rglob("config.json"), *folder.glob("tokenizer.json")], source
+        assert [*folder.rglob("config.json"), *folder.glob("tokenizer.json"), *folder.glob("export/*.json")], source
 
 
 def test_the_weights_are_small_enough_and_fp16():
     files = [path for path in SHIPPED.rglob("*") if path.is_file()]
     assert 0 < sum(path.stat().st_size for path in files) < LIMIT
     weights = [path for path in files if path.suffix == ".safetensors"]
-    assert {path.suffix for path in files} == {".safetensors", ".json", ".md"} and len(weights) == len(MODELS)
+    assert {path.suffix for path in files} == {".safetensors", ".json", ".md", ".yaml"}
+    assert len(weights) == len(MODELS) + len(RUNS)
     for path in weights:
         with open(path, "rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         assert {t["dtype"] for name, t in header.items() if name != "__metadata__"} <= {"F16", "I64"}, path
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, *RUNS])
 def test_a_shipped_model_has_a_card_with_data_licence_recipe_and_figures(name):
     folder = SHIPPED / name
     card = next((d / "README.md" for d in (folder, folder.parent) if (d / "README.md").is_file()), Path("none"))
@@ -102,3 +105,14 @@ def test_a_config_that_builds_shapes_alone_says_what_the_weights_say(group, name
     stored = json.loads((SHIPPED / part / "config.json").read_text())
     assert {key: stored[key] for key in node["config"]} == node["config"]
     assert {**stored, "num_layers": 99, "latent_channels": 99} != stored, "negative control"
+
+
+def test_a_shipped_run_is_its_recipe_and_measured():
+    """Its configuration is what the recipe says today, but for the folder and the loggers of the run."""
+    assert RUNS == ["universal"]
+    for name in RUNS:
+        stored, said = read_config(SHIPPED / name), composed(f"+exp=mini/{name}")
+        own = {"run_dir", "logger"}
+        assert {k: v for k, v in stored.items() if k not in own} == {k: v for k, v in said.items() if k not in own}
+        summary = json.loads((SHIPPED / name / "summary.json").read_text())
+        assert summary["steps"] == said["trainer"]["max_steps"] and summary["metrics"]
