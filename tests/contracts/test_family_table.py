@@ -24,7 +24,7 @@ REFUSED = {
     **{(exp, family): "process=rectified_flow solver=euler" for exp in REALGENERAL for family in ("flux", "flux_fill")},
     **{(exp, "cogvideox"): "process=vp solver=ddim" for exp in VISUALCLOZE},
 }
-INFILLING = ("visualcloze_fill", "visualcloze_code")  # their conditions are noised, and seen on channels of a Fill model
+INFILLING = ("visualcloze_fill", "visualcloze_code")  # conditions are noised, and seen on channels of a Fill model
 QUICK = {
     ("fcd_mask_a", "flux"),
     ("visualcloze_code", "cogvideox"),
@@ -34,7 +34,7 @@ TABLE = [(exp, family) for exp in (*REALGENERAL, *VISUALCLOZE) for family in KIN
 
 
 def built(*words: str) -> tuple[Pipeline, set[str], bool]:
-    """The parts as shapes, the roles of the images that the data give, and whether the model is said not to see some."""
+    """The parts as shapes, the roles of the data's images, and whether the model is said not to see some of them."""
     config = composed(*words)
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
