@@ -7,8 +7,9 @@ merge    write one LoRA whose update is the weighted sum of several
 convert  write any LoRA in diffusers' format, for load_lora_weights of its pipelines; of a CogVideoX with
          conditioning/modulation=shared the modulation of text and of images is joined, as the stock model has it
            lora=          a .safetensors or .pth file, or a folder with one: a run's export, or a LoRA for Flux,
-                          CogVideoX or Wan by diffusers, peft, BFL, Wan's authors, ComfyUI, kohya, x-flux or
-                          VisualCloze (docs/visualcloze.md). Adapters by role are refused: a LoRA is for all tokens
+                          FLUX.2, CogVideoX, Wan, Qwen-Image or HunyuanVideo-1.5 by diffusers, peft, BFL, Wan's
+                          authors, ComfyUI, kohya, x-flux or VisualCloze (docs/visualcloze.md). Adapters
+                          by role are refused: a LoRA is for all tokens
            out=           the .safetensors to write, which must not be there
 """
 

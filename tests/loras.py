@@ -1,4 +1,4 @@
-"""LoRAs in miniature as other programs write them, for a stock Flux, FLUX.2, CogVideoX and Wan; and what each adds."""
+"""LoRAs in miniature as other programs write them, for a stock model of each family; and what each adds."""
 
 import json
 from collections.abc import Callable
@@ -13,6 +13,9 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    HunyuanVideo15Transformer3DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     WanPipeline,
     WanTransformer3DModel,
 )
@@ -78,8 +81,47 @@ def wan(blocks: int = 2) -> nn.Module:
     )
 
 
-STOCK: dict[str, Callable[..., nn.Module]] = {"flux": flux, "flux2": flux2, "cogvideox": cogvideox, "wan": wan}
-PIPELINES = {"flux": FluxPipeline, "flux2": Flux2KleinPipeline, "cogvideox": CogVideoXPipeline, "wan": WanPipeline}
+def qwen_image(blocks: int = 2) -> nn.Module:
+    torch.manual_seed(0)
+    return QwenImageTransformer2DModel(
+        num_layers=blocks,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=24,
+        axes_dims_rope=(4, 6, 6),
+    )
+
+
+def hunyuan_video(blocks: int = 2) -> nn.Module:
+    torch.manual_seed(0)
+    return HunyuanVideo15Transformer3DModel(
+        num_layers=blocks,
+        num_refiner_layers=blocks,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        mlp_ratio=2.0,
+        text_embed_dim=24,
+        text_embed_2_dim=8,
+        image_embed_dim=12,
+        rope_axes_dim=(4, 6, 6),
+    )
+
+
+STOCK: dict[str, Callable[..., nn.Module]] = {
+    "flux": flux,
+    "flux2": flux2,
+    "cogvideox": cogvideox,
+    "wan": wan,
+    "qwen_image": qwen_image,
+    "hunyuan_video": hunyuan_video,
+}
+PIPELINES = {  # HunyuanVideo-1.5's has no loader of LoRAs; its transformer has one
+    "flux": FluxPipeline,
+    "flux2": Flux2KleinPipeline,
+    "cogvideox": CogVideoXPipeline,
+    "wan": WanPipeline,
+    "qwen_image": QwenImagePipeline,
+}
 
 
 def some(sizes: dict[str, tuple[int, int]], seed: int = 3) -> Pairs:
@@ -186,15 +228,23 @@ def split_by_hand(deltas: dict[str, Tensor], model: nn.Module) -> dict[str, Tens
 
 
 def loaded(file: Path, family: str) -> dict[str, Tensor]:
-    """What a stock model has more in its weights, by linear, when its pipeline has loaded `file` and merged it."""
+    """What a stock model has more in its weights, by linear, when its pipeline has loaded `file` and merged it.
+
+    Where the pipeline has no loader, the model's own is asked.
+    """
     model = STOCK[family]()
     before = {name: x.clone() for name, x in model.named_parameters() if name.endswith(".weight")}
     nothing = dict.fromkeys(("scheduler", "vae", "text_encoder", "tokenizer"))
     nothing |= dict.fromkeys(("text_encoder_2", "tokenizer_2")) if family == "flux" else {}
-    pipe = PIPELINES[family](transformer=model, **nothing)
-    pipe.load_lora_weights(file.parent, weight_name=file.name)
-    pipe.fuse_lora()
-    pipe.unload_lora_weights()
+    if family in PIPELINES:
+        pipe = PIPELINES[family](transformer=model, **nothing)
+        pipe.load_lora_weights(file.parent, weight_name=file.name)
+        pipe.fuse_lora()
+        pipe.unload_lora_weights()
+    else:
+        model.load_lora_adapter(file.parent, weight_name=file.name)
+        model.fuse_lora()
+        model.unload_lora()
     after = dict(model.named_parameters())
     found = {name.removesuffix(".weight"): after[name].double() - x.double() for name, x in before.items()}
     return {name: x for name, x in found.items() if x.any()}

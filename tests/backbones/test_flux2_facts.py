@@ -11,39 +11,22 @@ from tiny import backbone_for, batch, composed, mask, randomise, tiny
 from unigen.backbones.flux2 import Flux2
 from unigen.core.layout import VISUAL_STREAM, Layout, Segment, text_segment
 from unigen.pipeline import export
-from unigen.pipeline.build import build, build_pipeline
+from unigen.pipeline.build import build, build_on_meta, build_pipeline, pretrained
 from unigen.tools.lora import convert
 from unigen.weights.lora_stock import check
 
-# Parameters, widths and the pieces of the configuration that differ from klein-4B.
+# Parameters and widths of text, by the name of a YAML file and of a family.
 PUBLISHED = {
-    "klein-4B": (3_875_544_576, 7680, {}),
-    "klein-9B": (
-        9_078_581_248,
-        12288,
-        {"num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32, "joint_attention_dim": 12288},
-    ),
-    "dev": (
-        32_223_281_152,
-        15360,
-        {
-            "num_layers": 8,
-            "num_single_layers": 48,
-            "num_attention_heads": 48,
-            "joint_attention_dim": 15360,
-            "guidance_embeds": True,
-        },
-    ),
+    "flux2_klein_4b": ("flux2_klein", 3_875_544_576, 7680),
+    "flux2_klein_9b": ("flux2_klein_9b", 9_078_581_248, 12288),
+    "flux2_dev": ("flux2_dev", 32_223_281_152, 15360),
 }
 RANK = 256
 
 
-def published(name: str = "klein-4B") -> Flux2:
-    node = composed("backbone=flux2_klein_4b", "process=rectified_flow")["backbone"]
-    node["config"] |= PUBLISHED[name][2]
-    node["guidance"] = {"train": 1.0, "sample": 4.0} if node["config"]["guidance_embeds"] else None
+def published(name: str = "flux2_klein_4b") -> Flux2:
     with torch.device("meta"):
-        return build(node)
+        return build(composed(f"backbone={name}", "process=rectified_flow")["backbone"])
 
 
 # --- numbers -----------------------------------------------------------------------------------------------------
@@ -51,11 +34,28 @@ def published(name: str = "klein-4B") -> Flux2:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_published_models_have_their_parameters(name):
-    backbone, (count, width, _) = published(name), PUBLISHED[name]
+    backbone, (_, count, width) = published(name), PUBLISHED[name]
     assert backbone.stock_parameters == sum(p.numel() for p in backbone.model.parameters()) == count
     assert all(p.is_meta for p in backbone.parameters())
     assert (backbone.patch, backbone.latent_channels, backbone.text_width) == ((1, 2, 2), 32, width)
     assert (backbone.pooled_width, backbone.context_width, backbone.axes) == (None, 0, ("t", "h", "w"))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_realgeneral_on_the_published_models_by_family_alone(name):
+    """LoRA of rank 256 on attention and modulation; the text encoder is as wide as the model reads."""
+    family, count, width = PUBLISHED[name]
+    config = composed("+exp=fcd_mask_a", f"family={family}/paper", "scale=paper")
+    pipeline = build_on_meta(config)
+    assert (pipeline.backbone.stock_parameters, pipeline.text.width, pipeline.text.tokens) == (count, width, 512)
+    assert {one.source for one in pretrained(config)} == {config["backbone"]["pretrained"]}
+    assert (config["backbone"]["guidance"] is None) == (name != "flux2_dev")
+    ours = pipeline.backbone.model.config
+    d, mlp, double, single = pipeline.backbone.width, 3, ours.num_layers, ours.num_single_layers
+    attention = double * 8 * 2 * d + single * ((1 + 3 + 2 * mlp) + (1 + mlp + 1)) * d
+    modulation = 2 * (1 + 6) * d + (1 + 6) * d + 3 * (1 + 3) * d
+    trained = sum(p.numel() for p in pipeline.backbone.parameters() if p.requires_grad)
+    assert trained == RANK * (attention + modulation)
 
 
 def test_published_sizes_cost_what_torch_counts_for_the_stock_model():
@@ -218,7 +218,8 @@ def test_a_lora_of_the_published_size_is_known_by_its_names():
     single = {n: size for n, size in sizes.items() if n.startswith("single_") and "modulation" not in n}
     assert [str(fit) for fit in check(single, {})] == ["a Flux2Transformer2DModel of width 3072, as FLUX.2-klein-4B is"]
     double = {n: size for n, size in sizes.items() if re.fullmatch(r"transformer_blocks\.\d+\.attn\..*", n)}
-    assert [fit.published for fit in check(double, {})] == ["FLUX.1", "FLUX.2-klein-4B"]
+    both = ["FLUX.1", "FLUX.2-klein-4B", "Qwen-Image", None]  # and HunyuanVideo-1.5's class, which is narrower
+    assert [fit.published for fit in check(double, {})] == both
     assert check(sizes | {"time_guidance_embed.guidance_embedder.linear_1": (256, 3072)}, {})[0].width == 3072
     with pytest.raises(ValueError, match=r"to_out' maps 3072 to 3072, and in a Flux2Transformer2DModel"):
         check(single | {"single_transformer_blocks.0.attn.to_out": (3072, 3072)}, {})

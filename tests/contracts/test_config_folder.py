@@ -55,9 +55,19 @@ BESIDE = {
         "backbone=hunyuan_video1_5",
         "encoder/codec=hunyuan_video1_5_vae",
     ],
-    ("backbone", "flux2_klein_4b"): ["process=rectified_flow", "encoder/codec=flux2_vae"],
+    **{
+        ("backbone", name): ["process=rectified_flow", "encoder/codec=flux2_vae"]
+        for name in ("flux2_klein_4b", "flux2_klein_9b", "flux2_dev")
+    },
     ("encoder/text", "qwen2_5_vl"): ["process=rectified_flow", "backbone=qwen_image"],
-    ("encoder/text", "qwen3_4b"): ["process=rectified_flow", "encoder/codec=flux2_vae", "backbone=flux2_klein_4b"],
+    **{
+        ("encoder/text", text): ["process=rectified_flow", "encoder/codec=flux2_vae", f"backbone={name}"]
+        for text, name in (
+            ("qwen3_4b", "flux2_klein_4b"),
+            ("qwen3_8b", "flux2_klein_9b"),
+            ("mistral_small", "flux2_dev"),
+        )
+    },
     ("encoder/codec", "flux2_vae"): ["process=rectified_flow", "backbone=flux2_klein_4b"],
     ("encoder/codec", "wan2_2_vae"): ["process=rectified_flow", "backbone=wan2_2_ti2v_5b"],
     ("encoder/codec", "autoencoder_scenes"): ["+exp=mini/scene_base", "encoder.codec.pretrained=null"],  # 32 channels

@@ -1,5 +1,6 @@
 """CogVideoX1.5-5B, FLUX.1-dev and FLUX.1-Fill-dev, Wan2.1-T2V-1.3B and Wan2.2-TI2V-5B, and Qwen-Image in miniature,
-file by file as published; and FLUX.2-klein-base-4B by its model index, with the files that the libraries write."""
+file by file as published; and FLUX.2-klein-base-4B and HunyuanVideo-1.5 by their model indices, with the files that the
+libraries write."""
 
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from published.sizes import (
     COGVIDEOX,
     FLUX,
     FLUX2,
+    HUNYUAN,
+    HUNYUAN_TEXT,
+    HUNYUAN_VAE,
     QWEN,
     QWEN3,
     QWEN3_WORDS,
@@ -260,3 +264,38 @@ def qwen_image(folder: Path) -> None:
         "vae": ("diffusers", "AutoencoderKLQwenImage"),
     }
     index(folder, "QwenImagePipeline", parts)
+
+
+def hunyuan_video(folder: Path) -> None:
+    """The text encoder is a language model alone. The encoder of glyphs is there too, and not read here."""
+    from diffusers import (
+        AutoencoderKLHunyuanVideo15,
+        ClassifierFreeGuidance,
+        FlowMatchEulerDiscreteScheduler,
+        HunyuanVideo15Transformer3DModel,
+    )
+    from transformers import ByT5Tokenizer, Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel, T5Config, T5EncoderModel
+
+    save(HunyuanVideo15Transformer3DModel(**HUNYUAN, target_size=640, task_type="t2v"), folder / "transformer")
+    vae = {**yaml.safe_load((CONF / "encoder" / "codec" / "hunyuan_video1_5_vae.yaml").read_text())["config"]}
+    save(AutoencoderKLHunyuanVideo15(**{**vae, **HUNYUAN_VAE}), folder / "vae", shard="10GB")
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 1, 1]}
+    words = {**HUNYUAN_TEXT, "hidden_size": WIDTH, "rms_norm_eps": 1e-6, "rope_parameters": rope}
+    save(Qwen2_5_VLTextModel(Qwen2_5_VLTextConfig(**words)), folder / "text_encoder")
+    chat.qwen(folder / "tokenizer")
+    glyphs = T5Config(**T5, d_model=HUNYUAN["text_embed_2_dim"], vocab_size=384, feed_forward_proj="gated-gelu")
+    save(T5EncoderModel(glyphs), folder / "text_encoder_2", shard="10GB")
+    ByT5Tokenizer().save_pretrained(folder / "tokenizer_2")
+    FlowMatchEulerDiscreteScheduler(shift=5.0).save_pretrained(folder / "scheduler")
+    ClassifierFreeGuidance(guidance_scale=6.0).save_pretrained(folder / "guider")
+    parts = {
+        "guider": ("diffusers", "ClassifierFreeGuidance"),
+        "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
+        "text_encoder": ("transformers", "Qwen2_5_VLTextModel"),
+        "text_encoder_2": ("transformers", "T5EncoderModel"),
+        "tokenizer": ("transformers", "Qwen2TokenizerFast"),
+        "tokenizer_2": ("transformers", "ByT5Tokenizer"),
+        "transformer": ("diffusers", "HunyuanVideo15Transformer3DModel"),
+        "vae": ("diffusers", "AutoencoderKLHunyuanVideo15"),
+    }
+    index(folder, "HunyuanVideo15Pipeline", parts)

@@ -18,6 +18,7 @@ REPOSITORIES: dict[str, Callable[[Path], None]] = {
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": pipelines.wan_1_3b,
     "Wan-AI/Wan2.2-TI2V-5B-Diffusers": pipelines.wan_ti2v,
     "Qwen/Qwen-Image": pipelines.qwen_image,
+    "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v": pipelines.hunyuan_video,
     "openai/clip-vit-base-patch32": judges.clip_patch32,
     "openai/clip-vit-base-patch16": judges.clip_patch16,
     "facebook/dino-vits16": judges.dino,

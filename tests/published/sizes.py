@@ -42,6 +42,17 @@ QWEN_TEXT = {
     "num_key_value_heads": 2,
     "vocab_size": len(qwen_words()) + 5,  # the table is longer than the vocabulary, as the published one
 }
+HUNYUAN = {
+    **HEADS,
+    "num_layers": 2,
+    "num_refiner_layers": 1,
+    "text_embed_dim": WIDTH,
+    "text_embed_2_dim": 24,
+    "image_embed_dim": 16,
+    "rope_axes_dim": [4, 6, 6],
+}
+HUNYUAN_TEXT = {**QWEN_TEXT, "num_hidden_layers": 4, "vocab_size": QWEN3_WORDS}
+HUNYUAN_VAE = {"block_out_channels": [8, 8, 16, 32, 64], "layers_per_block": 1}
 VAE = {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
 T5 = {"d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
 T5_WORDS = PIECES + EXTRA + 28  # T5's table is longer than its vocabulary too
@@ -55,10 +66,12 @@ CLIP_TEXT = {
 
 
 def sizes(family: str, size: int = 64) -> list[str]:
-    """The words for the `family` cogvideox, flux (dev and Fill), flux2_klein, wan, wan_ti2v_5b or qwen_image, with
-    images of `size`²; four items at most."""
-    backbone = {"flux": FLUX, "flux2_klein": FLUX2, "cogvideox": COGVIDEOX, "qwen_image": QWEN}.get(family, WAN)
-    codec = {"wan": WAN_VAE, "wan_ti2v_5b": WAN_2_2_VAE, "qwen_image": WAN_VAE}.get(family, VAE)
+    """The words for the `family` cogvideox, flux (dev and Fill), flux2_klein, wan, wan_ti2v_5b, qwen_image or
+    hunyuan_video1_5, with images of `size`²; four items at most."""
+    backbones = {"flux": FLUX, "flux2_klein": FLUX2, "cogvideox": COGVIDEOX, "qwen_image": QWEN}
+    backbone = {**backbones, "hunyuan_video1_5": HUNYUAN}.get(family, WAN)
+    codecs = {"wan": WAN_VAE, "wan_ti2v_5b": WAN_2_2_VAE, "qwen_image": WAN_VAE, "hunyuan_video1_5": HUNYUAN_VAE}
+    codec = codecs.get(family, VAE)
     nodes = {
         "backbone.config": backbone,
         "encoder.codec.config": codec,
@@ -80,6 +93,8 @@ def sizes(family: str, size: int = 64) -> list[str]:
         }
     if family == "qwen_image":
         nodes |= {"encoder.text.config": QWEN_TEXT, "encoder.text": {}}
+    if family == "hunyuan_video1_5":
+        nodes |= {"encoder.text.config": HUNYUAN_TEXT, "encoder.text": {"layers": 2}}
     if family == "flux":
         nodes["encoder.text.clip.config"] = CLIP_TEXT
     found = [f"{node}.{key}={value}" for node, values in nodes.items() for key, value in values.items()]

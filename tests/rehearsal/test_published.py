@@ -9,7 +9,7 @@ from published import REPOSITORIES, repository_folder
 from published.hub import REVISION
 
 WAN, TI2V = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
-QWEN = "Qwen/Qwen-Image"
+QWEN, HUNYUAN = "Qwen/Qwen-Image", "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v"
 COGVIDEOX, DEV, FILL = "zai-org/CogVideoX1.5-5B", "black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-Fill-dev"
 KLEIN = "black-forest-labs/FLUX.2-klein-base-4B"
 
@@ -54,6 +54,7 @@ def test_tokenizer_folders_have_the_published_files(repository, folder, files, p
         (WAN, "WanPipeline", {torch.float32, torch.bfloat16}),
         (TI2V, "WanPipeline", {torch.float32, torch.bfloat16}),
         (QWEN, "QwenImagePipeline", {torch.bfloat16}),
+        (HUNYUAN, "HunyuanVideo15Pipeline", {torch.bfloat16}),
     ],
 )
 def test_the_stock_pipeline_of_each_loads_and_its_weights_are_as_precise(repository, pipeline, kinds, published_cache):

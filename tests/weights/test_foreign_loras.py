@@ -32,7 +32,8 @@ def forms(family: str) -> dict:
     ours = stock_pairs(model)
     plain, scaled = added(ours, plainly), added(ours, by_alpha)
     patterned = {"r": loras.RANK, "lora_alpha": ALPHA, "alpha_pattern": {"norm_out.linear": 8}}
-    by_pattern = added(ours, lambda name: 2.0 if name == "norm_out.linear" else by_alpha(name))
+    ends = ("norm_out.linear", ".norm_out.linear")  # a pattern is a name or its end, such as that of a refiner's block
+    by_pattern = added(ours, lambda name: 2.0 if name == ends[0] or name.endswith(ends[1]) else by_alpha(name))
     rooted = added(ours, lambda name: ALPHA / math.sqrt(loras.RANK))
     found = {
         "bare": (peft(ours), plain, None),
@@ -117,7 +118,20 @@ def test_names_that_both_families_have_are_tried_in_both(tmp_path, capsys):
     path = loras.written(tmp_path, one("transformer_blocks.0.ff.net.2", 128, 32))
     assert command("lora.py", "convert", f"lora={path}", f"out={tmp_path / 'ours.safetensors'}") == 0
     said = capsys.readouterr().out
-    assert said.count("of width 32, as no published model is") == 2 and "CogVideoXTransformer3DModel" in said
+    assert said.count("of width 32, as no published model is") == 3 and "CogVideoXTransformer3DModel" in said
+
+
+@pytest.mark.parametrize("form", ["diffusers", "kohya"])
+def test_the_ends_of_qwen_image_are_not_those_of_flux(form, tmp_path):
+    """`img_in` is diffusers' name there, and in FLUX's first release what diffusers calls `x_embedder`."""
+    ends = {name: pair for name, pair in stock_pairs(loras.qwen_image()).items() if name in ("img_in", "txt_in")}
+    block = loras.some({"transformer_blocks.0.attn.to_q": (32, 32)})
+    plain = form == "diffusers"
+    for n, (pairs, expected) in enumerate(
+        ((ends | block, {*ends, *block}), (ends, {"x_embedder", "context_embedder"}))
+    ):
+        state = peft(pairs, "transformer.") if plain else with_alphas(pairs, "lora_unet_", ALPHA, flat=True)
+        assert set(understand(loras.written(tmp_path / str(n), state))[0]) == expected, "alone they are FLUX's"
 
 
 def test_ranks_may_differ_by_linear(tmp_path):
@@ -253,10 +267,10 @@ REFUSED = {
     "fused rows wrong": (lambda s: one(QKV, 32, 95), "has 95 outputs, too few or too many"),
     "SD3": (lambda s: one("transformer_blocks.0.attn.to_q", 1536, 1536), "of another model; known are FLUX.1 (3072 wi"),
     "Qwen-Image": (
-        lambda s: one("transformer_blocks.59.attn.to_q", 3072, 3072),
-        "0 to 18; this is another model's, or damaged",
+        lambda s: one("transformer_blocks.60.attn.to_q", 3072, 3072),
+        "is in a block that Qwen-Image lacks: it has 60 of these, 0 to 59; this is another model's, or damaged",
     ),
-    "another size": (lambda s: one("transformer_blocks.0.attn.to_q", 2048, 2048), "sizes of another model"),
+    "another size": (lambda s: one("transformer_blocks.0.attn.to_q", 2304, 2304), "sizes of another model"),
     "SDXL": (lambda s: SDXL, "'lora_unet_down_blocks_0_attentions_0_proj_in' is no linear of"),
     "Wan I2V": (
         lambda s: one("blocks.0.cross_attn.k_img", 8, 8, "diffusion_model."),

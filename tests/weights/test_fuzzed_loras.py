@@ -158,7 +158,10 @@ def broken(rng: random.Random, data: bytes) -> bytes:
 
 @cache
 def known() -> dict[str, list[tuple[str, bool]]]:
-    """By a stem as any program may write it: the stock linears that it is, and whether their halves change places."""
+    """By a stem as any program may write it: the stock linears that it is, and whether their halves change places.
+
+    Where two families have a stem (`img_in`), it is FLUX's, of which the good files are.
+    """
     found = {}
     for family, make in loras.STOCK.items():
         model = make()
@@ -171,9 +174,11 @@ def known() -> dict[str, list[tuple[str, bool]]]:
             turned = name == "final_layer.adaLN_modulation.1"
             for n in range(200) if "blocks.0." in name else [0]:
                 here, *there = (x.replace("blocks.0.", f"blocks.{n}.") for x in (name, *into))
-                found |= {prefix + here: [(x, turned) for x in there] for prefix in PREFIXES}
-                if "processor" not in here:
-                    found |= {prefix + here.replace(".", "_"): [(x, turned) for x in there] for prefix in FLAT}
+                flat = here.replace(".", "_")
+                stems = [prefix + here for prefix in PREFIXES]
+                stems += [prefix + flat for prefix in FLAT] if "processor" not in here else []
+                for stem_of in stems:
+                    found.setdefault(stem_of, [(x, turned) for x in there])
     return found
 
 

@@ -5,7 +5,7 @@ weight again, so that only the bits are kept for it.
 Shapes: N outputs, K inputs.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from math import gcd
 from typing import Any
 
@@ -100,14 +100,11 @@ def quantize_frozen(blocks: Iterable[nn.Module], word: str) -> int:
     check(word)
     known: dict[int, Bits] = {}
     found = 0
-    for block in blocks:
-        for parent in list(block.modules()):
-            for name, linear in list(parent.named_children()):
-                if type(linear) is nn.Linear and not linear.weight.requires_grad:
-                    weight = linear.weight
-                    bits = known.setdefault(id(weight), None) or Bits(weight.detach(), word)
-                    known[id(weight)], found = bits, found + 1
-                    setattr(parent, name, QuantizedLinear(linear, bits))
+    for parent, name, linear in list(_frozen(blocks)):
+        weight = linear.weight
+        bits = known.setdefault(id(weight), None) or Bits(weight.detach(), word)
+        known[id(weight)], found = bits, found + 1
+        setattr(parent, name, QuantizedLinear(linear, bits))
     if not found:
         raise ConfigError(
             f"backbone.quantize={word}, but no linear of the blocks is frozen; train adapters on them "
@@ -118,12 +115,22 @@ def quantize_frozen(blocks: Iterable[nn.Module], word: str) -> int:
 
 def bytes_beside(blocks: Iterable[nn.Module], word: str) -> tuple[int, float]:
     """Return how many numbers `quantize_frozen` would quantise, and the bytes that it would keep (also on meta)."""
-    linears = [m for block in blocks for m in block.modules() if type(m) is nn.Linear]
-    weights = {id(m.weight): m.weight for m in linears if not m.weight.requires_grad}
+    weights = {id(linear.weight): linear.weight for _, _, linear in _frozen(blocks)}
     count = sum(w.numel() for w in weights.values())
     rows = sum(w.shape[0] for w in weights.values())
     # int8: a scale in the weight's precision for each row; nf4: half a byte and its share of two levels of scales
     return count, count + 4.0 * rows if word == "int8" else count * (0.5 + 1 / NF4_BLOCK)
+
+
+def _frozen(blocks: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """Yield every frozen linear with the module that holds it and its name there. An adapter's own are none: those that
+    no prediction depends on are frozen too, and peft reads their weights.
+    """
+    for block in blocks:
+        for path, parent in block.named_modules():
+            for name, linear in parent.named_children() if "lora_" not in path else ():
+                if type(linear) is nn.Linear and not linear.weight.requires_grad:
+                    yield parent, name, linear
 
 
 def _quantized(weight: Tensor, word: str) -> Tensor:

@@ -41,10 +41,12 @@ def parse(state: Mapping[str, Tensor], metadata: Mapping[str, object] | None = N
     numbers that make no LoRA.
     """
     config, lora, source_of = _config({} if metadata is None else metadata), Lora(), {}
-    for name, parts in _by_linear(state).items():
+    linears = _by_linear(state)
+    qwen = lora_names.of_qwen_image(linears)
+    for name, parts in linears.items():
         delta = _delta(name, parts)
         delta = _bounded(name, _scaled(delta, _scale(name, delta, config, parts.get("alpha"))))
-        for linear, split in _split(name, delta).items():
+        for linear, split in _split(name, delta, qwen).items():
             if linear in lora:
                 raise ValueError(f"'{source_of[linear]}' and '{name}' are both '{linear}' in diffusers")
             lora[linear], source_of[linear] = split, name
@@ -88,14 +90,14 @@ def _delta(name: str, parts: Mapping[str, Tensor]) -> Delta:
     return delta
 
 
-def _split(name: str, delta: Delta) -> Lora:
+def _split(name: str, delta: Delta, qwen: bool) -> Lora:
     """Split a linear's LoRA by diffusers' names: the LoRA of a fused linear becomes the same function on several.
 
     q, k and v (and in single blocks the MLP's input) each get a copy of the fused A and their rows of B and its bias.
     The final modulation makes shift and then scale in FLUX's first release, scale and then shift in diffusers.
     Raises ValueError for fused rows that do not divide.
     """
-    linears, split = lora_names.stock(name), {}
+    linears, split = lora_names.stock(name, qwen), {}
     for linear, rows in zip(linears, _rows(name, delta, len(linears)), strict=True):
         split[linear] = Delta(delta.down_RI, *(x if x is None or rows is None else x[rows] for x in delta[1:]))
     return split

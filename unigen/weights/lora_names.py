@@ -98,6 +98,9 @@ WAN = {  # as the authors of Wan name the linears; none is fused
     r"time_projection\.1": (f"{_ENDS}time_proj",),
     r"head\.head": ("proj_out",),
 }
+# Names of Qwen-Image that FLUX's first release has too, and what no LoRA of Qwen-Image has a name of.
+_QWEN_ENDS = ("img_in", "txt_in")
+_NOT_QWEN = re.compile(r"(double|single)(_transformer)?_blocks|(x|context)_embedder|final_layer")
 _BFL_LIKE = re.compile(r"(double|single)_blocks[._]|final_layer[._]|(img|txt|time|vector|guidance)_in([._]|$)")
 
 
@@ -132,13 +135,25 @@ def source(linear: str) -> str:
     return PREFIX.sub("", linear, count=1) if PREFIX.match(linear) else linear
 
 
-def stock(name: str) -> tuple[str, ...]:
+def of_qwen_image(names: Iterable[str]) -> bool:
+    """Whether linears (from `source`) are Qwen-Image's, where `img_in` and `txt_in` are diffusers' own names.
+
+    Where nothing else tells, they are FLUX's.
+    """
+    given = [FLAT.sub("", name, count=1) for name in names]
+    return any(name.startswith("transformer_blocks") for name in given) and not any(map(_NOT_QWEN.match, given))
+
+
+def stock(name: str, qwen: bool = False) -> tuple[str, ...]:
     """The names that diffusers gives the linear `name` (from `source`): several where the writer's linear is fused.
 
+    `qwen` says that it is of a file of which `of_qwen_image` is true.
     Raises ValueError for a name that only FLUX's first release or an underscored form could have, and neither has.
     """
     flat = FLAT.match(name)
     given = name[flat.end() :] if flat else name
+    if qwen and given in _QWEN_ENDS:
+        return (given,)
     for pattern, into in (BFL | WAN).items():
         if match := re.fullmatch(pattern.replace(r"\.", "_") if flat else pattern, given):
             return tuple(match.expand(linear) for linear in into)

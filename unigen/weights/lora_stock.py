@@ -31,6 +31,8 @@ PUBLISHED = {
     "Wan2.1-T2V-1.3B": ("WanTransformer3DModel", 1536, {"num_layers": 30}),
     "Wan2.2-TI2V-5B": ("WanTransformer3DModel", 3072, {"num_layers": 30}),
     "Wan-14B": ("WanTransformer3DModel", 5120, {"num_layers": 40}),
+    "Qwen-Image": ("QwenImageTransformer2DModel", 3072, {"num_layers": 60}),
+    "HunyuanVideo-1.5": ("HunyuanVideo15Transformer3DModel", 2048, {"num_layers": 54}),
 }
 
 
@@ -60,7 +62,7 @@ def generic(name: str) -> str:
 def linears(family: str) -> frozenset[str]:
     """The names of all linears of a stock model with one block of each kind."""
     some = ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.0.attn.to_q", "ofs_embedding.linear_1")
-    some = (*some, "blocks.0.attn1.to_q")
+    some = (*some, "blocks.0.attn1.to_q", "context_embedder.token_refiner.refiner_blocks.0.attn.to_q")
     return frozenset(_sizes(_made(family, FAMILIES[family](dict.fromkeys(some, (64, 64))))))
 
 
@@ -151,7 +153,7 @@ def beyond(names: Iterable[str], fits: Iterable[Fit]) -> str | None:
         match = re.match(r"(single_)?(?:transformer_)?blocks\.(\d+)\.", name)
         depths = [(known, depth.get(f"num_{match[1] or ''}layers", 0)) for known, depth in legal] if match else []
         if depths and all(int(match[2]) >= most for _, most in depths):
-            known, most = depths[0]
+            known, most = max(depths, key=lambda one: one[1])
             return (
                 f"'{name}' is in a block that {known} lacks: it has {most} of these, 0 to {most - 1}; this is another "
                 "model's, or damaged"
@@ -258,11 +260,51 @@ def _wan(lora: Sizes) -> dict[str, Any]:
     }
 
 
+def _qwen_image(lora: Sizes) -> dict[str, Any]:
+    """The configuration of a Qwen-Image with the sizes of most linears of a LoRA; its patches are of one latent."""
+    wide_out = re.compile(r"(img|txt)_in|.*_embedder\.linear_1|.*\.net\.2")
+    return {
+        "patch_size": 1,
+        "attention_head_dim": _most(o if wide_out.fullmatch(n) else i for n, (i, o) in lora.items()),
+        "num_attention_heads": 1,
+        "num_layers": _blocks(lora, "transformer_blocks"),
+        "in_channels": lora.get("img_in", (64, 0))[0],
+        "out_channels": lora.get("proj_out", (0, 64))[1],
+        "joint_attention_dim": lora.get("txt_in", (3584, 0))[0],
+    }
+
+
+def _hunyuan_video(lora: Sizes) -> dict[str, Any]:
+    """The configuration of a HunyuanVideo-1.5 with the sizes of most linears of a LoRA."""
+    refiner, own_width = "context_embedder.token_refiner.refiner_blocks", r"context_embedder_2\..*|image_embedder\..*"
+    wide_out = re.compile(r".*_embedder\.linear_1|context_embedder\.proj_in|.*\.net\.2")
+    sized = {n: size for n, size in lora.items() if not re.fullmatch(own_width, n)}
+    width = _most(o if wide_out.fullmatch(n) else i for n, (i, o) in sized.items())
+    hidden = [o for n, (_, o) in lora.items() if n.startswith("transformer_blocks.") and n.endswith(".net.0.proj")]
+    hidden += [i for n, (i, _) in lora.items() if n.startswith("transformer_blocks.") and n.endswith(".net.2")]
+    texts = ("context_embedder.proj_in", "context_embedder.time_text_embed.text_embedder.linear_1")
+    return {
+        "patch_size": 1,
+        "patch_size_t": 1,
+        "attention_head_dim": width,
+        "num_attention_heads": 1,
+        "num_layers": _blocks(lora, "transformer_blocks"),
+        "num_refiner_layers": _blocks(lora, refiner),
+        "mlp_ratio": _most(hidden) / width if hidden else 4.0,
+        "out_channels": lora.get("proj_out", (0, 32))[1],
+        "text_embed_dim": next((lora[n][0] for n in texts if n in lora), 3584),
+        "text_embed_2_dim": lora.get("context_embedder_2.linear_1", (1472, 0))[0],
+        "image_embed_dim": lora.get("image_embedder.linear_1", lora.get("image_embedder.linear_2", (1152, 0)))[0],
+    }
+
+
 FAMILIES: dict[str, Callable[[Sizes], dict[str, Any]]] = {
     "FluxTransformer2DModel": _flux,
     "Flux2Transformer2DModel": _flux2,
     "CogVideoXTransformer3DModel": _cogvideox,
     "WanTransformer3DModel": _wan,
+    "QwenImageTransformer2DModel": _qwen_image,
+    "HunyuanVideo15Transformer3DModel": _hunyuan_video,
 }
 
 
