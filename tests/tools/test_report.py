@@ -81,7 +81,7 @@ def test_arms_come_in_natural_order_of_folders(tmp_path):
     assert sorted(("10", "9", "2")) == ["10", "2", "9"]  # what plain sorting would have done
     for folder, name in {"sweep/0": "one", "sweep2/0": "two"}.items():
         make_run(tmp_path / "both" / folder, name)
-    assert column(build_report(str(tmp_path / "both")), "arm") == ["one", "two"], "a folder before one with more letters"
+    assert column(build_report(str(tmp_path / "both")), "arm") == ["one", "two"], "sweep comes before sweep2"
 
 
 def test_a_metric_that_the_reference_lacks_says_why_nothing_is_compared(tmp_path):

@@ -161,9 +161,8 @@ def agreement(answer: Answer) -> list[str]:
     if not asked:
         return []
     found = Counter(against_published(line) for line in asked)
-    each = [
-        f"{found[kind]} {kind}" for kind in ("as published", "opposite", "published as equal", "equal here", "open") if found[kind]
-    ]
+    kinds = ("as published", "opposite", "published as equal", "equal here", "open")
+    each = [f"{found[kind]} {kind}" for kind in kinds if found[kind]]
     return [f"Of {len(asked)} published difference{'s' if len(asked) > 1 else ''}: {', '.join(each)}."]
 
 
