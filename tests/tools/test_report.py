@@ -11,6 +11,7 @@ from made_runs import PROTOCOL, SCRIPT, bold, column, make_run, notes, table, ti
 from small_runs import command
 
 from unigen.config.files import write_text as write_atomically
+from unigen.evaluation.answers import sentences
 from unigen.tools.forms import tables as report_tables
 from unigen.tools.report.figures import Drawn
 from unigen.tools.report.html import to_html
@@ -78,6 +79,19 @@ def test_arms_come_in_natural_order_of_folders(tmp_path):
         make_run(tmp_path / folder, name)
     assert column(build_report(str(tmp_path)), "arm") == ["first", "early", "late"]
     assert sorted(("10", "9", "2")) == ["10", "2", "9"]  # what plain sorting would have done
+    for folder, name in {"sweep/0": "one", "sweep2/0": "two"}.items():
+        make_run(tmp_path / "both" / folder, name)
+    assert column(build_report(str(tmp_path / "both")), "arm") == ["one", "two"], "sweep comes before sweep2"
+
+
+def test_a_metric_that_the_reference_lacks_says_why_nothing_is_compared(tmp_path):
+    both = {"f1": {"value": 0.3, "better": "higher"}, "rmse": {"value": 0.2, "better": "lower"}}
+    for name, metrics in {"a": {"f1": both["f1"]}, "b": both, "c": both}.items():
+        for seed in (0, 1):
+            make_run(tmp_path / f"{name}{seed}", name, seed, metrics=metrics)
+    said = {each.metric: sentences(each) for each in build_report(str(tmp_path)).answers}
+    assert said["rmse"] == ["Not compared: b, c (a, the reference, has no rmse)."]
+    assert not any("has no" in text for text in said["f1"])
 
 
 def test_other_protocols_steps_and_tasks_are_flagged_and_never_best(tmp_path):

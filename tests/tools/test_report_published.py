@@ -156,6 +156,14 @@ def test_a_difference_against_the_published_one_is_called_so(tmp_path):
     assert [line.state for line in answer(lower).lines] == ["better", "better", "reference"]
 
 
+def test_an_arm_that_is_equal_here_and_was_published_as_different_is_not_called_open(tmp_path):
+    same = {"a": VALUES["a"], "b": VALUES["a"], "c": (0.2, 0.9, 0.4)}
+    said = sentences(answer(make(tmp_path / "other", same, key=KEY | {"margin": "2 %"})))
+    assert said[-1] == "Of 2 published differences: 1 equal here, 1 open.", "the first sentences say the same"
+    alike = make(tmp_path / "alike", same, key=KEY | {"margin": "2 %"}, published={"a": 0.9, "b": 0.9, "c": 0.8})
+    assert sentences(answer(alike))[-1] == "Of 2 published differences: 1 as published, 1 open."
+
+
 def test_equal_arms_are_never_resolved_and_a_margin_calls_them_equal(tmp_path):
     same = {"a": VALUES["a"], "b": VALUES["a"]}
     own = KEY | {"order": ["a", "b"]}

@@ -85,7 +85,7 @@ def against_published(line: Line) -> str:
     if line.verdict is None or line.published is None:
         return ""
     if not line.verdict.resolved:
-        return "open" if line.state == "open" or line.published else "as published"
+        return "open" if line.state == "open" else "equal here" if line.published else "as published"
     if not line.published:
         return "published as equal"
     return "as published" if agrees(line.verdict, line.published) else "opposite"
@@ -149,7 +149,9 @@ def sentences(answer: Answer) -> list[str]:
         each = [f"{named(x.arm)} ({size(x.verdict, '+')}; {missing(x.verdict)})" for x in lines]
         said.append(f"Cannot yet be told from {named(answer.against)}: {', '.join(each)}.")
     if lines := groups.get(""):
-        said.append(f"Not compared: {', '.join(named(line.arm) for line in lines)}.")
+        measured = any(line.mean for line in answer.lines if line.state == "reference")
+        lacks = "" if measured else f" ({named(answer.against)}, the reference, has no {answer.metric})"
+        said.append(f"Not compared: {', '.join(named(line.arm) for line in lines)}{lacks}.")
     return said + agreement(answer)
 
 
@@ -159,9 +161,8 @@ def agreement(answer: Answer) -> list[str]:
     if not asked:
         return []
     found = Counter(against_published(line) for line in asked)
-    each = [
-        f"{found[kind]} {kind}" for kind in ("as published", "opposite", "published as equal", "open") if found[kind]
-    ]
+    kinds = ("as published", "opposite", "published as equal", "equal here", "open")
+    each = [f"{found[kind]} {kind}" for kind in kinds if found[kind]]
     return [f"Of {len(asked)} published difference{'s' if len(asked) > 1 else ''}: {', '.join(each)}."]
 
 

@@ -136,7 +136,12 @@ def find_runs(runs: str, key: str = "runs") -> list[Path]:
             names[:] = [] if is_run else [name for name in names if name not in NOT_RUNS and name[0] != "."]
     if not found:
         raise ValueError(f"{key}: no run in '{runs}' (a run folder holds summary.json, metrics.jsonl or config.yaml)")
-    return sorted(found, key=lambda path: [p.zfill(12) if p.isdigit() else p for p in re.split(r"(\d+)", str(path))])
+    return sorted(found, key=lambda path: [natural(part) for part in path.parts])
+
+
+def natural(name: str) -> list[str]:
+    """Return a key that sorts names by their numbers, 9 before 10."""
+    return [part.zfill(12) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def has_runs(folder: Path) -> bool:
