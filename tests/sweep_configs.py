@@ -19,6 +19,7 @@ FILES = {
         metric: {}
         validation: {metrics: null}
         trainer: {devices: 1, num_nodes: 1, accelerator: auto, max_steps: 9}
+        optimizer: {warmup: 9}
         hydra:
           run: {dir: "${run_dir}"}
           sweep: {dir: "runs/sweeps/${now:%H-%M-%S}", subdir: "${hydra.job.num}_${name}_seed${seed}"}

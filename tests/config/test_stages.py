@@ -58,6 +58,7 @@ def test_a_line_without_such_words_has_no_plan_and_a_folder_is_no_word_of_it():
         ("tune=1,2", "'tune=1,2' names no key; write tune.KEY=a,b, as in tune.optimizer.lr=1e-3,3e-3"),
         ("tune.debug=true,false debug=true", "'debug' is said beside tune.debug"),
         ("tune.seed=0,1", "it cannot be tuned"),
+        ("tune.trainer.max_steps=3,5", "arms that differ in trainer.max_steps are not compared, so it cannot be tuned"),
         (f"tune.debug=true,false seed=0,{TUNE_SEED}", f"seed {TUNE_SEED} is that of the runs that tune"),
     ],
 )
@@ -79,18 +80,18 @@ def test_each_stage_runs_the_seeds_that_are_new(conf, tmp_path):
 
 
 def test_a_grid_is_the_same_for_each_arm_and_its_seed_and_test_are_no_others(conf, tmp_path):
-    plan = plan_of("+table=both", "tune.trainer.max_steps=3,5", "seed=0,1", "metric=[x]")
+    plan = plan_of("+table=both", "tune.optimizer.warmup=3,5", "seed=0,1", "metric=[x]")
     grid = batch(conf, plan, tmp_path).lines
     assert plan.tuning and {run_folder(line).parent for line in grid} == {tmp_path / "tune"}
     assert all(f"seed={TUNE_SEED}" in line and "metric=[]" in line and "metric=[x]" not in line for line in grid)
     arms = [arm_of(line, plan) for line in grid]
     assert arms == [arms[0], arms[0], arms[2], arms[2]] and arm_names(arms[1:3]) == ["+exp=a", "+exp=b"]
     plan = plan._replace(
-        tuned={arm: {"chosen": {"trainer.max_steps": n}} for arm, n in ((arms[0], "3"), (arms[2], "5"))}
+        tuned={arm: {"chosen": {"optimizer.warmup": n}} for arm, n in ((arms[0], "3"), (arms[2], "5"))}
     )
     lines = batch(conf, plan, tmp_path).lines
-    steps = [[word for word in line if word.startswith("trainer")] for line in lines]
-    assert steps == [["trainer.max_steps=3"]] * 2 + [["trainer.max_steps=5"]] * 2 and not plan.tuning
+    steps = [[word for word in line if word.startswith("optimizer")] for line in lines]
+    assert steps == [["optimizer.warmup=3"]] * 2 + [["optimizer.warmup=5"]] * 2 and not plan.tuning
     assert all("metric=[x]" in line for line in lines) and run_folder(lines[0]) == tmp_path / "0_a_seed0"
     assert arm_names(["x\ty"]) == ["x y"]
 
@@ -135,7 +136,7 @@ def test_values_that_only_look_equal_are_a_grid():
     assert plan_of("+exp=a", "tune.x=[1,2],[1,3]").tune == {"x": "[1,2],[1,3]"}
 
 
-@pytest.mark.parametrize("words", [["+exp=a"], ["+exp=a", "tune.trainer.max_steps=3,5"]])
+@pytest.mark.parametrize("words", [["+exp=a"], ["+exp=a", "tune.optimizer.warmup=3,5"]])
 def test_one_arm_has_no_question_that_seeds_resolve(conf, tmp_path, words):
     with pytest.raises(ConfigError, match=r"until=resolved with one arm has nothing to compare; .* as in \+exp=a,b"):
         batch(conf, plan_of(*words, "until=resolved", "seeds=2..4"), tmp_path)

@@ -403,13 +403,19 @@ def test_a_page_with_margins_states_what_is_not_so_in_five_of_a_hundred(case, se
     assert found["judge"] <= most(500)
 
 
-def test_the_seeds_needed_are_those_of_the_difference_found_or_of_a_larger_margin():
-    """A difference far beyond the margin needs few seeds, although one of the margin would need more items."""
+def test_the_seeds_needed_are_those_of_the_way_to_zero_or_to_the_margin():
+    """A difference far beyond the margin needs few seeds, one near 0 those of the margin, one between the most."""
     draw = np.random.default_rng(0)
     first, second, *_ = next(iter(sweep(draw, CASES["seeds"], 2)))
+    first = first - first.mean() + second.mean()  # no difference
     spread = float(np.std(first.mean(axis=1) - second.mean(axis=1), ddof=1))
-    pair = as_arm(first + 10 * spread), as_arm(second)
-    needed = [judge([pair], [margin])[0].seeds_needed for margin in (None, 1e-9 * spread, 4000 * spread)]
-    assert needed[0] is not None and needed[1] == needed[0] > needed[2] is not None
-    alike = [judge([(as_arm(first), as_arm(second))], [margin])[0].seeds_needed for margin in (1e-9 * spread, None)]
-    assert alike[0] == alike[1] != needed[0], "negative control: the size found counts"
+
+    def needed(difference: float, margin: float | None) -> int | None:
+        return judge([(as_arm(first + difference * spread), as_arm(second))], [margin and margin * spread])[
+            0
+        ].seeds_needed
+
+    assert needed(2, None) == needed(2, 1e-9) == needed(0, 2) == needed(1, 3)
+    assert needed(1, 2) == needed(1, None) > needed(2, None), "half of the margin"
+    assert needed(0.5, 2.5) == needed(2, None) < needed(0.5, None), "to the margin, which is nearer"
+    assert needed(2, 2.5) == needed(2, None), "to 0, although the margin is near"

@@ -35,7 +35,7 @@ class Machine:
         self.ran.append(folder.name)
         seed = int(folder.name.rpartition("seed")[2])
         f1 = 0.5 + 0.01 * np.random.default_rng([seed, name == "b"]).normal() + self.lead * (name == "b")
-        steps = next((int(word.partition("=")[2]) for word in line if word.startswith("trainer.max_steps=")), 9)
+        steps = next((int(word.partition("=")[2]) for word in line if word.startswith("optimizer.warmup=")), 9)
         metrics = {"f1": {"value": f1, "better": "higher"}}
         make_run(folder, name, seed, metrics=metrics, config={"optimizer": {"lr": 1e-3}})
         loss = abs(steps - (3 if name == "a" else 5))
@@ -122,22 +122,22 @@ def test_a_question_that_seeds_cannot_answer_is_refused_at_the_first_look(conf, 
 
 
 def test_each_arm_is_tuned_on_the_validation_split_and_the_report_says_so(conf, tmp_path, machine, capsys):
-    made, words = machine(), ["+table=both", "tune.trainer.max_steps=3,5", "seed=0,1"]
+    made, words = machine(), ["+table=both", "tune.optimizer.warmup=3,5", "seed=0,1"]
     assert sweep(conf, tmp_path, *words) == 0
     plan, lines = read_plan(tmp_path / "s"), read_manifest(tmp_path / "s")
-    assert [arm["chosen"] for arm in plan.tuned.values()] == [{"trainer.max_steps": "3"}, {"trainer.max_steps": "5"}]
+    assert [arm["chosen"] for arm in plan.tuned.values()] == [{"optimizer.warmup": "3"}, {"optimizer.warmup": "5"}]
     assert [arm["losses"] for arm in plan.tuned.values()] == [
-        {"trainer.max_steps=3": 0.0, "trainer.max_steps=5": 2.0},
-        {"trainer.max_steps=3": 2.0, "trainer.max_steps=5": 0.0},
+        {"optimizer.warmup=3": 0.0, "optimizer.warmup=5": 2.0},
+        {"optimizer.warmup=3": 2.0, "optimizer.warmup=5": 0.0},
     ]
     tuning = [line for line in lines if run_folder(line).parent.name == TUNE]
     assert len(tuning) == 4 and len(made.ran) == 8 and all("metric=[]" in line for line in tuning)
-    assert "tuned: +exp=a: trainer.max_steps=3\ntuned: +exp=b: trainer.max_steps=5\n" in capsys.readouterr().out
+    assert "tuned: +exp=a: optimizer.warmup=3\ntuned: +exp=b: optimizer.warmup=5\n" in capsys.readouterr().out
     report = build_report(str(tmp_path / "s"))
     assert [len(arm.runs) for arm in report.arms] == [2, 2], "the runs that tune are none of the report's"
     told = notes(report)
-    assert "Tuned for each arm by the loss on the validation split, with a seed of its own: trainer.max_steps" in told
-    assert "Chosen: +exp=a: trainer.max_steps 3; +exp=b: trainer.max_steps 5." in notes(report)
+    assert "Tuned for each arm by the loss on the validation split, with a seed of its own: optimizer.warmup" in told
+    assert "Chosen: +exp=a: optimizer.warmup 3; +exp=b: optimizer.warmup 5." in notes(report)
 
 
 def test_a_report_says_what_was_not_tuned(tmp_path):
@@ -182,7 +182,7 @@ def test_a_dry_run_says_when_a_step_is_due(conf, tmp_path, machine, monkeypatch,
     monkeypatch.setattr(local, "advance", lambda conf, folder: advance(conf, folder) if not left.pop() else 1 / 0)
     for words, left, said in (
         (STAGED, [True, False], "; all 6 runs of the next stage are finished, so the sweep would look after 3 seeds"),
-        ([*STAGED, "tune.trainer.max_steps=3,5"], [True, False], "so each arm's values would be chosen"),
+        ([*STAGED, "tune.optimizer.warmup=3,5"], [True, False], "so each arm's values would be chosen"),
     ):
         with pytest.raises(ZeroDivisionError):
             local.run_stages(conf, [*words, f"hydra.sweep.dir={tmp_path}/{len(words)}"])

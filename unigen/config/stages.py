@@ -24,6 +24,7 @@ TUNE_SEED = 10_000  # of the runs that tune; a sweep may not test with it
 STAGED = ("until=", "seeds=", "tune.", "tune=")  # how the words begin that ask for stages
 NO_TEST = ("metric=[]", "validation.metrics=null")  # runs that tune do not see the test split
 UNTUNABLE = ("seed", *(word.partition("=")[0] for word in NO_TEST))
+COMPARED = ("task", "trainer.max_steps")  # arms that differ in these are not compared
 
 
 class Plan(NamedTuple):
@@ -110,6 +111,8 @@ def _check_tuning(tune: dict[str, str], rest: Sequence[str]) -> None:
             raise ConfigError(f"tune.{key}={values} has a value twice; write each value of the grid once")
         if key in map(key_of, rest) or key in UNTUNABLE:
             raise ConfigError(f"'{key}' is said beside tune.{key}, or decides what is measured; it cannot be tuned")
+        if key in COMPARED:
+            raise ConfigError(f"tune.{key}: arms that differ in {key} are not compared, so it cannot be tuned")
     seeds = [word for word in rest if key_of(word) == "seed"]
     if tune and any(re.search(rf"\b{TUNE_SEED}\b", word) for word in seeds):
         raise ConfigError(f"seed {TUNE_SEED} is that of the runs that tune; test with other seeds")

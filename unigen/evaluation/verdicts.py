@@ -37,8 +37,9 @@ class Verdict(NamedTuple):
     difference was tested. If a difference is equal and this interval reaches beyond the margin, it is that of the two
     one-sided tests instead (1 - 2 alpha, as is usual for them), which may exclude 0 although nothing is resolved.
 
-    `seeds_needed` is the number of seeds of each arm that resolve a difference of the size found, or of the margin if
-    that is larger, in 80 of 100 sweeps with this `spread`; None if that cannot be estimated.
+    `seeds_needed` is the number of seeds of each arm that settle the difference found, if it is the true one, in 80 of
+    100 sweeps with this `spread`: that resolve it, or show that it is smaller than the margin if that takes fewer. None
+    if it cannot be estimated.
     """
 
     difference: float
@@ -117,8 +118,11 @@ def _limit(verdict: Verdict, level: float) -> float:
 
 
 def _sizes(verdict: Verdict, level: float) -> dict[str, float | int | None]:
-    """Return `limit` and `seeds_needed` at the level that is left if nothing else is resolved."""
-    size = max(abs(verdict.difference), verdict.margin or 0.0)
+    """Return `limit` and `seeds_needed` at the level that is left if nothing else is resolved.
+
+    What has to be found is the distance of the difference to 0, or to the margin if it is smaller than that.
+    """
+    size = max(abs(verdict.difference), (verdict.margin or 0.0) - abs(verdict.difference))
     needed = seeds_needed(size, verdict.spread, level) if verdict.spread and size > 0 else None
     return {"limit": _limit(verdict, level), "seeds_needed": needed}
 

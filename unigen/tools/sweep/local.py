@@ -68,12 +68,12 @@ def _shown(conf: Path, plan: Plan, folder: Path | None) -> int:
     """Print the looks and the next batch: the first, or that of the plan which lies in the folder. Write nothing."""
     there = None if folder is None else _there(folder, plan)
     plan = there or plan
+    sweep = None if plan.stop else batch(conf, plan, folder)  # what it refuses is said alone
     if plan.looks:
         print(f"looks after {', '.join(map(str, plan.looks))} seeds of each arm")
-    if plan.stop:
+    if sweep is None:
         print(f"the sweep in {folder} has ended ({plan.stop}); nothing would be run")
         return 0
-    sweep = batch(conf, plan, folder)
     waiting = [line for line in sweep.lines if not (run_folder(line) / "summary.json").is_file()]
     if there is None:
         print(f"the first of its stages would run {len(sweep.lines)} runs below {sweep.folder}:")
