@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unigen.config import ranges
 from unigen.config.files import write_png, write_text
-from unigen.core.types import TARGET, Batch
+from unigen.core.types import TARGET, Batch, shown_images
 
 MARGIN, HEADING, LABEL, LINE = 8, 22, 190, 17
 
@@ -145,12 +145,8 @@ def draw_grid(batch: Batch, outputs: dict[str, Tensor], columns: int = 2, scale:
 
 
 def _images(batch: Batch, outputs: dict[str, Tensor], i: int) -> list[Image.Image]:
-    """The images of one sample in the order of its slots, a target's output before its truth."""
-    shown = []
-    for slot in batch.slots:
-        shown += [outputs[slot.name][i]] if slot.role == TARGET else []
-        shown.append(batch.images[slot.name][i])
-    return [_image(x) for x in shown]
+    """The images of one sample, a target's output before its truth."""
+    return [_image(x_FCHW) for x_FCHW in shown_images(batch, outputs, i)]
 
 
 def _headings(batch: Batch) -> list[tuple[str, str]]:

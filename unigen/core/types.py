@@ -128,3 +128,12 @@ def rows_of(batch: Batch, rows: Sequence[int]) -> Batch:
     }
     lists = {key: [values[i] for i in rows] if values else values for key, values in lists.items()}
     return replace(batch, images={name: x[list(rows)] for name, x in batch.images.items()}, **lists)
+
+
+def shown_images(batch: Batch, outputs: Mapping[str, Tensor], row: int) -> list[Tensor]:
+    """Return the images (F, C, H, W) of one sample in the order of its slots, a target's output before its truth."""
+    shown = []
+    for slot in batch.slots:
+        shown += [outputs[slot.name][row]] if slot.role == TARGET else []
+        shown.append(batch.images[slot.name][row])
+    return shown

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unigen.config.files import write_png
 from unigen.config.values import ConfigError
-from unigen.core.types import TARGET, Batch
+from unigen.core.types import TARGET, Batch, shown_images
 from unigen.inference.sampling import number, opened, out_of, output_paths
 from unigen.pipeline import export
 from unigen.pipeline.build import build
@@ -38,8 +38,8 @@ class Band(NamedTuple):
 def sample_sheet(given: dict[str, str]) -> dict[str, Path]:
     """Draw held-out samples, and write them as one image; return its path. `given`: sample.py's words.
 
-    Raises ValueError for an unfinished run, data without a test of tasks, a pattern that no task has, a bad number, and
-    a path that cannot be written.
+    Raises ValueError for an unfinished run, words that its data do not know, a pattern that no task has, a bad number,
+    and a path that cannot be written.
     """
     if given["sheet"] != "true":
         raise ConfigError(f"sheet={given['sheet']} is not true; leave it out, or write sheet=true")
@@ -97,13 +97,8 @@ def band(batch: Batch, outputs: Mapping[str, Tensor]) -> Band:
     heads: list[str] = []
     for slot in batch.slots:
         heads += ["output", "truth"] if slot.role == TARGET else [slot.name]
-    items = []
-    for i, prompt in enumerate(batch.prompts):
-        shown = []
-        for slot in batch.slots:
-            shown += [outputs[slot.name][i]] if slot.role == TARGET else []
-            shown.append(batch.images[slot.name][i])
-        items.append(([_image(x_FCHW) for x_FCHW in shown], prompt))
+    images = [[_image(x_FCHW) for x_FCHW in shown_images(batch, outputs, row)] for row in range(len(batch))]
+    items = list(zip(images, batch.prompts, strict=True))
     return Band(batch.tasks[0], heads, items)
 
 
