@@ -5,7 +5,17 @@ import torch
 from tiny import choices, mask
 
 from unigen.core.layout import Layout, Segment, text_segment
-from unigen.core.masks import Mask, attended_pairs, closure, dense, groups, static_segments, visible
+from unigen.core.masks import (
+    Mask,
+    attended_pairs,
+    closure,
+    coarsest,
+    dense,
+    dense_bias,
+    groups,
+    static_segments,
+    visible,
+)
 
 LAYOUT = Layout(
     (
@@ -150,3 +160,24 @@ def test_an_illegal_strength_is_refused(bias, said):
     with pytest.raises(ValueError, match=said):
         Mask("m", rows, bias)
     assert Mask("m", rows, {"target": {"condition": 2}}) != Mask("m", rows), "a strength is part of a mask's key"
+
+
+@pytest.mark.parametrize("name", choices("mask"))
+@pytest.mark.parametrize("layout", [LAYOUT, "session"])
+def test_the_coarsest_layout_says_the_same_of_every_token(name, layout):
+    layout = session(0, 1, 2) if layout == "session" else LAYOUT
+    short = coarsest(layout, mask(name))
+    assert len(short) == len(layout) and len(short.segments) <= len(layout.segments)
+    assert torch.equal(dense(short, short, mask(name)), dense(layout, layout, mask(name)))
+    assert torch.equal(dense_bias(short, short, mask(name)), dense_bias(layout, layout, mask(name)))
+
+
+def test_layouts_of_one_length_are_one_object_where_nothing_is_hidden():
+    other = Layout((text_segment(2), Segment("only", "target", "visual", (1, 3, 4))))
+    assert coarsest(other, mask("fcd_d")) is coarsest(LAYOUT, mask("fcd_d"))
+    assert len(coarsest(LAYOUT, mask("fcd_d")).segments) == 1
+    assert len(coarsest(LAYOUT, mask("fcd_a")).segments) == 3, "negative control: both conditions are one, no others"
+    assert len(coarsest(LAYOUT, mask("fcd_a_apart")).segments) == 4, "negative control: 'same' keeps conditions apart"
+    rows = {q: {k: "all" for k in ("text", "condition", "target")} for q in ("text", "condition", "target")}
+    biased = Mask("biased", rows, {"text": {"condition": 0.5}})
+    assert len(coarsest(LAYOUT, biased).segments) == 3, "negative control: a bias tells them apart"

@@ -77,3 +77,22 @@ def test_own_times_modulate_segments_apart():
 def test_text_needs_a_branch_of_its_own():
     with pytest.raises(ValueError, match=r"branches: branch 'all' serves text, target.*give text a branch of its own"):
         BranchedLayerNormZero(stock(), {"text": "all", "target": "all"}, tied=True)
+
+
+def test_joined_neighbours_are_modulated_as_before():
+    layout = Layout((*LAYOUT.segments, Segment("y", "target", "visual", (1, 1, 2))))
+    x, text, temb, _ = inputs()
+    x, late = torch.cat([x, x[:, :2]], dim=1), temb + 1
+    branched = BranchedLayerNormZero(stock(), SPLIT, tied=False)
+    with torch.no_grad():
+        branched.branches["condition"].weight += 0.1
+    for clocks, left in (((temb, temb, temb), 3), ((temb, late, temb), 4)):
+        of = dict(zip(layout.names, (temb, *clocks), strict=True))
+        modulation = Modulation.of(layout, of)
+        short = modulation.coarsest(SPLIT)
+        assert len(short.layout.segments) == left and len(short.layout) == len(layout)
+        for a, b in zip(branched(x, text, short), branched(x, text, modulation), strict=True):
+            assert torch.equal(a, b)
+    assert len(Modulation.of(layout, dict.fromkeys(layout.names, temb)).coarsest(SHARED).layout.segments) == 2
+    wrong = modulation._replace(clock_of=(0, 0, 0, 0))
+    assert not torch.equal(branched(x, text, wrong)[0], branched(x, text, modulation)[0]), "negative control"

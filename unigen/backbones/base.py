@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unigen.core.layout import TEXT_STREAM, VISUAL_STREAM, Layout, Segment, stream_of
-from unigen.core.masks import Mask, attended_pairs
+from unigen.core.masks import Mask, attended_pairs, coarsest
 from unigen.core.tokens import Tokens
 from unigen.nn.kernels import try_kernel, with_kernel
 from unigen.nn.quantized import check, quantize_frozen
@@ -189,7 +189,8 @@ class DiffusersTransformer(nn.Module):
         layout = tokens.layout
         x, c = self._embedded(tokens, times)
         modulation = self._modulation(tokens, times)
-        x = self._through_blocks(x, c, modulation, self._view(tokens, mask, memory, record), memory)
+        view = self._view(tokens, mask, memory, record)
+        x = self._through_blocks(x, c, modulation, view if memory or record else _coarser(view), memory)
         if not layout.visual:
             return {}
         outputs = self._read_out(x, modulation).split([s.tokens for s in layout.visual], dim=1)
@@ -448,6 +449,16 @@ class DiffusersTransformer(nn.Module):
     def _stock_state(self) -> dict[str, Tensor]:
         """Return these weights under the names of the stock model."""
         raise NotImplementedError
+
+
+def _coarser(view: View) -> View:
+    """Return the view with segments joined that attention cannot tell apart, where its queries are its keys."""
+    sights = {
+        name: sight._replace(queries=own, keys=own)
+        for name, sight in view.sights.items()
+        if sight.queries is sight.keys and (own := coarsest(sight.keys, sight.mask))
+    }
+    return view._replace(sights={**view.sights, **sights})
 
 
 @lru_cache(maxsize=256)

@@ -45,8 +45,9 @@ class SegmentAttention:
 
         text = encoder_hidden_states.shape[1]
         x = torch.cat([encoder_hidden_states, hidden_states], dim=1)
-        q, k, v = (to(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for to in (attn.to_q, attn.to_k, attn.to_v))
-        q, k = attn.norm_q(q), attn.norm_k(k)
+        q, k, v = (to(x).unflatten(-1, (attn.heads, -1)) for to in (attn.to_q, attn.to_k, attn.to_v))
+        # The norms come before the transposition: compiled for a CPU in bf16, the other order has gradients of NaN.
+        q, k, v = attn.norm_q(q).transpose(1, 2), attn.norm_k(k).transpose(1, 2), v.transpose(1, 2)
         if text < x.shape[1]:
             q = torch.cat([q[:, :, :text], apply_rotary_emb(q[:, :, text:], image_rotary_emb)], dim=2)
             k = torch.cat([k[:, :, :text], apply_rotary_emb(k[:, :, text:], image_rotary_emb)], dim=2)
@@ -157,7 +158,8 @@ class CogVideoX(DiffusersTransformer):
         return self.model.patch_embed.proj, self.model.patch_embed.text_proj
 
     def _modulation(self, tokens: Tokens, times: Mapping[str, Tensor]) -> Modulation:
-        return Modulation.at(tokens.layout, times, self._embed_time)
+        made = Modulation.at(tokens.layout, times, self._embed_time)
+        return made.coarsest(self.branches) if self.branches else made
 
     def _embed_time(self, t_B: Tensor) -> Tensor:
         """Embed times as (B, E). Timesteps are integers only here: k = t * training_steps - 1."""

@@ -27,9 +27,9 @@ def dense(
     valid_BL: Tensor | None = None,
 ) -> Tensor:
     """Return softmax(q k^T / sqrt(D) + M) v with the whole (Lq, Lk) mask M (RealGeneral Eqs. 6-7)."""
-    bias = _bias_of(queries, keys, mask, q_BHLD)
-    if bias is None and valid_BL is None and all(map(all, masks.visible(queries, keys, mask))):
+    if valid_BL is None and masks.unrestricted(queries, keys, mask):
         return F.scaled_dot_product_attention(q_BHLD, k_BHLD, v_BHLD)
+    bias = _bias_of(queries, keys, mask, q_BHLD)
     allowed = _allowed(queries, keys, mask, valid_BL, q_BHLD.device)
     added = allowed if bias is None else bias.masked_fill(~allowed, -torch.inf)
     out = F.scaled_dot_product_attention(q_BHLD, k_BHLD, v_BHLD, attn_mask=added)
@@ -93,11 +93,16 @@ def plain(
     scores (B, H, Lq, Lk) are in memory, so this is not for long sequences. Hidden keys get a large but
     finite negative bias, so a query without keys has zero gradients and no NaN.
     """
+    q, k, v = (x.flatten(0, 1) for x in (q_BHLD, k_BHLD, v_BHLD))
+    if valid_BL is None and masks.unrestricted(
+        queries, keys, mask
+    ):  # no bias, whose table would break a compiled graph
+        scores = torch.baddbmm(q.new_zeros(()), q, k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5)
+        return torch.bmm(scores.softmax(-1).to(v.dtype), v).unflatten(0, q_BHLD.shape[:2])
     bias = _bias(queries, keys, mask, q_BHLD.dtype, q_BHLD.device)
     if valid_BL is not None:
         bias = bias.masked_fill(~valid_BL[:, None, None, :], torch.finfo(bias.dtype).min / 2)
         bias = bias.expand(-1, q_BHLD.shape[1], -1, -1).flatten(0, 1)
-    q, k, v = (x.flatten(0, 1) for x in (q_BHLD, k_BHLD, v_BHLD))
     scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
     out = torch.bmm(scores.softmax(-1).to(v.dtype), v).unflatten(0, q_BHLD.shape[:2])
     if valid_BL is None and all(map(any, masks.visible(queries, keys, mask))):

@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from unigen.core.layout import Layout, Segment, kept
+from unigen.core.layout import Layout, Segment, kept, one_object
 
 WORDS = ("all", "same", "earlier", "none")
 TIMINGS = ("own", "shared")
@@ -116,6 +116,12 @@ def visible(queries: Layout, keys: Layout, mask: Mask) -> tuple[tuple[bool, ...]
 
 
 @lru_cache(maxsize=1024)
+def unrestricted(queries: Layout, keys: Layout, mask: Mask) -> bool:
+    """Return whether every query attends to every key, and none has a bias."""
+    return biases(queries, keys, mask) is None and all(map(all, visible(queries, keys, mask)))
+
+
+@lru_cache(maxsize=1024)
 def groups(queries: Layout, keys: Layout, mask: Mask) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
     """Return (query segments, key segments) for each distinct key set, in order of first appearance.
 
@@ -149,6 +155,31 @@ def segment_ids(layout: Layout) -> Tensor:
     return torch.repeat_interleave(
         torch.arange(len(layout.segments)), torch.tensor([s.tokens for s in layout.segments], dtype=torch.long)
     )
+
+
+@lru_cache(maxsize=1024)
+def coarsest(layout: Layout, mask: Mask) -> Layout:
+    """Return the layout with those neighbours joined to one segment that no query and no key tells apart.
+
+    Boxes, ceilings and names of images are left out. Equal results are the very same object, so that layouts of as many
+    tokens share one compilation where the mask allows: under a mask without restrictions only the length remains.
+    """
+    table, added = visible(layout, layout, mask), biases(layout, layout, mask)
+    rows = [(row, added and added[i]) for i, row in enumerate(table)]
+    columns = list(zip(*table, *(added or ()), strict=True)) if table else []
+    runs: list[list[int]] = []
+    for i in range(len(layout.segments)):
+        if runs and rows[i] == rows[runs[-1][0]] and columns[i] == columns[runs[-1][0]]:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    return one_object(Layout(tuple(_run(layout, number, run) for number, run in enumerate(runs))))
+
+
+def _run(layout: Layout, number: int, run: list[int]) -> Segment:
+    """Return one segment for those of a run: all that a mask asks of it is as in its first one."""
+    first, tokens = layout.segments[run[0]], sum(layout.segments[i].tokens for i in run)
+    return Segment(f"run {number}", first.role, first.stream, grid=(1, 1, tokens), turn=first.turn)
 
 
 def attended_pairs(queries: Layout, keys: Layout, mask: Mask) -> int:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unigen.core.layout import TEXT_STREAM, Layout, Segment
+from unigen.core.layout import TEXT_STREAM, Layout, Segment, one_object
 
 
 class Modulation(NamedTuple):
@@ -36,6 +36,22 @@ class Modulation(NamedTuple):
         """Make one from each segment's time t_B by name; a clock that segments share is embedded once."""
         own = cls.of(layout, times)
         return own._replace(clocks=tuple(embed(t_B) for t_B in own.clocks))
+
+    def coarsest(self, table: Mapping[str, str]) -> "Modulation":
+        """Join neighbours of one stream that have the same branch, by role in `table`, and the same clock.
+
+        The layouts of equal results are the very same object, as in `unigen.core.masks.coarsest`.
+        """
+        role_of = {branch: role for role, branch in reversed(table.items())}
+        runs: list[tuple[tuple[str, str, int], int]] = []
+        for segment, clock in zip(self.layout.segments, self.clock_of, strict=True):
+            key = (segment.stream, role_of[table[segment.role]], clock)
+            before = runs.pop()[1] if runs and runs[-1][0] == key else 0
+            runs.append((key, before + segment.tokens))
+        segments = (
+            Segment(f"run {i}", role, stream, grid=(1, 1, tokens)) for i, ((stream, role, _), tokens) in enumerate(runs)
+        )
+        return Modulation(one_object(Layout(tuple(segments))), self.clocks, tuple(clock for (_, _, clock), _ in runs))
 
     @property
     def temb(self) -> dict[str, Tensor]:
