@@ -5,7 +5,7 @@ PYTHON ?= python3
 EXTRAS ?= test
 PY := $(VENV)/bin/python
 
-.PHONY: demo test slow fuzz rehearse lint audit clean
+.PHONY: demo test slow fuzz rehearse lint audit docs clean
 
 demo: $(VENV)/.installed
 	$(PY) experiments/run.py +exp=fcd_mask_a trainer.max_steps=1300 validation.every=325
@@ -32,6 +32,10 @@ lint: $(VENV)/.installed-$(EXTRAS)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+# The documentation as a site, site/index.html; a dead link stops it.
+docs: $(VENV)/.installed-$(EXTRAS)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
 # Known vulnerabilities of what is installed. In an environment of its own, so that it changes none of what it looks at.
 audit: $(VENV)/.installed
 	@test -x $(VENV)-audit/bin/pip-audit || { $(PY) -m venv $(VENV)-audit && \
@@ -39,7 +43,7 @@ audit: $(VENV)/.installed
 	@$(PY) .ci/audit.py $(VENV)-audit/bin/pip-audit "$$($(PY) -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit build *.egg-info
+	rm -rf $(VENV) $(VENV)-audit site build *.egg-info
 
 $(PY):
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"unigen needs Python 3.11 to 3.13; {sys.executable} is {v[0]}.{v[1]}: say make PYTHON=python3.12 ...")'
