@@ -178,6 +178,6 @@ def test_layouts_of_one_length_are_one_object_where_nothing_is_hidden():
     assert len(coarsest(LAYOUT, mask("fcd_d")).segments) == 1
     assert len(coarsest(LAYOUT, mask("fcd_a")).segments) == 3, "negative control: both conditions are one, no others"
     assert len(coarsest(LAYOUT, mask("fcd_a_apart")).segments) == 4, "negative control: 'same' keeps conditions apart"
-    rows = {q: {k: "all" for k in ("text", "condition", "target")} for q in ("text", "condition", "target")}
+    rows = {q: dict.fromkeys(("text", "condition", "target"), "all") for q in ("text", "condition", "target")}
     biased = Mask("biased", rows, {"text": {"condition": 0.5}})
     assert len(coarsest(LAYOUT, biased).segments) == 3, "negative control: a bias tells them apart"
