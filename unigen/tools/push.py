@@ -1,4 +1,4 @@
-"""A run as a Hugging Face model repository: its export, a card made of its summary, the samples; for experiments/push.py.
+"""A run as a Hugging Face repository: its export, a card made of its summary, its samples; for experiments/push.py.
 
 The folder is that of a run, so that `sample.py run=<folder>` draws with it, and `load_lora_weights` of a stock pipeline
 reads its LoRA from the subfolder `export`.
@@ -33,8 +33,8 @@ EMOJI = "datamodules.emoji"  # and scenes, which are composed of the same glyphs
 def prepare(run: Path, out: Path, licence: str | None = None) -> Path:
     """Write the repository's folder from a finished run, and return it. `licence` is one of the Hub's words for it.
 
-    Raises ConfigError for a folder without a finished run, for a base whose licence is not known and not given, and for an
-    output folder that holds something.
+    Raises ConfigError for a folder without a finished run, for a base whose licence is not known and not given, and for
+    an output folder that holds something.
     """
     config = read_config(run)
     missing = next((name for name in ("summary.json", "export") if not (run / name).exists()), None)
@@ -97,8 +97,8 @@ def card(
     yield from ("", "## Use", "", "```bash", "hf download <this repository> --local-dir model")
     yield from ('python experiments/sample.py run=model condition=mine.png prompt="..." out=out.png', "```", "")
     if lora:
-        yield 'A stock pipeline of diffusers reads the LoRA alone, `load_lora_weights(..., subfolder="export")`; what else was'
-        yield "trained is in `export/unigen_modules.safetensors`, and `export/unigen.json` says what it is for."
+        yield 'A stock pipeline of diffusers reads the LoRA alone, `load_lora_weights(..., subfolder="export")`; what else'
+        yield "was trained is in `export/unigen_modules.safetensors`, and `export/unigen.json` says what it is for."
     yield from ("", "## Licence", "")
     yield f"{' '.join(terms)}: {'that of the base, ' + base if base != 'None' else 'no base was used'}."
     if _shows_emoji(config):
