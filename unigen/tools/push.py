@@ -97,7 +97,7 @@ def card(
     yield from ("", "## Use", "", "```bash", "hf download <this repository> --local-dir model")
     yield from ('python experiments/sample.py run=model condition=mine.png prompt="..." out=out.png', "```", "")
     if lora:
-        yield 'A stock pipeline of diffusers reads the LoRA alone, `load_lora_weights(..., subfolder="export")`; what else'
+        yield 'A stock pipeline of diffusers reads the LoRA, `load_lora_weights(..., subfolder="export")`; what else'
         yield "was trained is in `export/unigen_modules.safetensors`, and `export/unigen.json` says what it is for."
     yield from ("", "## Licence", "")
     yield f"{' '.join(terms)}: {'that of the base, ' + base if base != 'None' else 'no base was used'}."
