@@ -42,9 +42,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
 
 from unigen.config.arguments import one_of, parse  # noqa: E402
+from unigen.config.commands import as_here  # noqa: E402
 from unigen.launch.terminal import program  # noqa: E402
 
 KEYS = ("run", "prompt", "out", "subject", "task", "seed", "steps", "guidance", "negative")
@@ -77,7 +79,7 @@ def sampled(words: list[str]) -> dict[str, Path]:
 
 def main(words: list[str]) -> int:
     if {"-h", "--help"} & set(words):
-        print(__doc__.strip())
+        print(as_here(__doc__.strip()))
         return 0
     try:
         paths = sampled(words)
