@@ -76,7 +76,7 @@ def test_values_of_python_are_words():
 
 def test_an_unknown_name_of_the_package_is_an_error():
     with pytest.raises(AttributeError, match="no attribute 'tarin'"):
-        unigen.tarin  # noqa: B018
+        unigen.tarin
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def composed(words: Sequence[str], config_dir: str | Path | None = None) -> Dict
 
 
 def sample(run: str | Path, **words: Any) -> dict[str, Image.Image | list[Image.Image]]:
-    """Sample with a finished run, and return each image by what it shows: "output", a condition's name, "grid", "sheet".
+    """Sample with a finished run, and return each image by what it shows: "output", "condition", "grid", "sheet", ...
 
     A clip is the list of its frames. Files are kept only where `out` says so.
 
