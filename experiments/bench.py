@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unigen.config.arguments import parse
+from unigen.config.commands import as_here
 from unigen.launch.terminal import program
 
 if TYPE_CHECKING:
@@ -259,7 +260,7 @@ def _gpu(given: dict[str, str], effort: Effort) -> Table:
 
 def main(words: list[str]) -> int:
     if {"-h", "--help"} & set(words):
-        print(__doc__.strip())
+        print(as_here(__doc__.strip()))
         return 0
     try:
         sections, given = arguments(words)

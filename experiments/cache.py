@@ -14,9 +14,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
 
 from unigen.config.arguments import parse  # noqa: E402
+from unigen.config.commands import as_here  # noqa: E402
 from unigen.launch.terminal import program  # noqa: E402
 
 OPTIONS = {"build": ("batches",), "verify": ("sample",), "gc": ("yes", "others")}
@@ -24,7 +26,7 @@ OPTIONS = {"build": ("batches",), "verify": ("sample",), "gc": ("yes", "others")
 
 def main(words: list[str]) -> int:
     if not words or {"-h", "--help"} & set(words):
-        print(__doc__.strip())
+        print(as_here(__doc__.strip()))
         return 0
     try:
         command, options, rest = split(words)

@@ -17,9 +17,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "experiments" / "conf"
-sys.path.insert(0, str(ROOT))
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
 
 from unigen.config.arguments import parse  # noqa: E402
+from unigen.config.commands import as_here  # noqa: E402
 from unigen.launch.terminal import program  # noqa: E402
 
 OWN = ("run", "bench", "table", "out", "metrics_only")
@@ -27,7 +29,8 @@ OWN = ("run", "bench", "table", "out", "metrics_only")
 
 def main(words: list[str]) -> int:
     if {"-h", "--help"} & set(words):
-        print(f"{__doc__.strip()}\n\nbench: {', '.join(sorted(path.stem for path in (CONF / 'bench').glob('*.yaml')))}")
+        benches = ", ".join(sorted(path.stem for path in (CONF / "bench").glob("*.yaml")))
+        print(as_here(f"{__doc__.strip()}\n\nbench: {benches}"))
         return 0
     own = [word for word in words if word.partition("=")[0] in OWN]
     try:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from unigen.config.arguments import parse
+from unigen.config.commands import as_here
 from unigen.launch.terminal import program
 
 CONF = Path(__file__).resolve().parent / "conf"
@@ -17,7 +18,7 @@ CONF = Path(__file__).resolve().parent / "conf"
 
 def main(words: list[str]) -> int:
     if {"-h", "--help"} & set(words):
-        print(__doc__.strip())
+        print(as_here(__doc__.strip()))
         return 0
     try:
         given = parse(words, legal=("sweep",), required=("sweep",))

@@ -17,9 +17,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
 
 from unigen.config.arguments import parse  # noqa: E402
+from unigen.config.commands import as_here  # noqa: E402
 from unigen.launch.terminal import program  # noqa: E402
 
 KEYS = {"merge": ("loras", "weights", "out"), "convert": ("lora", "out")}
@@ -27,7 +29,7 @@ KEYS = {"merge": ("loras", "weights", "out"), "convert": ("lora", "out")}
 
 def main(words: list[str]) -> int:
     if not words or {"-h", "--help"} & set(words):
-        print(__doc__.strip())
+        print(as_here(__doc__.strip()))
         return 0
     command, *rest = words
     try:

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from unigen.config.arguments import parse
+from unigen.config.commands import as_here
 from unigen.launch.terminal import program
 
 TABLES = Path(__file__).resolve().parent / "conf" / "table"
@@ -22,7 +23,7 @@ TABLES = Path(__file__).resolve().parent / "conf" / "table"
 
 def main(words: list[str]) -> int:
     if {"-h", "--help"} & set(words):
-        print(__doc__.strip())
+        print(as_here(__doc__.strip()))
         return 0
     try:
         given = parse(words, legal=("runs", "table", "bench", "reference", "out", "publish"), required=())

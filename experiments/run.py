@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
 
 from unigen.launch.preemption import NOTICE, deafen  # noqa: E402
 from unigen.launch.terminal import one_line_for_ctrl_c, steady_output  # noqa: E402

@@ -42,45 +42,21 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
 
-from unigen.config.arguments import one_of, parse  # noqa: E402
+from unigen.config.commands import as_here  # noqa: E402
 from unigen.launch.terminal import program  # noqa: E402
-
-KEYS = ("run", "prompt", "out", "subject", "task", "seed", "steps", "guidance", "negative")
-OWN = {
-    "condition": ("prepared",),
-    "rows": ("columns", "instruction", "upsample", "strength"),
-    "sheet": ("tasks", "items", "examples"),
-}  # the keys that go with one of them alone
-EMPTY = ("prompt", "subject", "instruction", "negative")
-
-
-def sampled(words: list[str]) -> dict[str, Path]:
-    """Generate and write the images; return each path by what its file holds."""
-    given = parse(words, legal=(*KEYS, *OWN, *sum(OWN.values(), ())), required=("run",), empty=EMPTY)
-    alone = any(key in given for key in (*OWN, *sum(OWN.values(), ())))
-    which = one_of(given, OWN) if alone else "condition"
-    if which == "sheet":
-        from unigen.inference.sheet import sample_sheet
-
-        return sample_sheet(given)
-    if which == "rows":
-        from datamodules.graph.visual_prompt import instructed, visual_prompt
-        from unigen.inference.visual_prompt import sample_visual_prompt
-
-        return sample_visual_prompt(given, visual_prompt, instructed)
-    from unigen.inference.sampling import sample_user_image
-
-    return sample_user_image(given)
 
 
 def main(words: list[str]) -> int:
     if {"-h", "--help"} & set(words):
-        print(__doc__.strip())
+        print(as_here(__doc__.strip()))
         return 0
     try:
-        paths = sampled(words)
+        from unigen.tools.sample import sampled, words_given
+
+        paths = sampled(words_given(words))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -17,6 +17,7 @@ from slurm.cluster import read_cluster
 from slurm.script import job_name, render, render_look
 from slurm.states import Submission, ask, complaint, spelt
 from slurm.status import add_submission, counts, read_sweep, table
+from unigen.config.commands import command
 from unigen.config.files import write_text
 from unigen.config.manifest import MANIFEST, expand, manifest_text, without_flags
 from unigen.config.stages import batch, read_line, write_plan
@@ -126,7 +127,7 @@ def look(conf: Path, folder: Path) -> list[str]:
         if any(task.live for task in tasks):
             return [f"nothing to look at yet: {counts(tasks)}"]
         if any(task.open and task.submitted for task in tasks):
-            again = f"python slurm/sweep.py retry {shlex.quote(str(folder))}"
+            again = f"{command('sweep')} retry {shlex.quote(str(folder))}"
             raise ConfigError(f"the sweep looks when all tasks are finished ({counts(tasks)}): {again}")
         words = [sys.executable, str(conf.parent / "look.py"), f"sweep={folder}"]
         done = subprocess.run(words, capture_output=True, text=True)
@@ -167,7 +168,7 @@ def _sbatch(folder: Path, tasks: list[int], options: Sequence[str] = ()) -> list
     name = job_name(folder.resolve())
     done = ask("sbatch", "--parsable", *options, f"--job-name={name}", f"--array={array}", str(script))
     if done.returncode:
-        hint = f"the sweep is written: python slurm/sweep.py retry {shlex.quote(str(folder))} submits it"
+        hint = f"the sweep is written: {command('sweep')} retry {shlex.quote(str(folder))} submits it"
         raise ConfigError(f"sbatch refuses: {complaint(done)}; {hint}")
     job = done.stdout.strip().partition(";")[0]
     add_submission(folder, Submission(job, name, tasks))
@@ -180,7 +181,7 @@ def _sbatch_look(folder: Path, after: str) -> str:
     script = folder.absolute() / LOOK
     done = ask("sbatch", "--parsable", f"--dependency=afterany:{after}", str(script))
     if done.returncode:
-        by_hand = f"when the tasks have ended: python slurm/sweep.py look {shlex.quote(str(folder))}"
+        by_hand = f"when the tasks have ended: {command('sweep')} look {shlex.quote(str(folder))}"
         return f"sbatch refuses the job that looks ({complaint(done)}); {by_hand}"
     return f"SLURM's job {done.stdout.strip().partition(';')[0]} looks when they have ended"
 
@@ -188,4 +189,4 @@ def _sbatch_look(folder: Path, after: str) -> str:
 def _hint(folder: Path) -> str:
     near = os.path.relpath(folder)
     shown = shlex.quote(str(folder.absolute()) if near.startswith("..") else near)
-    return f"sweep folder: {folder.absolute()}\nsee it with: python slurm/sweep.py status {shown} --watch"
+    return f"sweep folder: {folder.absolute()}\nsee it with: {command('sweep')} status {shown} --watch"

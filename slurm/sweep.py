@@ -15,12 +15,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
+from unigen.config.commands import as_here, command  # noqa: E402
 from unigen.launch.terminal import program  # noqa: E402
 
 
 def main(words: list[str]) -> int:
     if not words or {"-h", "--help"} & set(words):
-        print(__doc__.strip())
+        print(as_here(__doc__.strip()))
         return 0
     from slurm import commands
     from unigen.config.values import ConfigError
@@ -30,7 +31,7 @@ def main(words: list[str]) -> int:
     try:
         if words[0] in ("status", "retry", "look", "cancel"):
             if len(folders) > 1 or (not folders and words[0] != "status"):
-                raise ConfigError(f"give one sweep's folder: python slurm/sweep.py {words[0]} runs/sweeps/<sweep>")
+                raise ConfigError(f"give one sweep's folder: {command('sweep')} {words[0]} runs/sweeps/<sweep>")
             legal = {"status": ["--watch"], "look": [], "cancel": [], "retry": flags}[words[0]]
             if set(flags) - set(legal):
                 raise ConfigError(f"'{flags[0]}' is no option of {words[0]}; --help lists them")

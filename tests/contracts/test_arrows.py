@@ -25,7 +25,8 @@ FLOORS = (
     ("callbacks", "datamodules"),  # leaves, which `_target_` reaches
     ("unigen.tools.forms",),
     ("unigen.tools.report", "unigen.tools.plan", "unigen.tools.cache", "unigen.tools.export", "unigen.tools.lora"),
-    ("unigen.tools.preview", "unigen.tools.bench", "unigen.tools.sweep", "unigen.tools.methods"),
+    ("unigen.tools.preview", "unigen.tools.bench", "unigen.tools.sweep", "unigen.tools.methods", "unigen.tools.sample"),
+    ("unigen.tools.notebook",),
     ("experiments", "slurm"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -13,7 +13,6 @@ import itertools
 import os
 import re
 import shlex
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,6 +48,7 @@ from unigen.config.tree import (
     lookup,
     merge,
     nearest,
+    opened_tree,
     resolved,
     spelt,
     written,
@@ -107,24 +107,13 @@ def preflight(
     Raises:
         ConfigError: an unknown key, file or group choice, a value of the wrong type, or a line Hydra cannot compose.
     """
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
     args = _flags(argv)
     if args.help or args.hydra_help or args.info or args.shell_completion or args.experimental_rerun:
         return []
     if args.config_path:
         raise ConfigError("--config-path is not supported; add a folder of your own files with --config-dir <folder>")
-    folders = [Path(folder).resolve() for folder in (config_dir, args.config_dir) if folder]
-    for folder in folders:
-        if not folder.is_dir():
-            missing = "is a file; --config-dir takes a folder" if folder.exists() else "does not exist"
-            raise ConfigError(f"config folder {folder} {missing}")
-    GlobalHydra.instance().clear()
-    with warnings.catch_warnings(), initialize_config_dir(version_base="1.3", config_dir=str(folders[0])):
-        warnings.simplefilter("ignore")  # Hydra says the same again when it runs
-        loader = GlobalHydra.instance().config_loader()
-        tree = Tree(folders, args.config_name or config_name, loader, tuple(open_tables))
+    folders = [Path(folder) for folder in (config_dir, args.config_dir) if folder]
+    with opened_tree(folders, args.config_name or config_name, open_tables) as tree:
         return _check_line(tree, args.overrides, multirun=args.multirun)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -82,6 +84,27 @@ class Tree:
                 raise ConfigError(f"{config_path}.yaml holds a list; a config file is a mapping of keys")
             self.contents[config_path] = content
         return self.contents[config_path]
+
+
+@contextmanager
+def opened_tree(folders: Sequence[Path], name: str, open_tables: Sequence[str]) -> Iterator[Tree]:
+    """Yield the tree of config folders with the primary config `name`. Hydra's global state is left clean.
+
+    Raises:
+        ConfigError: a folder does not exist.
+    """
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    folders = [folder.resolve() for folder in folders]
+    for folder in folders:
+        if not folder.is_dir():
+            missing = "is a file; --config-dir takes a folder" if folder.exists() else "does not exist"
+            raise ConfigError(f"config folder {folder} {missing}")
+    GlobalHydra.instance().clear()
+    with warnings.catch_warnings(), initialize_config_dir(version_base="1.3", config_dir=str(folders[0])):
+        warnings.simplefilter("ignore")  # Hydra says the same again when it runs
+        yield Tree(folders, name, GlobalHydra.instance().config_loader(), tuple(open_tables))
 
 
 def resolved(node: Any) -> Any:

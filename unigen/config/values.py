@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import MarkedYAMLError
 
+from unigen.config.commands import is_checkout
 from unigen.config.files import write_text
 from unigen.config.moved import moved
 
@@ -182,15 +183,16 @@ def own_packages(root: Path, names: Sequence[str] = ("callbacks", "datamodules",
     Raises:
         ConfigError: one comes from elsewhere (another project's folder, a stale install) or is not found.
     """
+    again = f"run pip install -e {root}" if is_checkout() else "install unigen again"
     for name in names:
         spec, wanted = importlib.util.find_spec(name), (root / name).resolve()
         found = list(spec.submodule_search_locations or [spec.origin]) if spec is not None else []
         if not found:
-            raise ConfigError(f"package '{name}' is not installed; expected {wanted}: run pip install -e {root}")
+            raise ConfigError(f"package '{name}' is not installed; expected {wanted}: {again}")
         if Path(found[0]).resolve() != wanted:
             raise ConfigError(
                 f"package '{name}' would come from {found[0]} instead of {wanted}; "
-                f"take the former off PYTHONPATH, or run pip install -e {root}"
+                f"take the former off PYTHONPATH, or {again}"
             )
 
 

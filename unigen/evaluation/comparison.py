@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from unigen.config.commands import command
 from unigen.config.files import IMAGES, write_image
 from unigen.config.values import ConfigError
 from unigen.evaluation.evaluations import FOLDER
@@ -63,9 +64,7 @@ def evaluated(runs: str, bench: str) -> dict[str, Gallery]:
         if gallery.records:
             found.setdefault(table_name(run)[0] or run.name, gallery)
     if not found:
-        raise ConfigError(
-            f"no run in {runs} was evaluated on {bench}: python experiments/evaluate.py run={runs} bench={bench}"
-        )
+        raise ConfigError(f"no run in {runs} was evaluated on {bench}: {command('evaluate')} run={runs} bench={bench}")
     return found
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unigen.config.commands import command
 from unigen.evaluation.clusters import Clusters
 from unigen.evaluation.runs import PaperTable, Run, check_metrics, cleaned, read_tree
 from unigen.evaluation.scores import read_scores
@@ -93,7 +94,7 @@ def read_evaluation(run: Run, bench: str) -> dict[str, Any]:
     """Read evaluation.json. Raises ValueError, in one sentence, if it is absent, of another run, or not usable."""
     path = run.path / FOLDER / bench / "evaluation.json"
     if not path.exists():
-        raise ValueError(f"not evaluated on {bench}: python experiments/evaluate.py run=<run folder> bench={bench}")
+        raise ValueError(f"not evaluated on {bench}: {command('evaluate')} run=<run folder> bench={bench}")
     said, name = read_tree(path, json.loads), f"{FOLDER}/{bench}/evaluation.json"
     check_metrics(said, name)
     if (said.get("name"), said.get("seed")) != (run.summary["name"], run.summary["seed"]):
@@ -107,7 +108,7 @@ def check_benches(paths: Sequence[Path], benches: Sequence[str]) -> None:
     """Raise ValueError, with the legal names, for a benchmark on which none of these runs was evaluated."""
     legal = sorted({file.parent.name for path in paths for file in path.glob(f"{FOLDER}/*/evaluation.json") if benches})
     for bench in (bench for bench in benches if bench not in legal):
-        how = f"python experiments/evaluate.py run=<run folder> bench={bench}"
+        how = f"{command('evaluate')} run=<run folder> bench={bench}"
         there = f"they were on {', '.join(legal)}" if legal else "they were on none"
         raise ValueError(f"bench={bench}: none of these runs was evaluated on it, {there}; {how} evaluates one")
 

@@ -68,11 +68,20 @@ def _at(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     from hydra.core.hydra_config import HydraConfig
 
-    with open_dict(cfg):
-        cfg.run_dir = str(folder)
     own = HydraConfig.instance().cfg
     with read_write(own.hydra), open_dict(own.hydra):
         own.hydra.run.dir = str(folder)
+    return config_at(cfg, folder)
+
+
+def config_at(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Return the plain configuration of a run in `folder`.
+
+    Raises:
+        ConfigError: the folder holds another configuration, or is one of the run's data.
+    """
+    with open_dict(cfg):
+        cfg.run_dir = str(folder)
     config = plain(cfg)
     check_apart(folder, config.get("data", {}))
     same_run(folder, config)

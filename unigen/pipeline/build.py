@@ -1,5 +1,6 @@
 """Objects from a configuration: the one place where `instantiate` is called and where parts are put together."""
 
+import importlib.util
 import os
 import re
 import traceback
@@ -41,10 +42,18 @@ def build(node: Any) -> Any:
             raise cause from None
         if match := re.match(r"Error locating target '([^']*)'|Expected a callable target, got '([^']*)'", str(error)):
             given = match[1] or match[2]
-            now = place_today(given)
-            hint = "" if now == given else f"; it stands at {now} now"
-            raise ConfigError(f"_target_ is '{given}', which names no class or function{hint}") from error
+            raise ConfigError(f"_target_ is '{given}', which names no class or function{_meant(given)}") from error
         raise
+
+
+def _meant(target: str) -> str:
+    """Say where a `_target_` of old stands today, or that its package cannot be found; "" for any other one."""
+    if (now := place_today(target)) != target:
+        return f"; it stands at {now} now"
+    package = target.partition(".")[0]
+    if importlib.util.find_spec(package) is None:
+        return f": no package '{package}' is installed; if it is yours, name the folder that holds it in PYTHONPATH"
+    return ""
 
 
 def _blame_library(error: Exception, node: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from unigen import __version__
 from unigen.cache.files import checksum
+from unigen.config.commands import command
 from unigen.config.files import whole_tensors, write_text
 from unigen.config.moved import moved
 from unigen.config.values import ConfigError
@@ -30,7 +31,7 @@ from unigen.weights.lora_stock import BRANCH
 from unigen.weights.own_files import blamed, read_object, read_tensors, unreadable
 
 MODULES_FILE, CONFIG_FILE = "unigen_modules.safetensors", "unigen.json"
-AGAIN = "restore it, or write the export anew: python experiments/export.py run=<run folder> out=<new folder>"
+AGAIN = f"restore it, or write the export anew: {command('export')} run=<run folder> out=<new folder>"
 # Keys that decide, beside the weights, what a pipeline is; keys in PLACES, at any depth, may change all the same.
 PARTS = ("formatter", "mask", "backbone", "conditioning", "encoder", "process", "loss", "solver", "dropout", "fill")
 YOUNGER = ("guidance",)  # parts that older exports do not name

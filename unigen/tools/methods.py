@@ -37,6 +37,8 @@ def files(conf: Path) -> list[Path]:
 
 def write_page(path: Path, conf: Path) -> str:
     """Replace what lies between the two marks of a page; return a sentence. Raises ConfigError for a page without."""
+    if not path.is_file():
+        raise ConfigError(f"page={path} is no file; give one with the lines '{START}' and '{END}'")
     text = path.read_text(encoding="utf-8")
     write_text(path, with_table(text, written(conf), path))
     return f"wrote {len(files(conf))} methods to {path}"

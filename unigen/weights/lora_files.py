@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from unigen.config.commands import command
 from unigen.config.files import stand_in, whole_tensors
 from unigen.nn.adaln_zero import stock_names
 from unigen.weights import lora_names
@@ -31,7 +32,7 @@ def read(path: Path) -> Lora:
     """
     lora, notes = understand(path)
     if notes:
-        raise ValueError(f"{path}: {notes[0]}; `python experiments/lora.py convert` writes what can be used")
+        raise ValueError(f"{path}: {notes[0]}; `{command('lora')} convert` writes what can be used")
     return lora
 
 
