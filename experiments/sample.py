@@ -39,7 +39,9 @@ examples=   how many in-context examples each of them has (default: as in the ru
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -56,8 +58,11 @@ OWN = {
 EMPTY = ("prompt", "subject", "instruction", "negative")
 
 
-def sampled(words: list[str]) -> dict[str, Path]:
-    """Generate and write the images; return each path by what its file holds."""
+def sampled(words: list[str], **means: Callable[..., Any]) -> dict[str, Path]:
+    """Generate and write the images; return each path by what its file holds.
+
+    `means` are `load` and `say` of `unigen.inference.sampling.sample_user_image`, for a program that keeps a model loaded.
+    """
     given = parse(words, legal=(*KEYS, *OWN, *sum(OWN.values(), ())), required=("run",), empty=EMPTY)
     alone = any(key in given for key in (*OWN, *sum(OWN.values(), ())))
     which = one_of(given, OWN) if alone else "condition"
@@ -69,10 +74,10 @@ def sampled(words: list[str]) -> dict[str, Path]:
         from datamodules.graph.visual_prompt import instructed, visual_prompt
         from unigen.inference.visual_prompt import sample_visual_prompt
 
-        return sample_visual_prompt(given, visual_prompt, instructed)
+        return sample_visual_prompt(given, visual_prompt, instructed, **means)
     from unigen.inference.sampling import sample_user_image
 
-    return sample_user_image(given)
+    return sample_user_image(given, **means)
 
 
 def main(words: list[str]) -> int:

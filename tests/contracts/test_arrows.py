@@ -26,6 +26,7 @@ FLOORS = (
     ("unigen.tools.forms",),
     ("unigen.tools.report", "unigen.tools.plan", "unigen.tools.cache", "unigen.tools.export", "unigen.tools.lora"),
     ("unigen.tools.preview", "unigen.tools.bench", "unigen.tools.sweep", "unigen.tools.methods"),
+    ("unigen.tools.studio",),
     ("experiments", "slurm"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

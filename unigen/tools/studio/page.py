@@ -1,0 +1,133 @@
+"""The page: its tabs, its look, and the server that shows it on this machine alone."""
+
+import os
+import secrets
+import socket
+import sys
+import tempfile
+import threading
+from typing import Any
+
+from unigen.config.values import ConfigError
+from unigen.tools.studio.door import Door
+from unigen.tools.studio.drawing import Sampled
+from unigen.tools.studio.models import Models
+from unigen.tools.studio.places import USUAL, Places
+
+HOST, PORT, TRIES = "127.0.0.1", 7860, 20
+UPLOAD = "32mb"  # the largest image that can be dropped
+LOOK = """
+.studio-cell img { image-rendering: pixelated; object-fit: contain; width: 100%; height: 100%; }
+.studio-example img { image-rendering: pixelated; }
+.studio-said, .studio-good, .studio-bad { margin: 4px 0; overflow-wrap: anywhere; }
+.studio-good { color: #17794f; } .studio-bad { color: #b3311c; font-weight: 600; }
+.studio-progress { display: flex; gap: 12px; align-items: center; margin: 6px 0; }
+.studio-bar { flex: 1; height: 10px; border-radius: 5px; background: #8884; overflow: hidden; }
+.studio-done { height: 100%; background: #2f9d6f; }
+.studio-log { font-size: 12px; max-height: 330px; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
+.studio-table { border-collapse: collapse; font-size: 13px; width: 100%; }
+.studio-table :is(th, td) { text-align: left; padding: 3px 10px 3px 0; border-bottom: 1px solid #8883; }
+.studio-frame { width: 100%; border: 1px solid #8884; border-radius: 8px; background: #fff; }
+.studio-words button { min-width: 74px !important; }
+.studio-grid img { image-rendering: pixelated; }
+"""
+
+
+def unlink_telemetry() -> None:
+    """Switch off everything that Gradio and the Hub's client would send, before they are imported."""
+    os.environ |= {
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "GRADIO_SSR_MODE": "false",
+        "GRADIO_MCP_SERVER": "false",
+        "GRADIO_SHARE": "false",
+    }
+    # Uploads are of this user and this studio alone.
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="unigen-studio-")
+
+
+def serve(places: Places, sampled: Sampled, port: int | None = None) -> None:
+    """Show the page until Ctrl-C. Raises ConfigError without Gradio, and for a port that is taken."""
+    unlink_telemetry()
+    print("studio: starting ...", flush=True)
+    models = Models()
+    try:
+        import gradio  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise ConfigError(f"the studio needs Gradio ({error}): pip install 'unigen[studio]'") from error
+    listening, taken = bound(port)
+    key = secrets.token_urlsafe(16)
+    app = Door(application(places, models, sampled), key, taken)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, proxy_headers=False)
+    print(f"studio: http://{HOST}:{taken}/?key={key}", flush=True)
+    print("Ctrl-C ends it; runs that it has started go on.", flush=True)
+    threading.Thread(target=_warm, args=(models,), daemon=True).start()
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _warm(models: Models) -> None:
+    """Read the shipped model while the user looks at the page."""
+    try:
+        models.about(USUAL)
+    except Exception as error:  # the page says the same when the model is chosen
+        print(f"studio: {USUAL} cannot be read: {error}", file=sys.stderr)
+
+
+def bound(port: int | None) -> tuple[socket.socket, int]:
+    """Return a socket on this machine's own address and its port: the one asked for, or the first free one."""
+    for number in [port] if port is not None else range(PORT, PORT + TRIES):
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((HOST, number))
+        except OSError:
+            listening.close()
+            continue
+        return listening, listening.getsockname()[1]
+    tried = f"port={port}" if port is not None else f"every port from {PORT} to {PORT + TRIES - 1}"
+    raise ConfigError(f"{tried} is taken or not allowed; name another one: port=<number>")
+
+
+def application(places: Places, models: Models, sampled: Sampled) -> Any:
+    """Return the ASGI application of the page."""
+    import fastapi
+    import gradio as gr
+
+    places.out.mkdir(parents=True, exist_ok=True)
+    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    return gr.mount_gradio_app(
+        app,
+        blocks(places, models, sampled),
+        path="/",
+        server_name=HOST,
+        footer_links=[],
+        run_history=False,
+        show_error=True,
+        max_file_size=UPLOAD,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=gr.themes.Base(
+            primary_hue="emerald", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        ),
+        css=LOOK,
+        allowed_paths=[],
+    )
+
+
+def blocks(places: Places, models: Models, sampled: Sampled) -> Any:
+    """Return the page with its tabs."""
+    import gradio as gr
+
+    from unigen.tools.studio import plan_tab, runs_tab, try_tab
+
+    with gr.Blocks(title="unigen studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
+        with gr.Tab("Try", id="try"):
+            try_tab.build(places, models, sampled)
+        with gr.Tab("Preview and plan", id="plan"):
+            plan_tab.build(places)
+        with gr.Tab("Runs", id="runs"):
+            runs_tab.build(places)
+    return page

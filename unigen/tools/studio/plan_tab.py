@@ -1,0 +1,2 @@
+def build(places):
+    pass
