@@ -61,7 +61,8 @@ EMPTY = ("prompt", "subject", "instruction", "negative")
 def sampled(words: list[str], **means: Callable[..., Any]) -> dict[str, Path]:
     """Generate and write the images; return each path by what its file holds.
 
-    `means` are `load` and `say` of `unigen.inference.sampling.sample_user_image`, for a program that keeps a model loaded.
+    `means` are `load` and `say` of `unigen.inference.sampling.sample_user_image`, for a program that keeps its models
+    loaded.
     """
     given = parse(words, legal=(*KEYS, *OWN, *sum(OWN.values(), ())), required=("run",), empty=EMPTY)
     alone = any(key in given for key in (*OWN, *sum(OWN.values(), ())))

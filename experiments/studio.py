@@ -1,6 +1,6 @@
-"""Look, try and compare in a browser, on this machine alone: `python experiments/studio.py`.
+"""Try, preview and follow in a browser, on this machine alone: `python experiments/studio.py`.
 
-Needs the extra studio: pip install 'unigen[studio]'. Open the address that it prints. docs/studio.md describes the tabs.
+Needs the extra studio: pip install 'unigen[studio]'. Open the address that it prints; docs/studio.md has more.
 
 runs=   the folder whose runs are listed, tried and followed, and into which new ones go (default: runs)
 out=    where results, masks and exports of the studio go (default: studio/ in the folder of runs=)

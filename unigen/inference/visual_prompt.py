@@ -46,8 +46,9 @@ def sample_visual_prompt(
     """Write every target and the whole grid as image files; return their paths by name. `given`: sample.py's words.
 
     `read(rows, resolution, text, subjects, task)` makes the sample, and `instructed` writes its instruction from named
-    columns (both are in `datamodules.graph.visual_prompt`). `load` and `say` are as for `sample_user_image`. A single target goes to `out`, several go to files of their
-    own beside it. The grid shows the known images as the model sees them, and the targets before they are upsampled.
+    columns (both are in `datamodules.graph.visual_prompt`). `load` and `say` are as for `sample_user_image`. A single
+    target goes to `out`, several go to files of their own beside it. The grid shows the known images as the model sees
+    them, and the targets before they are upsampled.
     Raises ValueError for an unfinished run, a run without in-context rows, and bad rows, images and numbers.
     """
     rows, prompt = parsed_rows(given["rows"]), given.get("prompt", "")

@@ -37,7 +37,6 @@ from unigen.pipeline.hiding import Hidden
 from unigen.protocols import Backbone, Codec, Embedding, Formatter, Loss, Modulation, Process, Solver, TextEncoder
 from unigen.solvers.loop import integrate
 
-
 Watch = Callable[[int, int, Callable[[], dict[str, Tensor]]], None]  # (steps done, of how many, images so far)
 
 

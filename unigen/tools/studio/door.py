@@ -1,4 +1,4 @@
-"""Lets only this user's own browser in: the page can start programs, and on a cluster's login node others share 127.0.0.1.
+"""Lets only this user's own browser in: the page can start programs, and others may share this machine's 127.0.0.1.
 
 The address that the terminal prints holds a key, as Jupyter's does; a cookie remembers it.
 """
@@ -25,7 +25,7 @@ SAID = {
 
 
 class Door:
-    """An ASGI application around another. It refuses requests without the key, to another host, or of another origin."""
+    """An ASGI application around another. It refuses requests without the key, to other hosts, or of other origins."""
 
     def __init__(self, app: App, key: str, port: int) -> None:
         self.app, self.key, self.cookie = app, key, f"unigen_studio_{port}"  # cookies do not tell ports apart
@@ -73,7 +73,7 @@ class Door:
             await _answer(send, 401, "This is not the key of this studio; its terminal shows it.")
             return
         cookie = f"{self.cookie}={self.key}; Path=/; HttpOnly; SameSite=Strict"
-        # A redirect that the browser makes itself, because SameSite=Strict withholds the cookie in a 303 from elsewhere.
+        # The page itself goes on, because after a 303 from elsewhere SameSite=Strict would withhold the cookie.
         page = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=/"><p>One moment.'
         await _answer(send, 200, page, [(b"set-cookie", cookie.encode())], b"text/html; charset=utf-8")
 

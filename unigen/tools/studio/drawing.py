@@ -24,7 +24,7 @@ class Stopped(Exception):
 
 
 class Step(NamedTuple):
-    """A step is done. `images`, uint8 (H, W, 3) by target, are as they are expected to become; {} where none were drawn.
+    """A step is done. `images`, uint8 (H, W, 3) by target, are what is expected; {} where none were drawn.
 
     `count` steps make one pass; upsampling is a second one.
     """

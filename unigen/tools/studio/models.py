@@ -1,5 +1,6 @@
 """Models that stay loaded between calls. Each call draws with a copy of its own, so that users do not meet in it."""
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from unigen.inference.sampling import Load
 from unigen.pipeline import export
 from unigen.pipeline.build import build
 from unigen.pipeline.pipeline import Pipeline, Watch
+from unigen.tools.studio.places import Places, model_of
 from unigen.weights.repositories import run_folder
 
 ROOM = 2  # models that stay loaded
@@ -40,7 +42,7 @@ class Models:
     """Keeps the models that were used last, by the folder of their export and the time at which it was written."""
 
     def __init__(self, room: int = ROOM) -> None:
-        self.room, self._lock = room, threading.Lock()
+        self.room, self._lock, self._exporting = room, threading.Lock(), threading.Lock()
         self._kept: OrderedDict[tuple[Path, int], tuple[Pipeline, dict[str, Any]]] = OrderedDict()
 
     def original(self, folder: Path) -> tuple[Pipeline, dict[str, Any]]:
@@ -63,6 +65,24 @@ class Models:
             return replace(pipeline, solver=copy(pipeline.solver), watch=watch), deepcopy(config)
 
         return load
+
+    def word(self, places: Places, name: str) -> str:
+        """Return what run= takes for a model's name; a checkpoint is exported below `places.out`, once for each save.
+
+        Raises ValueError or OSError for a name that is no model's, and for a checkpoint that cannot be exported.
+        """
+        run, checkpoint = model_of(places, name)
+        if checkpoint is None:
+            return run
+        saved = checkpoint.stat().st_mtime_ns
+        folder = places.out / "exports" / f"{re.sub(r'[^A-Za-z0-9.+-]+', '_', name)}_{saved}"
+        with self._exporting:
+            if not (folder / "export" / export.CONFIG_FILE).is_file():
+                from unigen.tools.export import export_checkpoint
+
+                given = {"run": run, "checkpoint": str(checkpoint), "out": str(folder / "export")}
+                export_checkpoint(given)
+        return str(folder)
 
     def about(self, word: str) -> About:
         """Return what the model of run=`word` takes. Raises ValueError for a run without a whole export."""

@@ -124,10 +124,18 @@ def blocks(places: Places, models: Models, sampled: Sampled) -> Any:
     from unigen.tools.studio import plan_tab, runs_tab, try_tab
 
     with gr.Blocks(title="unigen studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
-        with gr.Tab("Try", id="try"):
+        with gr.Tab("Try", id="try") as trying:
             try_tab.build(places, models, sampled)
-        with gr.Tab("Preview and plan", id="plan"):
+        with gr.Tab("Preview and plan", id="plan") as planning:
             plan_tab.build(places)
-        with gr.Tab("Runs", id="runs"):
-            runs_tab.build(places)
+        with gr.Tab("Runs", id="runs") as following:
+            timer = runs_tab.build(places)
+        for tab in (trying, planning, following):
+            tab.select(
+                lambda shown=tab is following: gr.Timer(active=shown),
+                None,
+                timer,
+                show_progress="hidden",
+                api_visibility="private",
+            )
     return page

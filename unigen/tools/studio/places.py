@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unigen.config.values import ConfigError
-from unigen.evaluation.runs import find_runs
+from unigen.evaluation.runs import find_runs, natural
+from unigen.launch.claims import OWNER
 from unigen.weights.repositories import SHIPPED, shipped_folder
 
 USUAL = "shipped:universal"
+AT = " @ "  # between a run and one of its checkpoints, in the name of a model
 SHOWN = (".png", ".gif", ".webp")  # the files of a run that the page shows
 
 
@@ -37,14 +39,18 @@ def inside(path: Path, folder: Path) -> Path:
 
 
 def run_names(places: Places) -> list[str]:
-    """Return the runs below `places.runs` by their paths below it, in natural order; [] where there is none."""
-    try:
-        found = find_runs(str(places.runs))
-    except ValueError:
-        return []
+    """Return the runs below `places.runs` by their paths below it, in natural order; [] where there is none.
+
+    A run that has only claimed its folder so far is one too.
+    """
     runs, out = places.runs.resolve(), places.out.resolve()
+    try:
+        found = set(find_runs(str(runs)))
+    except ValueError:  # none has written anything yet
+        found = set()
+    found |= {claim.parent for claim in runs.glob(f"*/{OWNER}")}
     own = [path for path in found if path.is_relative_to(runs) and not path.is_relative_to(out)]
-    return [path.relative_to(runs).as_posix() for path in own]
+    return sorted((path.relative_to(runs).as_posix() for path in own), key=natural)
 
 
 def run_path(places: Places, name: str) -> Path:
@@ -55,17 +61,33 @@ def run_path(places: Places, name: str) -> Path:
 
 
 def model_names(places: Places) -> list[str]:
-    """Return what can be tried: the shipped runs, the usual one first, then the runs that have an export."""
+    """Return what can be tried: the shipped runs, the usual one first, then each run's export and its checkpoints.
+
+    A checkpoint is called NAME @ last or NAME @ best; one of a training that is running is as new as its last save.
+    """
     shipped = [SHIPPED + path.parent.name for path in sorted(shipped_folder("").glob("*/export"))]
-    own = [name for name in run_names(places) if (places.runs / name / "export" / "unigen.json").is_file()]
+    own = []
+    for name in run_names(places):
+        folder = places.runs / name
+        own += [name] if (folder / "export" / "unigen.json").is_file() else []
+        own += [f"{name}{AT}{path.stem}" for path in sorted((folder / "checkpoints").glob("[!.]*.ckpt"))]
     return sorted(shipped, key=lambda name: name != USUAL) + own
 
 
-def model_word(places: Places, name: str) -> str:
-    """Return what run= takes for a model's name. Raises ConfigError for a name that is no model's."""
+def model_of(places: Places, name: str) -> tuple[str, Path | None]:
+    """Return what run= takes for a model's name, and the checkpoint that is to be exported first, if any.
+
+    Raises ConfigError for a name that is no model's.
+    """
     if not isinstance(name, str) or name not in model_names(places):
         raise ConfigError(f"there is no model '{name}'; there are the shipped ones and the runs below {places.runs}")
-    return name if name.startswith(SHIPPED) else str(run_path(places, name))
+    if name.startswith(SHIPPED):
+        return name, None
+    run, at, stem = name.rpartition(AT)
+    if not at:
+        return str(run_path(places, name)), None
+    folder = run_path(places, run)
+    return str(folder), inside(folder / "checkpoints" / f"{stem}.ckpt", folder)
 
 
 def images_below(folder: Path, pattern: str) -> Iterator[Path]:

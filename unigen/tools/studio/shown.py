@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from html import escape
 
+from unigen.tools.forms.tables import Table
+
 
 def message(text: str, kind: str = "said") -> str:
     """Return a line; `kind` is said, good or bad."""
@@ -29,6 +31,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f'<table class="studio-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def facts(made: Table) -> str:
+    """Return one of the tools' tables under its title, with its notes."""
+    rows = [[cell.text for cell in row] for row in [*made.rows, *made.foot]]
+    return f"<h4>{escape(made.title)}</h4>{table(made.header, rows)}{messages(made.notes)}"
 
 
 def framed(page: str, height: int = 900) -> str:

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -11,9 +10,10 @@ import gradio as gr
 from unigen.config.values import ConfigError, sentence
 from unigen.tools.studio import calls, examples
 from unigen.tools.studio.calls import FRAMES, ROWS, SIDE
+from unigen.tools.studio.cell import Cell
 from unigen.tools.studio.drawing import Done, Failed, Sampled, Step, draw
 from unigen.tools.studio.models import About, Models
-from unigen.tools.studio.places import USUAL, Places, model_names, model_word
+from unigen.tools.studio.places import USUAL, Places, model_names
 from unigen.tools.studio.shown import bar, message, messages
 
 KINDS = [("examples in rows, and a query", ROWS), ("a task of the model", FRAMES)]
@@ -21,15 +21,6 @@ GRID = list(product(range(SIDE), range(SIDE)))  # (row, column) of each cell
 SETTINGS = ("seed", "steps", "guidance", "negative", "subject", "columns", "instruction", "upsample", "strength")
 ONLY_ROWS = ("columns", "instruction", "upsample", "strength")
 MOST = 24  # results that the page keeps for comparison
-
-
-class Cell(gr.Image):
-    """A cell of the grid. Its file is passed on as it was given: sample.py says in a sentence what is wrong with it."""
-
-    is_template = True  # its part of the page is gr.Image's
-
-    def preprocess(self, payload: Any) -> str | None:
-        return None if payload is None else payload.path
 
 
 class Parts(NamedTuple):
@@ -69,7 +60,7 @@ class Trying:
     def choose(self, name: str, kind: str, task: str | None) -> tuple[Any, ...]:
         """Return what the page says of a model: about, kinds, tasks."""
         try:
-            about = self.models.about(model_word(self.places, name))
+            about = self.models.about(self.models.word(self.places, name))
         except (ValueError, OSError) as error:
             return message(sentence(error), "bad"), gr.skip(), gr.skip()
         kinds = [each for each in KINDS if (about.rows if each[1] == ROWS else about.tasks)]
@@ -116,7 +107,7 @@ class Trying:
         grid = [cells[r * SIDE : (r + 1) * SIDE] for r in range(SIDE)]
         try:
             given = words_given(kind, task, prompt, prepared, settings)
-            word, script = model_word(self.places, name), self.places.root / "experiments" / "sample.py"
+            word, script = self.models.word(self.places, name), self.places.root / "experiments" / "sample.py"
             call = calls.make_call(word, shape, grid, given, self.places.out, script)
         except (ValueError, OSError) as error:
             yield self._shown(shape, {}, message(sentence(error), "bad"))
@@ -199,7 +190,9 @@ def said_of(about: About) -> str:
     elif about.refusal:
         parts.append(f"no image as a condition: {about.refusal}")
     size = f", {about.size} pixels" if about.size else ""
-    return f"It takes {' and '.join(parts) or 'nothing'}{size}; {about.steps} steps and guidance {about.guidance:g} if nothing else is said."
+    takes = " and ".join(parts) or "nothing"
+    usual = f"{about.steps} steps and guidance {about.guidance:g} if nothing else is said"
+    return f"It takes {takes}{size}; {usual}."
 
 
 def words_given(kind: str, task: str | None, prompt: str, prepared: bool, settings: dict[str, str]) -> dict[str, str]:
@@ -274,6 +267,8 @@ def layout(places: Places) -> tuple[Parts, dict[str, Any]]:
                 label="the same call as a command line",
                 language="shell",
                 interactive=False,
+                lines=1,
+                max_lines=6,
                 elem_id="command",
                 wrap_lines=True,
             )
