@@ -42,7 +42,7 @@ def test_every_choice_of_a_field_is_a_file(places):
 
 
 def test_bad_words_are_one_sentence_and_leave_hydra_usable(places):
-    for words in (["+exp=nothing"], ["trainer.max_step=1"], ["optimizer.lr=1e8"], ["task=canny", "task=line"]):
+    for words in (["+exp=nothing"], ["trainer.max_step=1"], ["optimizer.lr=1e8"], ["task="]):
         with pytest.raises(ValueError) as error:
             composed(places, words)
         assert "\n" not in str(error.value)

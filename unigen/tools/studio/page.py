@@ -24,7 +24,8 @@ LOOK = """
 .studio-progress { display: flex; gap: 12px; align-items: center; margin: 6px 0; }
 .studio-bar { flex: 1; height: 10px; border-radius: 5px; background: #8884; overflow: hidden; }
 .studio-done { height: 100%; background: #2f9d6f; }
-.studio-log { font-size: 12px; max-height: 330px; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
+.studio-log { font-size: 12px; max-height: 330px; overflow: auto; display: flex; flex-direction: column-reverse; }
+.studio-log pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-family: ui-monospace, monospace; }
 .studio-table { border-collapse: collapse; font-size: 13px; width: 100%; }
 .studio-table :is(th, td) { text-align: left; padding: 3px 10px 3px 0; border-bottom: 1px solid #8883; }
 .studio-frame { width: 100%; border: 1px solid #8884; border-radius: 8px; background: #fff; }
@@ -41,6 +42,7 @@ def unlink_telemetry() -> None:
         "GRADIO_SSR_MODE": "false",
         "GRADIO_MCP_SERVER": "false",
         "GRADIO_SHARE": "false",
+        "OTEL_SDK_DISABLED": "true",
     }
     # Uploads are of this user and this studio alone.
     os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="unigen-studio-")
@@ -59,7 +61,7 @@ def serve(places: Places, sampled: Sampled, port: int | None = None) -> None:
     listening, taken = bound(port)
     key = secrets.token_urlsafe(16)
     app = Door(application(places, models, sampled), key, taken)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, proxy_headers=False)
+    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, proxy_headers=False)
     print(f"studio: http://{HOST}:{taken}/?key={key}", flush=True)
     print("Ctrl-C ends it; runs that it has started go on.", flush=True)
     threading.Thread(target=_warm, args=(models,), daemon=True).start()

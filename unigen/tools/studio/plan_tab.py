@@ -1,5 +1,6 @@
 """The tab Preview and plan: what a model would see, who attends to whom, and what it would cost."""
 
+from html import escape
 from itertools import product
 from typing import Any
 
@@ -9,7 +10,7 @@ from unigen.config.values import sentence
 from unigen.tools.studio import planning
 from unigen.tools.studio.composing import choices
 from unigen.tools.studio.places import Places
-from unigen.tools.studio.shown import facts, framed, message, messages, preformatted
+from unigen.tools.studio.shown import facts, framed, message, messages
 
 MOST = 5  # roles: text, condition, target, example, buffer
 CELLS = list(product(range(MOST), range(MOST)))
@@ -88,7 +89,7 @@ class Planning:
             _, text = planning.estimate(self.places, planning.Choice(tuple(state["words"])), rows, profile)
         except (ValueError, OSError) as error:
             return message(sentence(error), "bad")
-        return preformatted(text)
+        return f"<pre>{escape(text)}</pre>"
 
     def save(self, state: dict[str, Any], name: str) -> tuple[str, Any, Any]:
         """Write the mask as YAML; return a line, the file's text and the command line that uses it."""

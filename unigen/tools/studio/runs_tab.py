@@ -63,8 +63,8 @@ class Following:
             gr.update(choices=curves, value=curve),
             pd.DataFrame(rows, columns=["step", "value", "run"]),
             gr.update(choices=[NEWEST, *steps], value=grid),
-            grids,
-            f"<p>log of {_escaped(last)}</p>{preformatted(log)}" if log else message("there is no log beside this run"),
+            gr.update(value=grids, columns=min(2, len(grids)) or 1),
+            message(f"log of {last}") + preformatted(log) if log else message("there is no log beside this run"),
         )
 
     def start(self, experiment: str | None, text: str, name: str, names: list[str] | None) -> tuple[Any, ...]:
@@ -100,12 +100,6 @@ class Following:
             return message(act(), "good")
         except (ValueError, OSError) as error:
             return message(sentence(error), "bad")
-
-
-def _escaped(text: str | None) -> str:
-    from html import escape
-
-    return escape(text or "")
 
 
 def build(places: Places) -> gr.Timer:

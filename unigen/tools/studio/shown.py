@@ -23,7 +23,8 @@ def bar(done: int, count: int, words: str) -> str:
 
 
 def preformatted(text: str) -> str:
-    return f'<pre class="studio-log">{escape(text)}</pre>'
+    """Return text as it is, in a box that shows its end at first."""
+    return f'<div class="studio-log"><pre>{escape(text)}</pre></div>'
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
