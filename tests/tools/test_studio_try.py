@@ -168,6 +168,16 @@ def test_a_drawing_tells_of_its_steps_and_ends(places, cells):
     assert np.array_equal(shown[-1], pixels(made.folder / "result.png")), "the last estimate is the result"
 
 
+def test_a_task_is_drawn_from_its_condition(places, cells):
+    shape = calls.shape_of(FRAMES, 1, 2, [], "canny>target")
+    given = {"task": "canny>target", "prompt": "cat", "steps": "2"}
+    made = calls.make_call(model_of(places, "fill")[0], shape, cells, given, places.out, SCRIPT)
+    *_, last = draw(sampled, made.words, Models(), threading.Event())
+    assert isinstance(last, Done), last
+    assert calls.results_of(last.files) == [made.folder / "result.png"]
+    assert (made.folder / "result_condition.png").is_file(), "negative control: the condition is a file too"
+
+
 def test_models_stay_loaded_and_calls_do_not_change_them(places, cells):
     models = Models()
     word = model_of(places, "fill")[0]

@@ -137,6 +137,13 @@ def make_call(run: str, shape: Shape, cells: Cells, given: Mapping[str, str], ou
     return Call([*written, *image_words(shape, names, folder), f"out={folder / OUT}"], folder, command)
 
 
+def results_of(files: Mapping[str, Path]) -> list[Path]:
+    """Return those of sample.py's files that were generated, in the order of their cells."""
+    if "output" in files:
+        return [files["output"]]
+    return [path for name, path in files.items() if name != "grid" and not name.startswith("condition")]
+
+
 def image_words(shape: Shape, names: Cells, folder: Path | None) -> list[str]:
     """Return rows= or condition= for names in a folder; [] for a task from text alone."""
 

@@ -2,10 +2,13 @@
 
 import os
 import secrets
+import shutil
 import socket
 import sys
 import tempfile
 import threading
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from unigen.config.values import ConfigError
@@ -34,8 +37,8 @@ LOOK = """
 """
 
 
-def unlink_telemetry() -> None:
-    """Switch off everything that Gradio and the Hub's client would send, before they are imported."""
+def stay_private() -> Path:
+    """Switch off everything that Gradio and others would send, before they are imported; return the uploads' folder."""
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -44,20 +47,27 @@ def unlink_telemetry() -> None:
         "GRADIO_SHARE": "false",
         "OTEL_SDK_DISABLED": "true",
     }
-    # Uploads are of this user and this studio alone.
-    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="unigen-studio-")
+    uploads = tempfile.mkdtemp(prefix="unigen-studio-")  # of this user and this studio alone
+    os.environ["GRADIO_TEMP_DIR"] = uploads
+    return Path(uploads)
 
 
 def serve(places: Places, sampled: Sampled, port: int | None = None) -> None:
     """Show the page until Ctrl-C. Raises ConfigError without Gradio, and for a port that is taken."""
-    unlink_telemetry()
+    if not all(map(find_spec, ("gradio", "uvicorn"))):
+        raise ConfigError("the studio needs Gradio: pip install 'unigen[studio]', or in a checkout -e '.[studio]'")
     print("studio: starting ...", flush=True)
-    models = Models()
+    uploads = stay_private()
     try:
-        import gradio  # noqa: F401
-        import uvicorn
-    except ImportError as error:
-        raise ConfigError(f"the studio needs Gradio ({error}): pip install 'unigen[studio]'") from error
+        _serve(places, sampled, port)
+    finally:
+        shutil.rmtree(uploads, ignore_errors=True)
+
+
+def _serve(places: Places, sampled: Sampled, port: int | None) -> None:
+    import uvicorn
+
+    models = Models()
     listening, taken = bound(port)
     key = secrets.token_urlsafe(16)
     app = Door(application(places, models, sampled), key, taken)

@@ -112,7 +112,8 @@ class Trying:
         except (ValueError, OSError) as error:
             yield self._shown(shape, {}, message(sentence(error), "bad"))
             return
-        stop = self.stops[str(request.session_hash)] = threading.Event()
+        page, stop = str(request.session_hash), threading.Event()
+        self.stops[page] = stop
         wanted = [(shape.rows - 1) * SIDE + k for k in shape.fill]
         yield self._shown(shape, dict.fromkeys(wanted), bar(0, 1, "reading the model"), call.command)
         for event in draw(self.sampled, call.words, self.models, stop):
@@ -124,12 +125,13 @@ class Trying:
                     short = reason.replace(f"{call.folder}/", "")
                     yield self._shown(shape, {}, message(short, "bad"))
                 case Done(files, said, seconds):
-                    made = {k: p for k, p in files.items() if k not in ("grid", *shape.names[: shape.fill[0]])}
-                    found = dict(zip(wanted, map(str, made.values()), strict=False))
+                    made = list(map(str, calls.results_of(files)))
+                    found = dict(zip(wanted, made, strict=False))
                     status = message(f"done in {seconds:.1f} s; the files are in {call.folder}", "good")
                     caption = caption_of(name, kind, task, prompt, settings)
-                    history = [*[(str(p), caption) for p in made.values()], *history][:MOST]
+                    history = [*[(path, caption) for path in made], *history][:MOST]
                     yield self._shown(shape, found, status + messages(said), call.command, history)
+        self.stops.pop(page, None)
 
     def _shown(
         self,
@@ -359,7 +361,16 @@ def connect(trying: Trying, p: Parts, buttons: dict[str, Any]) -> None:
     outputs = [*p.cells, p.status, p.command, p.results, p.history]
     events = [buttons["generate"].click, p.prompt.submit]
     for event in events:
-        event(trying.generate, inputs, outputs, concurrency_id="drawing", concurrency_limit=1, **quiet)
+        event(
+            trying.generate,
+            inputs,
+            outputs,
+            concurrency_id="drawing",
+            concurrency_limit=1,
+            show_progress="minimal",  # a page that waits for another one sees that it does
+            show_progress_on=p.status,
+            api_visibility="private",
+        )
     buttons["stop"].click(trying.stop, None, None, **quiet)
     buttons["compose"].click(trying.compose, [*p.shape, *p.cells], [*p.cells, p.status], **quiet)
     buttons["reverse"].click(trying.reverse, [p.kind, p.columns, p.fill], [p.fill, p.status], **quiet)
