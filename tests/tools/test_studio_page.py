@@ -228,7 +228,7 @@ def test_a_run_is_looked_at_and_its_names_are_text(studio, browser):
     tab(page, "Runs")
     page.wait("document.querySelector('#overview').innerText.includes('onerror')")
     page.wait("document.querySelector('#progress').innerText.includes('finished, step 30')")
-    page.wait("!!document.querySelector('#grids img')")
+    page.wait("!!document.querySelector('#grids img') && !!document.querySelector('#plot svg')")
     assert page.run("window.evil === undefined")
     click(page, "#stop-run")
     page.wait("!!document.querySelector('#said .studio-bad')")

@@ -14,6 +14,7 @@ from made_runs import EVIL, PNG, make_run
 from unigen.launch.claims import claimed
 from unigen.tools.studio import follow, processes
 from unigen.tools.studio.places import Places, run_names
+from unigen.tools.studio.plots import curve_svg
 from unigen.tools.studio.shown import bar, facts, framed, message, preformatted, table
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +71,13 @@ def test_curves_and_grids_of_several_runs(places):
     assert [Path(path).stem for path, _ in follow.shown_grids(runs, "step_000010")] == ["step_000010"] * 2
 
 
+def test_a_plot_names_its_runs():
+    svg = curve_svg(((1, 2.0, "first"), (2, 1.0, "first"), (1, 100.0, "second")), "val/loss")
+    assert svg.count("<svg") == 1 and "first" in svg and "second" in svg and "val/loss (log)" in svg
+    assert "second" not in curve_svg(((1, 2.0, "first"),), "val/loss"), "negative control"
+    assert curve_svg((), "val/loss") == ""
+
+
 def test_a_grid_that_is_a_link_out_of_the_run_is_not_shown(places, tmp_path):
     run = make_run(places.runs / "a", grids=("step_000010",))
     (tmp_path / "secret.png").write_bytes(PNG)
@@ -93,6 +101,7 @@ def test_all_text_is_escaped():
     from unigen.tools.forms.tables import Cell, Table
 
     pieces.append(facts(Table(EVIL, [EVIL], [[Cell(EVIL)]], [[Cell(EVIL)]], [EVIL])))
+    pieces.append(curve_svg(((1, 2.0, EVIL), (2, 1.0, "b")), EVIL))
     for piece in pieces:
         assert "<script" not in piece and "&lt;script" in piece
     assert "<script" in f"<p>{EVIL}</p>", "negative control"

@@ -29,10 +29,13 @@ LOOK = """
 .studio-done { height: 100%; background: #2f9d6f; }
 .studio-log { font-size: 12px; max-height: 330px; overflow: auto; display: flex; flex-direction: column-reverse; }
 .studio-log pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-family: ui-monospace, monospace; }
-.studio-table { border-collapse: collapse; font-size: 13px; width: 100%; }
-.studio-table :is(th, td) { text-align: left; padding: 3px 10px 3px 0; border-bottom: 1px solid #8883; }
+.studio-table, .studio-table tr { border-collapse: collapse; font-size: 13px; width: 100%; border: none !important; }
+.studio-table :is(th, td) { text-align: left; padding: 3px 10px 3px 0 !important; border: none !important;
+  border-bottom: 1px solid #8883 !important; }
 .studio-frame { width: 100%; border: 1px solid #8884; border-radius: 8px; background: #fff; }
 .studio-words button { min-width: 74px !important; }
+.studio-plot { --ink: currentColor; --soft: #7d848e; }
+.studio-plot svg { width: 100%; height: auto; max-height: 330px; }
 .studio-grid img { image-rendering: pixelated; }
 """
 

@@ -14,7 +14,7 @@ from unigen.tools.studio.shown import facts, framed, message, messages
 
 MOST = 5  # roles: text, condition, target, example, buffer
 CELLS = list(product(range(MOST), range(MOST)))
-AS_SAID = ("as the experiment says", "")
+AS_SAID = ("its own", "")
 GROUPS = planning.GROUPS
 VARIANTS = {"all": "primary", "same": "stop", "earlier": "stop", "none": "secondary"}
 STATE = {"words": [], "rows": {}, "first": {}, "roles": []}
@@ -64,14 +64,14 @@ class Planning:
         """Return the lines of the table, its cells, and what follows from it."""
         roles, rows = state["roles"], state["rows"]
         lines = [gr.update(visible=r < len(roles)) for r in range(MOST)]
-        heads = [message(f"{roles[r]} attends to") if r < len(roles) else "" for r in range(MOST)]
+        heads = [message(roles[r]) if r < len(roles) else "" for r in range(MOST)]
         cells = [gr.update(visible=False)] * len(CELLS)
         for r, c in product(range(len(roles)), repeat=2):
             word = rows[roles[r]][roles[c]]
             cells[r * MOST + c] = gr.update(visible=True, value=f"{roles[c]}: {word}", variant=VARIANTS[word])
         if not roles:
             return [*lines, *heads, *cells, "", message("there is no mask to show")]
-        axis = message("Rows are queries, columns keys. A click takes the next word: all, same, earlier, none.")
+        axis = message("Each row says what a role attends to. A click takes the next word: all, same, earlier, none.")
         try:
             made = planning.gathered(self.places, planning.Choice(tuple(state["words"])))
             name = made.pipeline.mask.name if rows == state["first"] else "edited"
@@ -167,6 +167,9 @@ def build(places: Places) -> Planning:
             lambda now, number=number: planner.click(number, now),
             state,
             [state, *table],
+            trigger_mode="multiple",  # quick clicks count, each after the one before
+            concurrency_id="mask",
+            concurrency_limit=1,
             show_progress="hidden",
             **quiet,
         )

@@ -10,6 +10,7 @@ from unigen.config.values import sentence
 from unigen.tools.studio import follow, processes
 from unigen.tools.studio.composing import choices
 from unigen.tools.studio.places import Places, inside, run_names, run_path
+from unigen.tools.studio.plots import curve_svg
 from unigen.tools.studio.shown import bar, message, preformatted, table
 
 SECONDS, MOST = 3, 24  # between two looks; runs that are looked at together
@@ -45,8 +46,6 @@ class Following:
 
     def look(self, names: list[str] | None, curve: str | None, grid: str | None) -> tuple[Any, ...]:
         """Return progress, the curve's choices, the curve, the grids' choices, the grids and the log."""
-        import pandas as pd
-
         runs = self.chosen((names or [])[:MOST])
         states = {name: follow.state_of(path) for name, path in runs.items()}
         progress = "".join(bar(s.step, s.most or 0, f"{name}: {s.words}") for name, s in states.items())
@@ -61,7 +60,7 @@ class Following:
         return (
             progress or message("choose a run"),
             gr.update(choices=curves, value=curve),
-            pd.DataFrame(rows, columns=["step", "value", "run"]),
+            curve_svg(tuple(rows), curve or ""),
             gr.update(choices=[NEWEST, *steps], value=grid),
             gr.update(value=grids, columns=min(2, len(grids)) or 1),
             message(f"log of {last}") + preformatted(log) if log else message("there is no log beside this run"),
@@ -117,7 +116,7 @@ def build(places: Places) -> gr.Timer:
             )
             progress = gr.HTML(elem_id="progress")
             curve = gr.Dropdown([], label="curve", elem_id="curve")
-            plot = gr.LinePlot(x="step", y="value", color="run", height=280, elem_id="plot")
+            plot = gr.HTML(elem_id="plot")
             grid = gr.Dropdown([NEWEST], value=NEWEST, label="sample grids at", elem_id="grid")
             grids = gr.Gallery(
                 label="sample grids, side by side",

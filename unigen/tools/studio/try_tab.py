@@ -277,6 +277,7 @@ def layout(places: Places) -> tuple[Parts, dict[str, Any]]:
             results = gr.Gallery(
                 label="results of this page, to compare",
                 columns=6,
+                fit_columns=False,
                 height=260,
                 format="png",
                 interactive=False,
