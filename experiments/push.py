@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
 
 from unigen.config.arguments import parse  # noqa: E402
+from unigen.config.commands import as_here  # noqa: E402
 from unigen.launch.terminal import program  # noqa: E402
 
 LEGAL = ("run", "out", "repo", "private", "licence")
@@ -21,7 +23,7 @@ LEGAL = ("run", "out", "repo", "private", "licence")
 
 def main(words: list[str]) -> int:
     if not words or {"-h", "--help"} & set(words):
-        print(__doc__.strip())
+        print(as_here(__doc__.strip()))
         return 0
     try:
         given = parse(words, legal=LEGAL, required=("run",))

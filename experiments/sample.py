@@ -54,9 +54,9 @@ def main(words: list[str]) -> int:
         print(as_here(__doc__.strip()))
         return 0
     try:
-        from unigen.tools.sample import sampled, words_given
+        from unigen.tools.sample import sampled
 
-        paths = sampled(words_given(words))
+        paths = sampled(words)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

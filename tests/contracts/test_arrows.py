@@ -26,7 +26,8 @@ FLOORS = (
     ("unigen.tools.forms",),
     ("unigen.tools.report", "unigen.tools.plan", "unigen.tools.cache", "unigen.tools.export", "unigen.tools.lora"),
     ("unigen.tools.preview", "unigen.tools.bench", "unigen.tools.sweep", "unigen.tools.methods", "unigen.tools.sample"),
-    ("unigen.tools.notebook",),
+    ("unigen.tools.push",),
+    ("unigen.tools.notebook", "unigen.tools.studio"),
     ("experiments", "slurm"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

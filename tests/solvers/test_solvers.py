@@ -346,3 +346,36 @@ def test_a_solver_needs_a_step():
     for solver in (DDIM, DPM):
         with pytest.raises(ValueError, match="at least 1 step"):
             solver(0)
+
+
+@pytest.mark.parametrize("solver", [DDIM(7), DPM(7)])
+def test_a_watch_sees_each_step_and_what_it_takes_the_data_to_be(solver):
+    data, _, state = start(VP)
+    told, estimates = [], []
+
+    def watch(step: int, steps: int, estimate) -> None:
+        told.append((step, steps))
+        estimates.append(estimate())
+
+    plain = integrate(oracle(VP, data), state, LAYOUT, VP, solver, seeded(5))
+    watched = integrate(oracle(VP, data), state, LAYOUT, VP, solver, seeded(5), watch)
+    assert told == [(i + 1, 7) for i in range(7)]
+    assert all(torch.equal(plain[name], watched[name]) for name in CAPS), "the watch changed the result"
+    for found in estimates:  # exact predictions know the data from the first step on, where the state is still noise
+        torch.testing.assert_close(found["cap100"], data["cap100"], rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(state["cap100"], data["cap100"], atol=0.1), "negative control"
+    assert torch.equal(estimates[0]["cap25"], state["cap25"]), "a segment that waits is shown as it is"
+
+
+def test_an_error_of_the_watch_ends_the_sampling():
+    data, _, state = start(VP)
+    seen = []
+
+    def watch(step: int, steps: int, estimate) -> None:
+        seen.append(step)
+        if step == 2:
+            raise InterruptedError("enough")
+
+    with pytest.raises(InterruptedError, match="enough"):
+        integrate(oracle(VP, data), state, LAYOUT, VP, DDIM(7), seeded(5), watch)
+    assert seen == [1, 2]

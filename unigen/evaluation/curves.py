@@ -21,12 +21,16 @@ def read_curves(run: Run) -> dict[str, Points]:
     A step's last line counts. Lines that cannot be read (the last one of a killed run is often cut off) are skipped;
     without the file the result is {}.
     """
-    path = run.path / "metrics.jsonl"
     try:
-        found = path.stat()
-        return _read(path, found.st_mtime_ns, found.st_size)
+        return points_of(run.path / "metrics.jsonl")
     except OSError:
         return {}
+
+
+def points_of(path: Path) -> dict[str, Points]:
+    """Return the same of a metrics.jsonl, of a run that is not finished too. Raises OSError without the file."""
+    found = path.stat()
+    return _read(path, found.st_mtime_ns, found.st_size)
 
 
 @functools.lru_cache(maxsize=4096)

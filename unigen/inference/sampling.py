@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,26 @@ from unigen.pipeline.subject_words import miss_line
 from unigen.weights.own_files import blamed
 from unigen.weights.repositories import run_folder
 
+Load = Callable[[Path], tuple[Pipeline, dict[str, Any]]]  # reads an export folder, as `unigen.pipeline.export.load`
+Say = Callable[[str], None]
 OUTPUT, DEFAULT_OUT = "output", "sample.png"
 SEVERAL = "write condition=[a.png,b.png], in the order of the task"
 
 
-def sample_user_image(given: dict[str, str]) -> dict[str, Path]:
+def on_stderr(line: str) -> None:
+    """Print a line on stderr."""
+    print(line, file=sys.stderr)
+
+
+def sample_user_image(given: dict[str, str], load: Load = export.load, say: Say = on_stderr) -> dict[str, Path]:
     """Write the outputs and the conditions as image files; return their paths by name. `given`: sample.py's words.
+
+    `load` reads the run's export; `say` takes each line that warns the user.
 
     Raises ValueError for an unfinished run, data that take no image, an unreadable image, an unknown or missing task,
     a condition that cannot be made of an image, a bad number, and a path that cannot be written.
     """
-    pipeline, config = opened(given)
+    pipeline, config = opened(given, load)
     prompt, prepared = given.get("prompt", ""), given.get("prepared", "false")
     if prepared not in ("true", "false"):
         raise ConfigError(f"prepared={prepared} is neither true nor false")
@@ -56,18 +65,18 @@ def sample_user_image(given: dict[str, str]) -> dict[str, Path]:
     check_frames(paths, {slot.name: slot.frames for slot in sample.slots})
     refuse_overwriting(given, paths.values(), files)
     outputs = pipeline.sample(collate([sample]), number(given, "seed", 0, lowest=0))
-    say_a_miss(given, pipeline, sample.prompt)
+    say_a_miss(given, pipeline, sample.prompt, say)
     single = len(outputs) == 1
     shown = {OUTPUT if single else name: x[0] for name, x in outputs.items()}
     write_images(paths, sample.images | shown)
     return paths
 
 
-def say_a_miss(given: Mapping[str, str], pipeline: Pipeline, prompt: str) -> None:
-    """Print a line on stderr if UCE looks up subject= and the prompt does not contain it."""
+def say_a_miss(given: Mapping[str, str], pipeline: Pipeline, prompt: str, say: Say = on_stderr) -> None:
+    """Say a line if UCE looks up subject= and the prompt does not contain it."""
     for subject in subjects_given(given.get("subject", "")):
         if subject and (said := miss_line(pipeline, prompt, subject)):
-            print(said, file=sys.stderr)
+            say(said)
 
 
 def unsampled(data: Any) -> str | None:
@@ -97,7 +106,7 @@ def files_of(text: str) -> list[str]:
     return files
 
 
-def opened(given: dict[str, str]) -> tuple[Pipeline, dict[str, Any]]:
+def opened(given: dict[str, str], load: Load = export.load) -> tuple[Pipeline, dict[str, Any]]:
     """Return the run's pipeline, with what is given of its sampling, and the run's configuration.
 
     Raises ValueError for an unfinished run and a bad number.
@@ -106,7 +115,7 @@ def opened(given: dict[str, str]) -> tuple[Pipeline, dict[str, Any]]:
     if not folder.is_dir():
         raise ConfigError(f"run={folder} is no folder; give a finished run folder")
     out_of(given)  # refuses a bad out= before the weights are read
-    pipeline, config = export.load(folder / "export")
+    pipeline, config = load(folder / "export")
     pipeline.solver.steps = number(given, "steps", pipeline.solver.steps, lowest=1)
     if "guidance" in given:
         pipeline.guidance = pipeline.guidance.at(number(given, "guidance", 1.0, lowest=0.0))

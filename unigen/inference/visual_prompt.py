@@ -1,7 +1,6 @@
 """Sampling with an exported run from a visual prompt of a user's own images: rows of examples and a query."""
 
 import difflib
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,10 @@ from unigen.config.values import ConfigError, sentence
 from unigen.core.types import EXAMPLE, ImageSlot, Sample, collate
 from unigen.formatters.grid import rows_of
 from unigen.inference.sampling import (
+    Load,
+    Say,
     number,
+    on_stderr,
     opened,
     output_paths,
     refuse_overwriting,
@@ -35,17 +37,22 @@ EXPECTED = "write rows=[[a.png,b.png],[c.png,null]], the query last, with null f
 
 
 def sample_visual_prompt(
-    given: dict[str, str], read: Callable[..., Sample], instructed: Callable[..., str]
+    given: dict[str, str],
+    read: Callable[..., Sample],
+    instructed: Callable[..., str],
+    load: Load = export.load,
+    say: Say = on_stderr,
 ) -> dict[str, Path]:
     """Write every target and the whole grid as image files; return their paths by name. `given`: sample.py's words.
 
     `read(rows, resolution, text, subjects, task)` makes the sample, and `instructed` writes its instruction from named
-    columns (both are in `datamodules.graph.visual_prompt`). A single target goes to `out`, several go to files of their
-    own beside it. The grid shows the known images as the model sees them, and the targets before they are upsampled.
+    columns (both are in `datamodules.graph.visual_prompt`). `load` and `say` are as for `sample_user_image`. A single
+    target goes to `out`, several go to files of their own beside it. The grid shows the known images as the model sees
+    them, and the targets before they are upsampled.
     Raises ValueError for an unfinished run, a run without in-context rows, and bad rows, images and numbers.
     """
     rows, prompt = parsed_rows(given["rows"]), given.get("prompt", "")
-    pipeline, config = opened(given)
+    pipeline, config = opened(given, load)
     with blamed(run_folder(given["run"]) / "export" / export.CONFIG_FILE, export.AGAIN):
         if not isinstance(config["data"], dict):
             raise ConfigError("it has no usable 'data'")
@@ -58,8 +65,8 @@ def sample_visual_prompt(
     paths = output_paths(given, sample.slots, None, [GRID])
     refuse_overwriting(given, paths.values(), [path for row in rows for path in row if path is not None])
     made = {name: x[0] for name, x in pipeline.sample(collate([sample]), seed).items()}
-    say_a_miss(given, pipeline, sample.prompt)
-    say_more_than_trained(len(rows) - 1, config["data"])
+    say_a_miss(given, pipeline, sample.prompt, say)
+    say_more_than_trained(len(rows) - 1, config["data"], say)
     shown = {GRID: whole_grid(sample.slots, sample.images | made)} | made
     if "upsample" in given:
         for name, x in made.items():
@@ -126,14 +133,13 @@ def resolution_of(pipeline: Pipeline, config: Mapping[str, Any], run: str) -> in
     return config["data"]["size"]
 
 
-def say_more_than_trained(examples: int, data: Mapping[str, Any]) -> None:
-    """Print a line on stderr if no sample of the run's training had this number of examples."""
+def say_more_than_trained(examples: int, data: Mapping[str, Any], say: Say = on_stderr) -> None:
+    """Say a line if no sample of the run's training had this number of examples."""
     trained = data.get("rows")
     if isinstance(trained, list) and len(trained) == 2 and not trained[0] <= examples <= trained[1]:
-        print(
+        say(
             f"rows= shows {examples} examples, and in the run's training a sample had {trained[0]} to {trained[1]} "
-            "(data.rows): the outputs may be meaningless",
-            file=sys.stderr,
+            "(data.rows): the outputs may be meaningless"
         )
 
 

@@ -92,6 +92,15 @@ def claimed_new(folder: Path) -> Iterator[Path]:
     raise ConfigError(f"{folder} and 10,000 folders of that name with a suffix are used; name one of your own")
 
 
+def holder(folder: Path) -> dict[str, Any] | None:
+    """Return what the living process of this machine that holds the folder wrote of itself (`process` is its number).
+
+    None if nobody here holds it. The claim of another machine counts as nobody's, because its process cannot be seen.
+    """
+    there = _read(folder / OWNER)
+    return there if there.get("host") == socket.gethostname() and _lives(there) else None
+
+
 def is_new(folder: Path) -> bool:
     """True if a claimed folder holds nothing but the claim."""
     return all(file.name == OWNER for file in folder.iterdir())

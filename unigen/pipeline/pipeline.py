@@ -5,9 +5,9 @@ Shapes: B batch, F frames, f latent frames, C channels, H and W pixels, h and w 
 P patch features.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
@@ -37,6 +37,8 @@ from unigen.pipeline.hiding import Hidden
 from unigen.protocols import Backbone, Codec, Embedding, Formatter, Loss, Modulation, Process, Solver, TextEncoder
 from unigen.solvers.loop import integrate
 
+Watch = Callable[[int, int, Callable[[], dict[str, Tensor]]], None]  # (steps done, of how many, images so far)
+
 
 class Canvases(NamedTuple):
     """What the codec encodes of a batch, a tensor (B, F, C, H, W) a canvas.
@@ -58,6 +60,9 @@ class Pipeline:
     it. How a role is hidden says `guidance.hide`, for training and for the passes of guidance.
     `fill` says which cells are masked for a backbone that infills, and how; other backbones do not use it.
     `cache` keeps the results of frozen encoders for later runs.
+    `watch` is called after each step of sampling, with a function that draws the targets as they are expected to become
+    (uint8 pixels by slot, as `sample` returns them). It does not change the result; an error that it raises ends the
+    sampling.
     Raises ValueError if the parts do not fit each other (see `check`).
     """
 
@@ -75,6 +80,7 @@ class Pipeline:
     dropout: Mapping[str, float] = field(default_factory=dict)
     fill: Fill = field(default_factory=Fill)
     cache: Cache | None = None
+    watch: Watch | None = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -301,8 +307,15 @@ class Pipeline:
             cap_B = torch.full((len(batch),), segment.cap, device=self.device)
             state[segment.name] = self.process.corrupt(state[segment.name], noises[segment.name], cap_B)
         predict = Guided(self, shown, passes)
-        state = integrate(predict, state, plan.layout, self.process, self.solver, chance)
+        watch = None if self.watch is None else partial(self._watched, self.watch, plan)
+        state = integrate(predict, state, plan.layout, self.process, self.solver, chance, watch)
         return self.decode(state, plan)
+
+    def _watched(
+        self, watch: Watch, plan: Plan, step: int, steps: int, estimate: Callable[[], Mapping[str, Tensor]]
+    ) -> None:
+        """Tell `watch` of a step, with its estimate as images."""
+        watch(step, steps, lambda: self.decode(estimate(), plan))
 
     def decode(self, state: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
         """Decode tokens of all slots to uint8 pixels (B, F, C, H, W) of the target slots."""

@@ -21,7 +21,7 @@ from unigen.launch.claims import claimed, claimed_new
 from unigen.launch.machine import able
 from unigen.launch.own_process import needed
 from unigen.launch.run_folder import config_at
-from unigen.tools.sample import sampled, words_given
+from unigen.tools.sample import sampled
 
 CONF = ROOT / "experiments" / "conf"
 
@@ -99,7 +99,7 @@ def sample(run: str | Path, **words: Any) -> dict[str, Image.Image | list[Image.
     """
     with tempfile.TemporaryDirectory(prefix="unigen-sample-") as folder:
         given = {"out": str(Path(folder) / "sample.png"), **{key: spelt(value) for key, value in words.items()}}
-        paths = sampled(words_given([f"run={run}", *(f"{key}={value}" for key, value in given.items())]))
+        paths = sampled([f"run={run}", *(f"{key}={value}" for key, value in given.items())])
         return {name: _opened(path) for name, path in paths.items()}
 
 

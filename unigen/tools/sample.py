@@ -1,7 +1,8 @@
 """The three ways of sampling with own images: conditions, a visual prompt of rows, and a sheet of held-out samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from unigen.config.arguments import one_of, parse
 
@@ -14,13 +15,13 @@ OWN = {
 EMPTY = ("prompt", "subject", "instruction", "negative")
 
 
-def words_given(words: Sequence[str]) -> dict[str, str]:
-    """Return the words of sample.py by key. Raises ValueError, one sentence, for a bad line."""
-    return parse(words, legal=(*KEYS, *OWN, *sum(OWN.values(), ())), required=("run",), empty=EMPTY)
+def sampled(words: Sequence[str], **means: Callable[..., Any]) -> dict[str, Path]:
+    """Generate and write the images; return each path by what its file holds. `words` are those of sample.py.
 
-
-def sampled(given: dict[str, str]) -> dict[str, Path]:
-    """Generate and write the images; return each path by what its file holds."""
+    `means` are `load` and `say` of `unigen.inference.sampling.sample_user_image`, for a program that keeps its models
+    loaded. Raises ValueError, one sentence, for a bad line.
+    """
+    given = parse(words, legal=(*KEYS, *OWN, *sum(OWN.values(), ())), required=("run",), empty=EMPTY)
     alone = any(key in given for key in (*OWN, *sum(OWN.values(), ())))
     which = one_of(given, OWN) if alone else "condition"
     if which == "sheet":
@@ -31,7 +32,7 @@ def sampled(given: dict[str, str]) -> dict[str, Path]:
         from datamodules.graph.visual_prompt import instructed, visual_prompt
         from unigen.inference.visual_prompt import sample_visual_prompt
 
-        return sample_visual_prompt(given, visual_prompt, instructed)
+        return sample_visual_prompt(given, visual_prompt, instructed, **means)
     from unigen.inference.sampling import sample_user_image
 
-    return sample_user_image(given)
+    return sample_user_image(given, **means)
