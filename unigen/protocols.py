@@ -115,7 +115,8 @@ class TextEncoder(Protocol):
     `pooled` returns one vector for each prompt, (B, pooled_width), or None if the encoder has none.
     An encoder may have an attribute `looks_at`, the roles whose images it reads with the prompt. If it names any, every
     prompt that it is given is an `unigen.core.types.Illustrated`, whose pixels features depend on too; a prompt without
-    images may be a string.
+    images may be a string. It may have `glyph_tokens`, how many of the tokens at the end of a text spell words; a
+    backbone that reads such tokens has the same attribute.
     """
 
     tokens: int

@@ -78,7 +78,8 @@ class QwenText(nn.Module):
         self.model = self._model(config, pretrained, stored).requires_grad_(False).eval()
         if layers is not None:
             self.language.layers, self.language.norm = self.language.layers[:layers], nn.Identity()
-        self.tokens, self.drop, self.template, self.layers = window, drop, template, layers
+        self.window = self.tokens = window
+        self.drop, self.template, self.layers = drop, template, layers
         self.width, self.source = self.language.config.hidden_size, tokenizer
         self._known, self._cut_said = Memo(FEATURE_MEMORY), False
 
@@ -100,18 +101,18 @@ class QwenText(nn.Module):
 
     def valid(self, prompts: list[str]) -> Tensor:
         """Return (B, T) booleans, False behind the end of a message."""
-        return self._valid(torch.tensor(self.ids(prompts), device=self.model.device))[:, self.drop :]
+        return self._valid(torch.tensor(self._cut_ids(prompts), device=self.model.device))[:, self.drop :]
 
     def pooled(self, prompts: list[str]) -> None:
         """Return None: the backbone takes no prompt as one vector."""
 
     def keywords(self, prompts: list[str], subjects: list[tuple[str, ...]]) -> Tensor:
         """Return (B, T) booleans, True for tokens with a subject's words (see `unigen.encoders.keywords`)."""
-        hits = torch.zeros(len(prompts), self.tokens, dtype=torch.bool)
+        hits = torch.zeros(len(prompts), self.window, dtype=torch.bool)
         for row, (prompt, words) in enumerate(zip(prompts, subjects, strict=True)):
             before, said = self._place(prompt)
             found = [(start + before, stop + before) for start, stop in spans(said, words)]
-            said = self._offsets(prompt)[self.drop : self.drop + self.tokens] if found else ()
+            said = self._offsets(prompt)[self.drop : self.drop + self.window] if found else ()
             for token, (a, b) in enumerate(said):
                 hits[row, token] = any(a < stop and b > start for start, stop in found)
         return hits
@@ -138,14 +139,18 @@ class QwenText(nn.Module):
 
         Raises ValueError for ids that the model does not have.
         """
-        size, found = self.drop + self.tokens, []
+        return self._cut_ids(prompts)
+
+    def _cut_ids(self, prompts: list[str]) -> list[tuple[int, ...]]:
+        """See `ids`, to which a subclass may add those of another tokenizer."""
+        size, found = self.drop + self.window, []
         for prompt in prompts:
             ids = self._message_ids(prompt)
             if len(ids) > size and not self._cut_said:
                 self._cut_said = True
                 warnings.warn(
                     f"the prompt has {len(ids) - self.drop} tokens with the end of its template and "
-                    f"encoder.text.window is {self.tokens}, so it is cut after {self.tokenizer.decode(ids[:size])!r}; "
+                    f"encoder.text.window is {self.window}, so it is cut after {self.tokenizer.decode(ids[:size])!r}; "
                     "other prompts are cut without a warning",
                     stacklevel=2,
                 )
@@ -173,12 +178,12 @@ class QwenText(nn.Module):
 
     def _features(self, prompts: list[str]) -> Tensor:
         """Encode messages no longer than the longest of them; what is behind each is zero."""
-        ids_BL = torch.tensor(self.ids(prompts), device=self.model.device)
+        ids_BL = torch.tensor(self._cut_ids(prompts), device=self.model.device)
         valid_BL = self._valid(ids_BL)
         used = max(int(valid_BL.sum(1).max()), self.drop)
         made = self._states(ids_BL[:, :used], valid_BL[:, :used].long(), prompts)
         kept = (made * valid_BL[:, :used, None].to(made.dtype))[:, self.drop :]
-        return nn.functional.pad(kept, (0, 0, 0, self.tokens - kept.shape[1]))
+        return nn.functional.pad(kept, (0, 0, 0, self.window - kept.shape[1]))
 
     def _states(self, ids_BL: Tensor, mask_BL: Tensor, prompts: list[str]) -> Tensor:
         """Return the last hidden states (B, L, D) of messages, whose prompts are given too."""

@@ -133,11 +133,11 @@ class QwenVisionText(QwenText):
         found, counts = [], iter([self.image_tokens(*image.shape[-2:]) for image in images])
         for token in ids:
             found += [token] * (next(counts) if token == pad else 1)
-        size = self.drop + self.tokens
+        size = self.drop + self.window
         if pad in found[size:]:
             taken = len(found) - found[::-1].index(pad) - self.drop
             raise ValueError(
-                f"encoder.text.window is {self.tokens}, and the {len(images)} images of a prompt end at token {taken}; "
+                f"encoder.text.window is {self.window}, and the {len(images)} images of a prompt end at token {taken}; "
                 f"raise it to {taken} and the words' tokens, lower encoder.text.area, or write encoder.text.looks_at=[]"
             )
         return found
