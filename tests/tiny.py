@@ -1,11 +1,14 @@
 """What tests share: the config folder as data, and every configuration at a size that runs in milliseconds."""
 
 import json
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
@@ -75,9 +78,14 @@ def _composed(*overrides: str) -> DictConfig:
         return compose("config", overrides=["run_dir=run", *overrides])
 
 
-def composed(*overrides: str) -> dict[str, Any]:
-    """The resolved configuration of a command line, as plain data."""
+@cache
+def _resolved(*overrides: str) -> dict[str, Any]:
     return OmegaConf.to_container(_composed(*overrides), resolve=True)
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """The resolved configuration of a command line, as plain data of the caller's own."""
+    return deepcopy(_resolved(*overrides))
 
 
 def composes(*overrides: str) -> bool:
@@ -117,6 +125,37 @@ def models() -> tuple[str, ...]:
         config = {key: value for key, value in node["config"].items() if key not in alike}
         found.setdefault(json.dumps([node["_target_"], config], sort_keys=True), name)
     return tuple(found.values())
+
+
+def is_mini(name: str) -> bool:
+    """Whether a backbone YAML is a small model. Of each family one is, and of a Flux that infills another."""
+    return name.endswith("_mini")
+
+
+def every_model() -> list[Any]:
+    """All of `models()` as parameters. Published ones, which are mini ones of other widths when shrunk, are slow."""
+    return [name if is_mini(name) else pytest.param(name, marks=pytest.mark.slow) for name in models()]
+
+
+def spread(first: Sequence[Any], second: Sequence[Any], third: Sequence[Any], quick: Any = lambda _: True) -> list[Any]:
+    """Every combination as parameters, all slow but those on a diagonal of the table of `second` by `third`.
+
+    Each value of `first` has a diagonal of its own, on which it meets each value of the others, and over the values of
+    `first` most pairs of those meet too. A value of `first` that is not `quick` is slow everywhere.
+    """
+    period, found = min(len(second), len(third)), []
+    for (i, a), (j, b), (k, c) in product(enumerate(first), enumerate(second), enumerate(third)):
+        here = quick(a) and (i + j - k) % period == 0
+        found.append(pytest.param(a, b, c, marks=() if here else pytest.mark.slow))
+    return found
+
+
+def crossed(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
+    """Every pair as parameters, all slow but those on one diagonal, on which each value of both is."""
+    period, found = min(len(first), len(second)), []
+    for (i, a), (j, b) in product(enumerate(first), enumerate(second)):
+        found.append(pytest.param(a, b, marks=() if (i - j) % period == 0 else pytest.mark.slow))
+    return found
 
 
 @cache

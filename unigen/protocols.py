@@ -113,6 +113,10 @@ class TextEncoder(Protocol):
 
     Features are a function of `ids`, the weights and `identity` alone, so `unigen.cache.store` makes its keys of them.
     `pooled` returns one vector for each prompt, (B, pooled_width), or None if the encoder has none.
+    An encoder may have an attribute `looks_at`, the roles whose images it reads with the prompt. If it names any, every
+    prompt that it is given is an `unigen.core.types.Illustrated`, whose pixels features depend on too; a prompt without
+    images may be a string. It may have `glyph_tokens`, how many of the tokens at the end of a text spell words; a
+    backbone that reads such tokens has the same attribute.
     """
 
     tokens: int

@@ -4,7 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers import HunyuanVideo15Transformer3DModel
+from diffusers import (
+    AutoencoderKLHunyuanVideo15,
+    ClassifierFreeGuidance,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideo15Pipeline,
+    HunyuanVideo15Transformer3DModel,
+)
 from tiny import randomise, tiny, tokens_for
 
 from unigen.backbones.hunyuan_video15 import HunyuanVideo15
@@ -107,3 +113,12 @@ def stock_forward(
     )[0]
     parts = out.view(size, c.out_channels, frames, HIGH, p, WIDE, p).permute(0, 2, 3, 5, 1, 4, 6)
     return parts.reshape(size, frames * HIGH * WIDE, -1)
+
+
+def stock_pipeline(transformer, shift: float, strength: float) -> HunyuanVideo15Pipeline:
+    """The pipeline around a transformer. It is given features of text and noise; its codec only says its sizes."""
+    vae = AutoencoderKLHunyuanVideo15(block_out_channels=[4, 8, 16, 32, 64], layers_per_block=1)
+    scheduler, guider = FlowMatchEulerDiscreteScheduler(shift=shift), ClassifierFreeGuidance(strength)
+    pipe = HunyuanVideo15Pipeline(None, None, transformer, vae, scheduler, None, None, guider)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe

@@ -1,13 +1,7 @@
 """Sampling a clip from text is what diffusers' pipeline does."""
 
 import torch
-from diffusers import (
-    AutoencoderKLHunyuanVideo15,
-    ClassifierFreeGuidance,
-    FlowMatchEulerDiscreteScheduler,
-    HunyuanVideo15Pipeline,
-)
-from hunyuan_case import config
+from hunyuan_case import config, stock_pipeline
 from tiny import composed, randomise
 
 from unigen.core import noise
@@ -17,15 +11,6 @@ from unigen.pipeline.build import build_pipeline
 
 PROMPTS = ["a red heart", "two cats"]
 PAPER = ("family=hunyuan_video1_5/paper", "scale=paper")
-
-
-def stock_pipeline(transformer, shift: float, strength: float) -> HunyuanVideo15Pipeline:
-    """The pipeline around a transformer. It is given features of text and noise; its codec only says its sizes."""
-    vae = AutoencoderKLHunyuanVideo15(block_out_channels=[4, 8, 16, 32, 64], layers_per_block=1)
-    scheduler, guider = FlowMatchEulerDiscreteScheduler(shift=shift), ClassifierFreeGuidance(strength)
-    pipe = HunyuanVideo15Pipeline(None, None, transformer, vae, scheduler, None, None, guider)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 def test_sampling_equals_diffusers_own_pipeline(monkeypatch):

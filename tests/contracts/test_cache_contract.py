@@ -1,8 +1,24 @@
 """Remembered keys and values equal the full forward exactly where `static_segments` says that they may be kept."""
 
+from itertools import product
+
 import pytest
 import torch
-from tiny import apart, backbone_for, batch, choices, mask, models, placing, plan_for, randomise, tiny, tokens_for
+from tiny import (
+    apart,
+    backbone_for,
+    batch,
+    choices,
+    is_mini,
+    mask,
+    models,
+    placing,
+    plan_for,
+    randomise,
+    spread,
+    tiny,
+    tokens_for,
+)
 
 import unigen.pipeline.pipeline
 from unigen.core.masks import TIMINGS, closure, static_segments
@@ -37,20 +53,24 @@ def differ(a: dict, b: dict) -> float:
     return max(((a[n] - b[n]).abs().max() / a[n].abs().max().clamp(min=1)).item() for n in a)
 
 
-@pytest.fixture(scope="module", params=models())
+@pytest.fixture(scope="module")
 def backbone(request):
     return backbone_for(tiny(f"backbone={request.param}"))
 
 
-@pytest.mark.parametrize("formatter", apart())
-@pytest.mark.parametrize("conditions", [1, 2])
-@pytest.mark.parametrize("word", TIMINGS)
-@pytest.mark.parametrize("name", choices("mask"))
-def test_keeping_the_conditions_is_exact_just_where_it_is_derived(backbone, formatter, conditions, word, name):
+PLACES = list(product(apart(), [1, 2]))  # (formatter, number of conditions)
+TABLES = list(product(choices("mask"), TIMINGS))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "place", "table"), spread(models(), PLACES, TABLES, is_mini), indirect=["backbone"]
+)
+def test_keeping_the_conditions_is_exact_just_where_it_is_derived(backbone, place, table):
     """Where it is not derived, keeping them is wrong unless what is kept never reaches what is computed.
 
     Where it is, all that is static is kept with them, as sampling does: they may read a text that is static too.
     """
+    (formatter, conditions), (name, word) = place, table
     timing, table = dict.fromkeys(ROLES, word), mask(name)
     layout = plan_for(placing(formatter), backbone, conditions).layout
     kept = tuple(s.name for s in layout.visual if s.role in ("condition", "example"))

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tiny import choices, models, placing, plan_for, slots, tiny
+from tiny import choices, every_model, placing, plan_for, slots, tiny
 
 from unigen.core import canvas
 from unigen.pipeline.build import build
 
 
-@pytest.fixture(scope="module", params=models())
+@pytest.fixture(scope="module", params=every_model())
 def backbone(request):
     return build(tiny(f"backbone={request.param}")["backbone"])
 

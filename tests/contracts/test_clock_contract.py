@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import apart, choices, placing, plan_for, tiny
+from tiny import apart, choices, placing, plan_for, spread, tiny
 
 from unigen.core.layout import Layout
 from unigen.pipeline.build import build
@@ -34,9 +34,9 @@ def walked(layout: Layout, process, solver, caps: Layout) -> tuple[dict, dict, d
     return data, start, integrate(predict, start, caps, process, solver, torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("process", choices("process"))
-@pytest.mark.parametrize("solver", choices("solver"))
-@pytest.mark.parametrize("formatter", FORMATTERS)
+@pytest.mark.parametrize(
+    ("formatter", "solver", "process"), spread(list(FORMATTERS), choices("solver"), choices("process"))
+)
 def test_every_layout_is_integrated_back_to_data(formatter, solver, process):
     layout = plan_for(FORMATTERS[formatter], BACKBONE).layout
     config = tiny(f"solver={solver}", f"process={process}")

@@ -2,16 +2,17 @@
 
 import importlib
 import re
+from functools import cache
 from itertools import combinations, product
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra.errors import ConfigCompositionException
-from tiny import CONF, ROOT, adapted, choices, composed, composes, experiments, slots, tiny, trained
+from tiny import CONF, ROOT, adapted, choices, composed, composes, experiments, methods, slots, tiny, trained
 
 from unigen.core.masks import Mask
-from unigen.core.types import TEXT
+from unigen.core.types import TEXT, ImageSlot
 from unigen.pipeline.build import build, build_on_meta, build_pipeline
 from unigen.pipeline.pipeline import Pipeline
 
@@ -55,11 +56,20 @@ BESIDE = {
         "backbone=hunyuan_video1_5",
         "encoder/codec=hunyuan_video1_5_vae",
     ],
+    ("encoder/text", "qwen2_5_vl_glyphs"): [
+        "process=rectified_flow",
+        "backbone=hunyuan_video1_5",
+        "backbone.glyphs=256",
+        "encoder/codec=hunyuan_video1_5_vae",
+    ],
     **{
         ("backbone", name): ["process=rectified_flow", "encoder/codec=flux2_vae"]
         for name in ("flux2_klein_4b", "flux2_klein_9b", "flux2_dev")
     },
-    ("encoder/text", "qwen2_5_vl"): ["process=rectified_flow", "backbone=qwen_image"],
+    **{
+        ("encoder/text", name): ["process=rectified_flow", "backbone=qwen_image"]
+        for name in ("qwen2_5_vl", "qwen2_5_vl_edit")
+    },
     **{
         ("encoder/text", text): ["process=rectified_flow", "encoder/codec=flux2_vae", f"backbone={name}"]
         for text, name in (
@@ -100,6 +110,12 @@ def shallow_on_meta(*overrides: str) -> Pipeline:
     for node in (config["backbone"], config["encoder"]["text"]):
         node["config"] |= dict.fromkeys({"num_layers", "num_single_layers"} & set(node["config"]), 1)
     return build_on_meta(config)
+
+
+@cache
+def slots_at(scale: str) -> tuple[ImageSlot, ...]:
+    """The images of a sample of this scale's data."""
+    return build(composed(f"scale={scale}")["data"]).slots
 
 
 def resolve(target: str) -> object:
@@ -174,8 +190,7 @@ def model_choices() -> list[tuple[str, str]]:
 def test_every_choice_builds_a_whole_pipeline(scale, group, name):
     """On the meta device, published widths included."""
     pipeline = shallow_on_meta(f"scale={scale}", f"{group}={name}", *BESIDE.get((group, name), []))
-    data = build(composed(f"scale={scale}")["data"])
-    assert pipeline.plan(data.slots).layout.names[0] == TEXT
+    assert pipeline.plan(slots_at(scale)).layout.names[0] == TEXT
 
 
 @pytest.mark.parametrize("name", choices("metric"))
@@ -191,23 +206,27 @@ def families() -> list[str]:
 
 
 TABLES = [
-    arm for name in ("realgeneral_masks", "realgeneral_modules") for arm in composed(f"+table={name}")["table"]["order"]
+    arm
+    for name in ("realgeneral_masks", "realgeneral_modules")
+    for arm in yaml.safe_load((CONF / "table" / f"{name}.yaml").read_text())["table"]["order"]
 ]
+GRIDS = ["cross_grid_cogvideox_fcd_a", "cross_grid_cogvideox_fcd_d"]
 
 
 # Families that no experiment names, and their backbones.
 BY_FAMILY = {"wan": "Wan", "flux2": "Flux2", "qwen_image": "QwenImage", "hunyuan_video1_5": "HunyuanVideo15"}
 
 
-@pytest.mark.parametrize("exp", [*TABLES, "cross_grid_cogvideox_fcd_a", "cross_grid_cogvideox_fcd_d"])
-@pytest.mark.parametrize(
-    "family",
-    [
-        name if name.endswith("/mini") else pytest.param(name, marks=pytest.mark.slow)
-        for name in families()
-        if name.startswith(tuple(BY_FAMILY))
-    ],
-)
+def on_families() -> list:
+    """(family, experiment): slow but for one arm and one grid of each small family; test_family_table.py has more."""
+    named, found = [name for name in families() if name.startswith(tuple(BY_FAMILY))], []
+    for family, exp in product(named, [*TABLES, *GRIDS]):
+        quick = family.endswith("/mini") and exp in (TABLES[0], GRIDS[0])
+        found.append(pytest.param(family, exp, marks=() if quick else pytest.mark.slow))
+    return found
+
+
+@pytest.mark.parametrize(("family", "exp"), on_families())
 def test_realgenerals_tables_and_the_grid_run_on_others_by_family_alone(family, exp):
     scale = family.rpartition("/")[2]
     words = (f"+exp={exp}", f"family={family}", f"scale={scale}")
@@ -242,7 +261,9 @@ def twins(exps: dict[str, dict]) -> list[tuple[str, str]]:
     return [(a, b) for a, b in combinations(said, 2) if said[a] == said[b]]
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(
+    "scale", [name if name in ("mini", "paper") else pytest.param(name, marks=pytest.mark.slow) for name in SCALES]
+)
 def test_no_experiment_is_another_one_under_a_second_name(scale):
     lines = {exp: (f"+exp={exp}", f"scale={scale}") for exp in experiments()}
     made = {exp: composed(*words) for exp, words in lines.items() if composes(*words)}
@@ -250,14 +271,17 @@ def test_no_experiment_is_another_one_under_a_second_name(scale):
     assert twins({**made, "again": made["fcd_mask_a"]}) == [("fcd_mask_a", "again")], "negative control"
 
 
-def on_scenes() -> list[str]:
-    """The experiments of a family that has this scale, but those of a task that names its data (task=graph)."""
-    exps = [exp for exp in choices("exp") if composes(f"+exp={exp}", "scale=scenes")]
-    return [exp for exp in exps if composed(f"+exp={exp}")["task"]["name"] != "graph"]
+ON_SCENES = ("fcd_mask_a", "wo_uce")  # the others are slow
 
 
-@pytest.mark.parametrize("exp", on_scenes())
+@pytest.mark.parametrize(
+    "exp", [name if name in ON_SCENES else pytest.param(name, marks=pytest.mark.slow) for name in choices("exp")]
+)
 def test_an_experiment_runs_on_scenes_by_its_scale_alone(exp):
+    """But for those of a family that has no such scale, and those of a task that names its data (task=graph)."""
+    if not composes(f"+exp={exp}", "scale=scenes") or composed(f"+exp={exp}")["task"]["name"] == "graph":
+        assert exp not in ON_SCENES
+        pytest.skip("no such scale, or data of its own")
     config = composed(f"+exp={exp}", "scale=scenes")
     assert config["data"]["_target_"].startswith("datamodules.scenes.") and "scene_subject" in config["metric"]
     assert shallow_on_meta(f"+exp={exp}", "scale=scenes").plan(build(config["data"]).slots)
@@ -269,8 +293,15 @@ def test_an_experiments_header_shows_its_command(exp):
     assert f"# python experiments/run.py +exp={exp}\n" in lines
 
 
-@pytest.mark.parametrize("exp", experiments())
+METHODS = ("methods/ominicontrol2", "methods/kontext", "methods/icedit")  # the others are slow
+
+
+@pytest.mark.parametrize(
+    "exp",
+    [name if name in METHODS else pytest.param(name, marks=pytest.mark.slow) for name in methods()] + choices("exp"),
+)
 def test_every_experiment_builds_for_real_at_a_tiny_size(exp):
+    """Most methods are slow: test_methods.py builds each as shapes, and what they are made of is built here."""
     config = tiny(*adapted(exp), f"+exp={exp}")
     pipeline = build_pipeline(config)
     assert trained(pipeline.backbone) > 0

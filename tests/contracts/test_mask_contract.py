@@ -1,10 +1,26 @@
 """Whose input reaches whose output is what the mask's table says, for every backbone × formatter × mask."""
 
+from itertools import product
 from unittest.mock import patch
 
 import pytest
 import torch
-from tiny import apart, backbone_for, blocks, choices, mask, models, placing, plan_for, stacks, tiny, tokens_for
+from tiny import (
+    apart,
+    backbone_for,
+    blocks,
+    choices,
+    every_model,
+    is_mini,
+    mask,
+    models,
+    placing,
+    plan_for,
+    spread,
+    stacks,
+    tiny,
+    tokens_for,
+)
 
 from unigen.core import masks
 from unigen.core.layout import Layout
@@ -41,17 +57,17 @@ def backbone(request):
     return model, len(blocks(model))
 
 
-EVERY_BACKBONE = pytest.mark.parametrize(
-    "backbone", [(name, sizes) for name in models() for sizes in stacks(name)], indirect=True
+BACKBONES = [(name, sizes) for name in models() for sizes in stacks(name)]
+PLACES = list(product(apart(), [1, 2]))  # (formatter, number of conditions)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "place", "name"),
+    spread(BACKBONES, PLACES, choices("mask"), lambda of: is_mini(of[0])),
+    indirect=["backbone"],
 )
-
-
-@EVERY_BACKBONE
-@pytest.mark.parametrize("formatter", apart())
-@pytest.mark.parametrize("conditions", [1, 2])
-@pytest.mark.parametrize("name", choices("mask"))
-def test_gradients_vanish_exactly_where_the_closure_says(backbone, formatter, conditions, name):
-    model, depth = backbone
+def test_gradients_vanish_exactly_where_the_closure_says(backbone, place, name):
+    (model, depth), (formatter, conditions) = backbone, place
     if unknown := [role for role in placing(formatter).roles if role not in dict(mask(name).rows)]:
         pytest.skip(f"mask {name} knows no role {', '.join(unknown)}")
     layout = plan_for(placing(formatter), model, conditions).layout
@@ -61,7 +77,11 @@ def test_gradients_vanish_exactly_where_the_closure_says(backbone, formatter, co
     assert found == expected
 
 
-@EVERY_BACKBONE
+@pytest.mark.parametrize(
+    "backbone",
+    [of if is_mini(of[0]) else pytest.param(of, marks=pytest.mark.slow) for of in BACKBONES],
+    indirect=True,
+)
 def test_the_closure_of_another_mask_disagrees(backbone):
     """Negative control: the pattern found under one mask is not that of a mask with another closure."""
     model, depth = backbone
@@ -75,7 +95,7 @@ def test_the_closure_of_another_mask_disagrees(backbone):
 
 
 @pytest.mark.parametrize("lowering", ["dense", "grouped"])
-@pytest.mark.parametrize("name", models())
+@pytest.mark.parametrize("name", every_model())
 def test_every_lowering_blocks_the_same_gradients(name, lowering):
     config = tiny(f"backbone={name}", **stacks(name)[-1])
     config["backbone"]["lowering"]["_target_"] = f"unigen.core.attention.{lowering}"

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tiny import batch, choices, randomise, tiny
+from tiny import batch, choices, crossed, randomise, tiny
 
 import unigen.pipeline.pipeline
 from unigen.config.values import ConfigError
@@ -35,8 +35,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
     return (a.int() - b.int()).abs().max() <= 1
 
 
-@pytest.mark.parametrize("solver", choices("solver"))
-@pytest.mark.parametrize("formatter", choices("formatter"))
+@pytest.mark.parametrize(("solver", "formatter"), crossed(choices("solver"), choices("formatter")))
 def test_clean_conditions_are_exactly_preserved(monkeypatch, solver, formatter):
     """And those that the formatter noises are not."""
     pipeline = pipeline_for(f"solver={solver}", f"formatter={formatter}", "guidance.strength=3.0")

@@ -1,10 +1,8 @@
 """One training step over the config folder: who gets a gradient, what randomness comes from where."""
 
-from itertools import product
-
 import pytest
 import torch
-from tiny import batch, choices, randomise, tiny
+from tiny import batch, choices, crossed, randomise, spread, tiny
 
 from unigen.core.noise import generator
 from unigen.pipeline.build import build_pipeline
@@ -30,9 +28,9 @@ def gradients(pipeline) -> dict[str, torch.Tensor | None]:
 
 
 @pytest.mark.parametrize(
-    ("modulation", "adapter"), product(choices("conditioning/modulation"), choices("conditioning/adapter"))
+    ("modulation", "adapter", "name"),
+    spread(choices("conditioning/modulation"), choices("conditioning/adapter"), ["fcd_a", "fcd_b", "fcd_c", "fcd_d"]),
 )
-@pytest.mark.parametrize("name", ["fcd_a", "fcd_b", "fcd_c", "fcd_d"])
 def test_everything_trained_gets_a_gradient_but_what_cannot(name, modulation, adapter):
     """The loss is on the target alone. After the last block's attention nothing is exchanged any more, so what
     modulates text and condition before its feed-forward (norm2, where no target shares it) has a gradient of zero.
@@ -56,7 +54,7 @@ def test_what_cannot_reach_the_target_gets_no_gradient():
 @pytest.mark.parametrize(
     ("word", "fill"), [("own", "replicate"), pytest.param("shared", "zero", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize(("loss", "process"), product(choices("loss"), choices("process")))
+@pytest.mark.parametrize(("loss", "process"), crossed(choices("loss"), choices("process")))
 def test_every_loss_on_every_process_is_finite_and_learns(loss, process, fill, word):
     overrides = [
         f"loss={loss}",

@@ -4,9 +4,10 @@ Every block has two streams, images and text, that meet in one attention. This f
 the blocks a refiner, two small transformer blocks on the prompt alone, is modulated by the text's time and by the mean
 of the prompt. Text on the step's clock is thus another one at every step, and is computed anew.
 
-Two inputs of the stock model are left out, and with them their embedders. Its glyph tokens (ByT5, of words in quotation
-marks) and its image tokens (SigLIP) are hidden from all others where there is nothing to say, which is the same as no
-tokens. The channels beside the noised latents, which hold the given frames of an image-to-video model, are zeros.
+Glyph tokens (ByT5, of words in quotation marks) are the last ones of a text segment, if `glyphs` says that there are
+any. The stock model hides them from all others where there is nothing to spell, which is the same as no tokens. Its
+image tokens (SigLIP) are left out, and with them their embedder: text to video hides them so. The channels beside the
+noised latents, which hold the given frames of an image-to-video model, are zeros.
 
 Shapes: B batch, H heads, L tokens, D width (in attention: of a head), P patch features.
 """
@@ -30,8 +31,8 @@ from unigen.nn.rope import layout_rotary
 # The model has no table of positions that would end, so this is a choice: the 31 latent frames of 121 frames, which is
 # what diffusers samples by default, and 4096 by 8192 pixels at 16 a token.
 REACH = (31, 256, 512)
-PROMPT = 0  # the row of `cond_type_embed` for the prompt's tokens; 1 is for glyphs and 2 for images
-UNREAD = ("context_embedder_2", "image_embedder")  # the embedders of glyphs and of images
+PROMPT, GLYPH = 0, 1  # the rows of `cond_type_embed` for the prompt's tokens and for glyphs; 2 is for images
+OF_GLYPHS, OF_IMAGES = "context_embedder_2", "image_embedder"  # the embedders of both
 
 
 class HunyuanSegmentAttention:
@@ -85,8 +86,10 @@ class HunyuanVideo15(DiffusersTransformer):
     The network takes 1000 t; `predicts` is what the pretrained weights predict: 'flow' (noise - data) as published.
     Text enters the refiner at the time at which it is modulated in the blocks, and each text segment by itself, so a
     later turn of a session does not reach an earlier one. `config.target_size` and `config.task_type` say of weights
-    what they were trained for, and decide nothing here. `unread` has the stock weights that this model does not read,
-    for exports: those that were loaded, or zeros.
+    what they were trained for, and decide nothing here. `glyphs` is the number of glyph tokens at the end of each text,
+    of which `text_embed_2_dim` features are read (256 as published; `encoder/text=qwen2_5_vl_glyphs` makes them); 0:
+    the text has none. `unread` has the stock weights that this model does not read, for exports: those that were
+    loaded, or zeros.
     Raises ValueError for a config whose parts do not fit each other, and for a form of the model with other inputs.
     """
 
@@ -99,14 +102,15 @@ class HunyuanVideo15(DiffusersTransformer):
         lowering: Callable[..., Tensor],
         pretrained: str | None = None,
         predicts: str = "flow",
+        glyphs: int = 0,
         **switches: Any,
     ) -> None:
         from diffusers import HunyuanVideo15Transformer3DModel
 
-        _check(config)
+        _check(config, glyphs)
         super().__init__(HunyuanVideo15Transformer3DModel, lowering, config, pretrained, predicts, **switches)
-        self.unread: dict[str, Tensor] = {}
-        for part in UNREAD:
+        self.glyph_tokens, self.unread = glyphs, {}
+        for part in (OF_IMAGES,) if glyphs else (OF_GLYPHS, OF_IMAGES):
             for name, tensor in getattr(self.model, part).state_dict().items():
                 self.unread[f"{part}.{name}"] = torch.zeros_like(tensor) if pretrained is None else tensor
             delattr(self.model, part)
@@ -182,10 +186,20 @@ class HunyuanVideo15(DiffusersTransformer):
         return self.model.x_embedder.proj(cubes).view(*x_BLP.shape[:2], -1)
 
     def _embed_text(self, tokens: Tokens, texts: Sequence[Segment], times: Mapping[str, Tensor]) -> Tensor:
-        """Refine each text by itself, at its own time."""
+        """Refine the words of each text by themselves, at its own time, and embed its glyphs."""
         valid = tokens.valid or {}
-        made = [self._refined(tokens.features[s.name], times[s.name], valid.get(s.name)) for s in texts]
-        return torch.cat(made, dim=1) + self.model.cond_type_embed.weight[PROMPT].to(self.dtype)
+        made = [self._one_text(tokens.features[s.name], times[s.name], valid.get(s.name)) for s in texts]
+        return torch.cat(made, dim=1)
+
+    def _one_text(self, text_BTP: Tensor, t_B: Tensor, valid_BT: Tensor | None) -> Tensor:
+        """Return the tokens (B, T, D) of a text, each with the vector of its kind."""
+        words, kinds = text_BTP.shape[1] - self.glyph_tokens, self.model.cond_type_embed.weight.to(self.dtype)
+        refined = self._refined(text_BTP[:, :words], t_B, None if valid_BT is None else valid_BT[:, :words])
+        refined = refined + kinds[PROMPT]
+        if not self.glyph_tokens:
+            return refined
+        glyphs = text_BTP[:, words:, : self.model.config.text_embed_2_dim].to(self.dtype)
+        return torch.cat([refined, getattr(self.model, OF_GLYPHS)(glyphs) + kinds[GLYPH]], dim=1)
 
     def _refined(self, text_BTP: Tensor, t_B: Tensor, valid_BT: Tensor | None) -> Tensor:
         """Return a prompt's tokens (B, T, D), which attend to each other and are gated by the time and by their mean.
@@ -225,9 +239,9 @@ class HunyuanVideo15(DiffusersTransformer):
         return self.model.proj_out(x_BLD)
 
     def flops(self, layout: Layout, mask: Mask) -> dict[str, int]:
-        """Add the attention of the refiner, in which each text attends to itself."""
+        """Add the attention of the refiner, in which the words of each text attend to themselves."""
         cost = super().flops(layout, mask)
-        pairs = sum(s.tokens**2 for s in layout.segments if s.stream == TEXT_STREAM)
+        pairs = sum((s.tokens - self.glyph_tokens) ** 2 for s in layout.segments if s.stream == TEXT_STREAM)
         return cost | {"attention": cost["attention"] + self.model.config.num_refiner_layers * 4 * self.width * pairs}
 
     def _products(self, layout: Layout, mask: Mask) -> int:
@@ -236,11 +250,20 @@ class HunyuanVideo15(DiffusersTransformer):
         return int(len(self.blocks) * (4 + forward) * self.width**2 * len(layout))
 
     def _end_products(self, layout: Layout) -> int:
-        """Count the channels of given frames, which are zeros, too, and 12 D² in each block of the refiner."""
-        config, text = self.model.config, len(layout) - layout.image_tokens
+        """Count the channels of given frames, which are zeros, too, 12 D² in each block of the refiner for words, and
+        three linears for glyphs.
+        """
+        config, texts = self.model.config, sum(s.stream == TEXT_STREAM for s in layout.segments)
+        spelt = self.glyph_tokens * texts
+        text = len(layout) - layout.image_tokens - spelt
         ends = (config.in_channels + config.out_channels) * prod(self.patch) * layout.image_tokens
         refined = config.text_embed_dim + config.num_refiner_layers * 12 * self.width
-        return (ends + refined * text) * self.width
+        linears = (
+            [module for module in getattr(self.model, OF_GLYPHS).children() if isinstance(module, nn.Linear)]
+            if spelt
+            else ()
+        )
+        return (ends + refined * text) * self.width + spelt * sum(linear.weight.numel() for linear in linears)
 
     def _takes(self, name: str) -> str:
         """Return the tokens of a linear; what makes modulation or gates is applied once a clock."""
@@ -256,8 +279,10 @@ class HunyuanVideo15(DiffusersTransformer):
         return stock_state(self.model) | self.unread
 
 
-def _check(config: Mapping[str, Any]) -> None:
+def _check(config: Mapping[str, Any], glyphs: int) -> None:
     """Raise ValueError for another form of the model, and for sizes that do not fit each other."""
+    if isinstance(glyphs, bool) or not isinstance(glyphs, int) or glyphs < 0:
+        raise ValueError(f"backbone.glyphs is {glyphs!r}; legal are whole numbers from 0, the number of glyph tokens")
     if config.get("use_meanflow"):
         raise ValueError(
             "backbone.config.use_meanflow is true: this is the step-distilled form, which is told a second time; legal "

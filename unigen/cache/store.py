@@ -1,8 +1,9 @@
 """Keeps the outputs of frozen encoders by content in a folder that runs share: latents of clips, features of prompts.
 
 The address of an entry is sha256(encoder) / sha256(input). The encoder is its class, its `identity`, how values are
-stored and every byte of its weights; the input is a clip's pixels and shape, or a prompt's token ids. Nothing else
-affects the output of an encoder, so an entry serves every run, layout and task that asks for the same.
+stored and every byte of its weights; the input is a clip's pixels and shape, or a prompt's token ids with the pixels of
+the images that it is about. Nothing else affects the output of an encoder, so an entry serves every run, layout and
+task that asks for the same.
 
 Shapes: N clips, F frames, C latent channels, B prompts, T text tokens, D width, W window in tokens.
 """
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from unigen.cache.files import Shelf
 from unigen.core import canvas
+from unigen.core.types import Illustrated
 from unigen.protocols import Codec, TextEncoder
 
 FORMAT = 2  # raised when `to_unit`, `moments` or a text encoder's features change their meaning
@@ -62,9 +64,9 @@ class Cache:
 
         return self._fetch(codec, [clip_key(x) for x in clips_u8.cpu()], make, device)
 
-    def features(self, text: TextEncoder, prompts: list[str], device: torch.device) -> Tensor:
+    def features(self, text: TextEncoder, prompts: list[str] | list[Illustrated], device: torch.device) -> Tensor:
         """The features (B, T, D) of a frozen text encoder, on `device`."""
-        keys = [ids_key(ids) for ids in text.ids(prompts)]
+        keys = prompt_keys(text, prompts)
         return self._fetch(text, keys, lambda positions: text.encode([prompts[i] for i in positions]), device)
 
     def shelf(self, encoder: nn.Module) -> Shelf:
@@ -169,9 +171,15 @@ def clip_key(clip_F3HW: Tensor) -> str:
     return sha256(f"{tuple(clip_F3HW.shape)} ".encode() + clip_F3HW.contiguous().numpy().tobytes()).hexdigest()
 
 
-def ids_key(ids_W: Iterable[int]) -> str:
+def ids_key(ids_W: Iterable[int | str]) -> str:
     """sha256 (hexadecimal) of a prompt's token ids: they say all that prompt, tokenizer and window decide."""
     return sha256(" ".join(map(str, ids_W)).encode()).hexdigest()
+
+
+def prompt_keys(text: TextEncoder, prompts: list[str] | list[Illustrated]) -> list[str]:
+    """The `ids_key` of each prompt, with the pixels of the images that it is about."""
+    seen = [prompt.pixels if isinstance(prompt, Illustrated) else () for prompt in prompts]
+    return [ids_key((*ids, *pixels)) for ids, pixels in zip(text.ids(prompts), seen, strict=True)]
 
 
 def weights(module: nn.Module) -> list[tuple[str, Tensor]]:

@@ -5,6 +5,7 @@ Shapes: B batch, F frames, C = 3 channels, H and W pixels.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import NamedTuple
 
 import torch
@@ -55,6 +56,26 @@ class Sample(NamedTuple):
     caption: str | None = None
     clusters: Mapping[str, str] = {}
     facts: str = ""
+
+
+@dataclass(frozen=True)
+class Illustrated:
+    """A prompt with the images that it is about, for a text encoder that reads both (`TextEncoder.looks_at`).
+
+    `images` are uint8 (3, H, W) on any device. Two are equal, and the same key, if their words and their pixels are:
+    `pixels` has the SHA-256 of each image's shape and bytes.
+    """
+
+    words: str
+    images: tuple[Tensor, ...] = field(default=(), compare=False, repr=False)
+    pixels: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pixels", tuple(_digest(image) for image in self.images))
+
+
+def _digest(image_3HW: Tensor) -> str:
+    return sha256(f"{tuple(image_3HW.shape)} ".encode() + image_3HW.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 @dataclass

@@ -4,7 +4,7 @@ Shapes: B prompts, L tokens of a whole message, T text tokens that the backbone 
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -75,13 +75,23 @@ class QwenText(nn.Module):
                 f"encoder.text.template has {template.count(PLACE)} places {PLACE!r} for a prompt; legal is 1"
             )
         stored = stored_type(dtype, "encoder.text.dtype")
-        load = load_pretrained(LanguageModel, pretrained, "encoder.text.pretrained", self.folders[0], config, stored)
-        self.model = (load or in_type(_made(config), stored)).requires_grad_(False).eval()
+        self.model = self._model(config, pretrained, stored).requires_grad_(False).eval()
         if layers is not None:
-            self.model.layers, self.model.norm = self.model.layers[:layers], nn.Identity()
-        self.tokens, self.drop, self.template, self.layers = window, drop, template, layers
-        self.width, self.source = self.model.config.hidden_size, tokenizer
+            self.language.layers, self.language.norm = self.language.layers[:layers], nn.Identity()
+        self.window = self.tokens = window
+        self.drop, self.template, self.layers = drop, template, layers
+        self.width, self.source = self.language.config.hidden_size, tokenizer
         self._known, self._cut_said = Memo(FEATURE_MEMORY), False
+
+    def _model(self, config: Mapping[str, Any], pretrained: str | None, dtype: torch.dtype) -> nn.Module:
+        """Return what encodes: stored weights, or random ones."""
+        load = load_pretrained(LanguageModel, pretrained, "encoder.text.pretrained", self.folders[0], config, dtype)
+        return load or in_type(_made(config), dtype)
+
+    @property
+    def language(self) -> nn.Module:
+        """The language model."""
+        return self.model
 
     def encode(self, prompts: list[str]) -> Tensor:
         """Return features (B, T, D). Each distinct prompt is encoded once, in the weights' precision."""
@@ -91,17 +101,18 @@ class QwenText(nn.Module):
 
     def valid(self, prompts: list[str]) -> Tensor:
         """Return (B, T) booleans, False behind the end of a message."""
-        return self._valid(torch.tensor(self.ids(prompts), device=self.model.device))[:, self.drop :]
+        return self._valid(torch.tensor(self._cut_ids(prompts), device=self.model.device))[:, self.drop :]
 
     def pooled(self, prompts: list[str]) -> None:
         """Return None: the backbone takes no prompt as one vector."""
 
     def keywords(self, prompts: list[str], subjects: list[tuple[str, ...]]) -> Tensor:
         """Return (B, T) booleans, True for tokens with a subject's words (see `unigen.encoders.keywords`)."""
-        hits, before = torch.zeros(len(prompts), self.tokens, dtype=torch.bool), self.template.index(PLACE)
+        hits = torch.zeros(len(prompts), self.window, dtype=torch.bool)
         for row, (prompt, words) in enumerate(zip(prompts, subjects, strict=True)):
-            found = [(start + before, stop + before) for start, stop in spans(prompt, words)]
-            said = self._offsets(self._message(prompt))[self.drop : self.drop + self.tokens] if found else ()
+            before, said = self._place(prompt)
+            found = [(start + before, stop + before) for start, stop in spans(said, words)]
+            said = self._offsets(prompt)[self.drop : self.drop + self.window] if found else ()
             for token, (a, b) in enumerate(said):
                 hits[row, token] = any(a < stop and b > start for start, stop in found)
         return hits
@@ -114,7 +125,7 @@ class QwenText(nn.Module):
     @property
     def identity(self) -> Mapping[str, Any]:
         """The settings on which features depend, besides the weights and a message's ids."""
-        config = self.model.config
+        config = self.language.config
         theta = config.rope_parameters["rope_theta"]
         return {
             "drop": self.drop,
@@ -128,25 +139,37 @@ class QwenText(nn.Module):
 
         Raises ValueError for ids that the model does not have.
         """
-        size, found = self.drop + self.tokens, []
+        return self._cut_ids(prompts)
+
+    def _cut_ids(self, prompts: list[str]) -> list[tuple[int, ...]]:
+        """See `ids`, to which a subclass may add those of another tokenizer."""
+        size, found = self.drop + self.window, []
         for prompt in prompts:
-            ids = _cached_ids(self.tokenizer, self._message(prompt))
+            ids = self._message_ids(prompt)
             if len(ids) > size and not self._cut_said:
                 self._cut_said = True
                 warnings.warn(
                     f"the prompt has {len(ids) - self.drop} tokens with the end of its template and "
-                    f"encoder.text.window is {self.tokens}, so it is cut after {self.tokenizer.decode(ids[:size])!r}; "
+                    f"encoder.text.window is {self.window}, so it is cut after {self.tokenizer.decode(ids[:size])!r}; "
                     "other prompts are cut without a warning",
                     stacklevel=2,
                 )
             found.append((*ids[:size], *[self.tokenizer.pad_token_id] * (size - len(ids))))
-        if (most := max((max(ids) for ids in found), default=0)) >= self.model.config.vocab_size:
-            held = self.model.config.vocab_size
+        if (most := max((max(ids) for ids in found), default=0)) >= self.language.config.vocab_size:
+            held = self.language.config.vocab_size
             raise ValueError(f"encoder.text.config.vocab_size is {held}, and the tokenizer has ids up to {most}")
         return found
 
     def _message(self, prompt: str) -> str:
         return self.template.replace(PLACE, prompt)
+
+    def _message_ids(self, prompt: str) -> Sequence[int]:
+        """Return the ids of the whole message."""
+        return _cached_ids(self.tokenizer, self._message(prompt))
+
+    def _place(self, prompt: str) -> tuple[int, str]:
+        """Return how many characters of the message stand before the prompt's words, and those words."""
+        return self.template.index(PLACE), prompt
 
     def _valid(self, ids_BL: Tensor) -> Tensor:
         """Return (B, L) booleans, True up to the last token that is not padding."""
@@ -155,15 +178,20 @@ class QwenText(nn.Module):
 
     def _features(self, prompts: list[str]) -> Tensor:
         """Encode messages no longer than the longest of them; what is behind each is zero."""
-        ids_BL = torch.tensor(self.ids(prompts), device=self.model.device)
+        ids_BL = torch.tensor(self._cut_ids(prompts), device=self.model.device)
         valid_BL = self._valid(ids_BL)
         used = max(int(valid_BL.sum(1).max()), self.drop)
-        made = self.model(input_ids=ids_BL[:, :used], attention_mask=valid_BL[:, :used].long()).last_hidden_state
+        made = self._states(ids_BL[:, :used], valid_BL[:, :used].long(), prompts)
         kept = (made * valid_BL[:, :used, None].to(made.dtype))[:, self.drop :]
-        return nn.functional.pad(kept, (0, 0, 0, self.tokens - kept.shape[1]))
+        return nn.functional.pad(kept, (0, 0, 0, self.window - kept.shape[1]))
 
-    def _offsets(self, message: str) -> list[tuple[int, int]]:
-        """Return each token's span (first, last + 1) in characters of the message."""
+    def _states(self, ids_BL: Tensor, mask_BL: Tensor, prompts: list[str]) -> Tensor:
+        """Return the last hidden states (B, L, D) of messages, whose prompts are given too."""
+        return self.model(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
+
+    def _offsets(self, prompt: str) -> list[tuple[int, int]]:
+        """Return the span (first, last + 1) of each token of the message in its characters."""
+        message = self._message(prompt)
         if self.source != "byt5":
             return self.tokenizer(message, return_offsets_mapping=True)["offset_mapping"]
         return [(i, i + 1) for i, letter in enumerate(message) for _ in letter.encode()]

@@ -65,6 +65,13 @@ def check(p: Pipeline) -> None:
         "text width": (p.text.width, p.backbone.text_width),
         "latent channels": (p.codec.channels, p.backbone.latent_channels),
     }
+    made, taken = (getattr(part, "glyph_tokens", 0) for part in (p.text, p.backbone))
+    if made != taken:
+        raise ValueError(
+            f"glyph tokens: the text encoder makes {made} (encoder.text.glyphs.window), backbone "
+            f"{type(p.backbone).__name__} takes {taken} (backbone.glyphs); write backbone.glyphs={made}, or take "
+            "encoder/text=qwen2_5_vl_glyphs"
+        )
     if p.backbone.pooled_width is not None:
         widths["pooled text width"] = p.text.pooled_width, p.backbone.pooled_width
     for what, (made, taken) in widths.items():

@@ -21,7 +21,7 @@ from unigen.core.layout import TEXT_STREAM, Geometry, Layout, Plan
 from unigen.core.masks import Mask, static_segments
 from unigen.core.shift import counted
 from unigen.core.tokens import Tokens
-from unigen.core.types import CONDITION, Batch, ImageSlot, Signature, subjects_of
+from unigen.core.types import CONDITION, Batch, Illustrated, ImageSlot, Signature, subjects_of
 from unigen.losses.weighted import SAMPLE, weighted_mean
 from unigen.pipeline import hiding
 from unigen.pipeline.compatibility import (
@@ -34,6 +34,7 @@ from unigen.pipeline.compatibility import (
 from unigen.pipeline.encoding import CanvasEncoder
 from unigen.pipeline.guidance import Guidance, Guided
 from unigen.pipeline.hiding import Hidden
+from unigen.pipeline.illustration import check_looked_at, check_shown, illustrated, looked_at
 from unigen.protocols import Backbone, Codec, Embedding, Formatter, Loss, Modulation, Process, Solver, TextEncoder
 from unigen.solvers.loop import integrate
 
@@ -84,6 +85,7 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         check(self)
+        check_looked_at(self)
         warn_of_the_untrained(self)
         self._plan = lru_cache(maxsize=256)(self._make_plan)
         self._encode_canvas = CanvasEncoder()
@@ -126,6 +128,7 @@ class Pipeline:
             raise ValueError("loss.weights is 0 for every noised role of this layout: there is nothing to learn")
         check_times(self, plan.layout)
         check_session(self, plan)
+        check_shown(self, plan)
         hiding.check_absent(plan, [role for role in self.formatter.roles if hiding.ABSENT in self.hidden_as(role)])
         warn_of_the_unseen(self, plan.layout)
         return plan
@@ -150,10 +153,12 @@ class Pipeline:
         named = [s.name for s in plan.layout.segments if s.stream == TEXT_STREAM]
         by_turn = turns.prompts_by_turn(batch.prompts, batch.slots)[: len(named)]
         prompts = [hiding.prompts(said, hidden, self.guidance.negative) for said in by_turn]
+        images = hiding.blackened(batch.images, (*batch.slots, *plan.slots), hidden)
+        if looks_at := looked_at(self.text):
+            prompts = [illustrated(said, images, plan.slots, looks_at, hidden) for said in prompts]
         texts = self._encode_text([prompt for said in prompts for prompt in said]).chunk(len(named))
         known = torch.cat(texts, dim=1), self._keywords(prompts, batch, plan), batch.tasks
         stage = "sample" if generator is None else "train"
-        images = hiding.blackened(batch.images, (*batch.slots, *plan.slots), hidden)
         pages = self.canvases(images, plan, cells or infill.targets(plan.slots, len(batch)), stage)
         context = None
         latents = self._latents(pages.whole, plan, generator)
@@ -164,8 +169,8 @@ class Pipeline:
             context = infill.features(told, pages.masks, plan, self.backbone.context_parts, zero)
         else:
             latents = self.embedding(latents, plan.slots, *known)
-        images = canvas.tokens(hiding.zeroed(latents, plan.slots, hidden), plan)
-        features = {**dict(zip(named, texts, strict=True)), **images}
+        laid = canvas.tokens(hiding.zeroed(latents, plan.slots, hidden), plan)
+        features = {**dict(zip(named, texts, strict=True)), **laid}
         valid, valid_BT = hiding.present(plan.layout, hidden, self.device), [self.text.valid(said) for said in prompts]
         if valid_BT[0] is not None:
             valid |= dict(zip(named, (v.to(self.device) for v in valid_BT), strict=True))
@@ -182,7 +187,9 @@ class Pipeline:
         pooled = self.text.pooled([""] * len(prompts) if session else prompts)
         return pooled if self.text.trained else pooled.float()
 
-    def _keywords(self, prompts: list[list[str]], batch: Batch, plan: Plan) -> dict[str, Tensor]:
+    def _keywords(
+        self, prompts: list[list[str]] | list[list[Illustrated]], batch: Batch, plan: Plan
+    ) -> dict[str, Tensor]:
         """Return (B, T) booleans for every condition slot, True for the tokens of the texts that name its subject."""
         names = [slot.name for slot in plan.slots if slot.role == CONDITION]
         own = [[subjects_of(said, i, len(names)) for said in batch.subjects] for i in range(len(names))]
@@ -211,7 +218,7 @@ class Pipeline:
         encoded = [self._encode_canvas(self.codec, page, generator, self.cache, self.device) for page in pages]
         return canvas.cut(encoded, plan)
 
-    def _encode_text(self, prompts: list[str]) -> Tensor:
+    def _encode_text(self, prompts: list[str] | list[Illustrated]) -> Tensor:
         """Encode prompts. Features of a frozen encoder are in fp32, whatever the precision of its weights."""
         if self.text.trained:
             return self.text.encode(prompts)

@@ -56,16 +56,16 @@ def load_pretrained(
             f"{cls.__name__} cannot be loaded from {folder} ('{source}', config key {key}): {reason(error)}"
         ) from error
     if config is not None:
-        _check_config(model.config, config, source, key)
+        check_config(model.config, config, source, key)
     if not isinstance(model, nn.Module):
         return model  # a tokenizer has no precision
     check_finite(model.named_parameters(), f"'{source}' (config key {key})")
     return in_type(model, dtype)
 
 
-def _check_config(stored: Any, config: Mapping[str, Any], source: str, key: str) -> None:
+def check_config(stored: Any, config: Mapping[str, Any], source: str, key: str) -> None:
     """Check that the stored config has the run's values; otherwise a size changed on the command line would
-    be ignored.
+    be ignored. Raises ValueError, which names the key, the value and the stored one.
     """
     for name, value in config.items():
         held = getattr(stored, name, None)

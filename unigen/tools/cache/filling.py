@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from unigen.cache.store import Cache, StrictCache, clip_key, ids_key, open_cache
+from unigen.cache.store import Cache, StrictCache, clip_key, open_cache, prompt_keys
 from unigen.core import canvas, infill
 from unigen.core.turns import prompts_by_turn
-from unigen.core.types import TEXT, Batch
+from unigen.core.types import TEXT, Batch, Illustrated
 from unigen.learners.denoising import FIT_IMAGES
 from unigen.pipeline import hiding
 from unigen.pipeline.build import build, build_on_meta
+from unigen.pipeline.illustration import illustrated, looked_at
 
 ROUNDING = {None: 0.0, "bfloat16": 2**-8, "float16": 2**-11}  # the largest relative error of a rounded value
 TOLERANCE = 1e-3  # relative to an entry's standard deviation: other hardware and batches round differently
@@ -92,12 +93,20 @@ class Source:
         distinct = {id(x): x for x in every if not x.is_floating_point()}.values()
         return [canvas.by_clip(x, self.codec.temporal_stride) for x in distinct]
 
-    def prompts(self, batch: Batch) -> list[str]:
-        """Return the prompts for a frozen text encoder: the batch's, and what stands for a hidden one."""
+    def prompts(self, batch: Batch) -> list[str] | list[Illustrated]:
+        """Return the prompts for a frozen text encoder: the batch's, and what stands for a hidden one.
+
+        For an encoder that looks at images each of them comes with all that its sample shows.
+        """
         ways = self.pipeline.hidden_as(TEXT)
         stand_in = hiding.prompts([""] * len(ways), {TEXT: ways}, self.pipeline.guidance.negative)
+        if self.text is None:
+            return []
+        if roles := looked_at(self.text):
+            slots, every = self.pipeline.plan(batch.slots).slots, [batch.prompts, *([w] * len(batch) for w in stand_in)]
+            return [one for words in every for one in illustrated(words, batch.images, slots, roles, {})]
         said = [prompt for turn in prompts_by_turn(batch.prompts, batch.slots) for prompt in turn]
-        return [] if self.text is None else [*said, *stand_in]
+        return [*said, *stand_in]
 
 
 def build_cache(config: Mapping[str, Any], batches: int | None = None) -> Cache:
@@ -180,7 +189,8 @@ def _prompts(source: Source) -> Iterator[tuple[str, Any]]:
     def every() -> Iterator[tuple[str, Any]]:
         for batch in _held_out(source):
             for prompt in source.prompts(batch):
-                yield ids_key(source.text.ids([prompt])[0]), lambda prompt=prompt: source.text.encode([prompt])[0]
+                (key,) = prompt_keys(source.text, [prompt])
+                yield key, lambda prompt=prompt: source.text.encode([prompt])[0]
 
     return _distinct(every())
 
