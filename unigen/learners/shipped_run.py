@@ -22,7 +22,7 @@ class ShippedRun(Denoising):
         round_to_half(self.parts)
 
     def export(self, folder: Path, config: Mapping[str, Any]) -> list[Path]:
-        """Save what `Denoising` saves, the same in fp16 in a run folder of its own, and the stock model as `transformer`
+        """Save what `Denoising` saves, the same in fp16 in a run folder of its own, and the stock model, `transformer`
         and `text_encoder`, with which a further stage begins.
         """
         super().export(folder, config)
