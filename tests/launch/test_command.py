@@ -109,6 +109,17 @@ def test_experiments_of_ones_own_need_no_checkout(tmp_path):
     assert without.returncode == 1 and "unknown choice 'mine' for group 'exp'" in without.stderr, "negative control"
 
 
+def test_a_package_of_the_user_that_hides_ours_is_named(tmp_path):
+    (tmp_path / "experiments").mkdir()  # no package is imported by this name
+    (tmp_path / "experiments" / "__init__.py").write_text("raise ValueError")
+    assert unigen("export", "--help", cwd=tmp_path, PYTHONPATH=".").returncode == 0
+    (tmp_path / "callbacks").mkdir()
+    (tmp_path / "callbacks" / "__init__.py").touch()
+    done = unigen("export", "--help", cwd=tmp_path, PYTHONPATH=".")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: package 'callbacks' would come from {tmp_path / 'callbacks'} instead of")
+
+
 def complete(line: str) -> list[str]:
     return candidates(line, command.programs())
 

@@ -183,7 +183,7 @@ def own_packages(root: Path, names: Sequence[str] = ("callbacks", "datamodules",
     Raises:
         ConfigError: one comes from elsewhere (another project's folder, a stale install) or is not found.
     """
-    again = f"run pip install -e {root}" if is_checkout() else "install unigen again"
+    again, instead = (f"run pip install -e {root}",) * 2 if is_checkout() else ("install unigen again", "rename it")
     for name in names:
         spec, wanted = importlib.util.find_spec(name), (root / name).resolve()
         found = list(spec.submodule_search_locations or [spec.origin]) if spec is not None else []
@@ -192,7 +192,7 @@ def own_packages(root: Path, names: Sequence[str] = ("callbacks", "datamodules",
         if Path(found[0]).resolve() != wanted:
             raise ConfigError(
                 f"package '{name}' would come from {found[0]} instead of {wanted}; "
-                f"take the former off PYTHONPATH, or {again}"
+                f"take the former off PYTHONPATH, or {instead}"
             )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import unigen
 from unigen.config.commands import ROOT, RUN
+from unigen.config.values import ConfigError, own_packages
 from unigen.launch.completion import candidates, script
 from unigen.launch.terminal import one_line_for_ctrl_c, steady_output
 
@@ -50,6 +51,10 @@ def main() -> None:
     """Run the program that the first word names. Exits with its code, and with 1 for an unknown one."""
     word, *words = sys.argv[1:] or ["--help"]
     if word in programs():
+        try:
+            own_packages(ROOT)  # before Hydra looks for a callback of ours
+        except ConfigError as error:
+            sys.exit(f"error: {error}")
         path = str(programs()[word])
         os.environ[RUN] = "unigen run"
         sys.argv = [path, *words]
