@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 import pytest
+from small_runs import command
 
 from unigen.tools.studio.door import POLICY, Door
 from unigen.tools.studio.page import HOST, bound
@@ -73,3 +74,23 @@ def test_it_listens_on_this_machine_alone_and_finds_a_free_port():
         with pytest.raises(ValueError, match=f"port={port} is taken"):
             bound(port)
     assert isinstance(bound(None)[0], socket.socket)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("port=99999", "port=99999 is not a number from 0 to 65535"),
+        ("prt=1", "unknown key 'prt' (did you mean 'port'?)"),
+        (f"runs={__file__}", "is no folder"),
+    ],
+)
+def test_bad_words_of_the_command_are_one_sentence(word, said, capfd):
+    assert command("studio.py", word) == 1
+    err = capfd.readouterr().err
+    assert said in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_without_gradio_it_says_what_to_install(capfd, monkeypatch, tmp_path):
+    monkeypatch.setattr("unigen.tools.studio.page.find_spec", lambda name: None)
+    assert command("studio.py", f"runs={tmp_path}") == 1
+    assert "pip install 'unigen[studio]'" in capfd.readouterr().err

@@ -215,7 +215,7 @@ def caption_of(name: str, kind: str, task: str | None, prompt: str, settings: di
     """Return the caption of a result in the gallery."""
     what = "rows" if kind == ROWS else task or ""
     told = [f"{key} {settings[key]}" for key in ("seed", "steps", "guidance", "upsample") if settings.get(key)]
-    return " · ".join(filter(None, [name.removeprefix("shipped:"), what, prompt, *told]))
+    return " · ".join(filter(None, [*told, prompt, what, name.removeprefix("shipped:")]))
 
 
 def build(places: Places, models: Models, sampled: Sampled) -> Trying:
@@ -276,7 +276,7 @@ def layout(places: Places) -> tuple[Parts, dict[str, Any]]:
             )
             results = gr.Gallery(
                 label="results of this page, to compare",
-                columns=6,
+                columns=4,
                 fit_columns=False,
                 height=260,
                 format="png",
