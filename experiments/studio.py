@@ -1,4 +1,4 @@
-"""Try, preview and follow in a browser, on this machine alone: `python experiments/studio.py`.
+"""Try, preview and follow models in a browser, on this machine alone: `python experiments/studio.py`.
 
 Needs the extra studio: pip install 'unigen[studio]'. Open the address that it prints; docs/studio.md has more.
 
