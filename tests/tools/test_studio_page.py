@@ -196,6 +196,37 @@ def test_no_file_outside_is_served_and_no_other_host_is_asked(studio, browser, t
     assert asked and all(url.startswith(("http://127.0.0.1:", "data:", "blob:", "about:")) for url in asked)
 
 
+CALL = """(async () => {
+    const config = await (await fetch('/config')).json();
+    const button = config.components.find(each => each.props.elem_id == 'compose').id;
+    const fn = config.dependencies.find(each => each.targets.some(target => target[0] == button)).id;
+    const cells = Array(16).fill(null);
+    cells[4] = cells[5] = {path: PATH, meta: {_type: 'gradio.FileData'}};
+    const body = {data: ['rows', 2, 2, [1], null, ...cells], fn_index: fn, session_hash: HASH};
+    const said = {method: 'POST', headers: {'content-type': 'application/json'}, body: JSON.stringify(body)};
+    const joined = await fetch('/gradio_api/queue/join', said);
+    if (!joined.ok) return 'refused ' + joined.status;
+    return await (await fetch('/gradio_api/queue/data?session_hash=' + HASH)).text();
+})()"""
+
+
+def test_a_call_by_hand_takes_no_file_from_elsewhere(studio, browser):
+    page = studio.open(browser)
+
+    def told(path: str, mark: str) -> str:
+        return page.run(CALL.replace("PATH", json.dumps(path)).replace("HASH", json.dumps(mark)))
+
+    for number, path in enumerate(
+        ("/etc/hostname", str(ROOT / "pyproject.toml"), str(studio.runs / "old/config.yaml"))
+    ):
+        said = told(path, f"byhand{number}")
+        assert "process_completed" in said and '"success":true' not in said, said
+    example(page, "Sharpen")
+    page.wait("!!document.querySelector('#cell-1-0 img')")
+    own = page.run("decodeURI(document.querySelector('#cell-1-0 img').src.split('file=')[1])")
+    assert '"success":true' in told(own, "byhand9"), "negative control: a file that the page was lent"
+
+
 def test_a_mask_is_edited_by_clicking_and_saved(studio, browser):
     page = studio.open(browser)
     tab(page, "Preview and plan")

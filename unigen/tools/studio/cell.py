@@ -1,11 +1,19 @@
-"""A cell of the grid: Gradio's image, whose file is passed on as it was given."""
+"""A cell of the grid: Gradio's image, whose file is passed on as it was given; and files that are lent to the page."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio import component_meta
+from gradio.processing_utils import save_file_to_cache
+
+
+def lent(path: str | Path) -> str:
+    """Copy a file to the uploads' folder, the only one that files are served from and taken from; return its path."""
+    return save_file_to_cache(path, os.environ["GRADIO_TEMP_DIR"])
 
 
 @contextmanager

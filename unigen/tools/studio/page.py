@@ -111,9 +111,10 @@ def application(places: Places, models: Models, sampled: Sampled) -> Any:
 
     places.out.mkdir(parents=True, exist_ok=True)
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    return gr.mount_gradio_app(
+    page = blocks(places, models, sampled)
+    mounted = gr.mount_gradio_app(
         app,
-        blocks(places, models, sampled),
+        page,
         path="/",
         server_name=HOST,
         footer_links=[],
@@ -130,6 +131,9 @@ def application(places: Places, models: Models, sampled: Sampled) -> Any:
         css=LOOK,
         allowed_paths=[],
     )
+    # Only a page that has launched looks where the files of a call lie, and a mounted one would never say so.
+    page.has_launched = True
+    return mounted
 
 
 def blocks(places: Places, models: Models, sampled: Sampled) -> Any:

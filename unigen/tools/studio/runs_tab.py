@@ -8,6 +8,7 @@ import gradio as gr
 
 from unigen.config.values import sentence
 from unigen.tools.studio import follow, processes
+from unigen.tools.studio.cell import lent
 from unigen.tools.studio.composing import choices
 from unigen.tools.studio.places import Places, inside, run_names, run_path
 from unigen.tools.studio.plots import curve_svg
@@ -54,7 +55,7 @@ class Following:
         rows = follow.curve_rows(runs, curve) if curve else []
         steps = list(dict.fromkeys(stem for path in runs.values() for stem in follow.grids_of(path)))
         grid = grid if grid in steps else NEWEST
-        grids = follow.shown_grids(runs, None if grid == NEWEST else grid)
+        grids = [(lent(path), said) for path, said in follow.shown_grids(runs, None if grid == NEWEST else grid)]
         last = list(runs)[-1] if runs else None
         log = follow.log_of(runs[last], self.places.runs) if last else ""
         return (

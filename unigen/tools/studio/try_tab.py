@@ -10,7 +10,7 @@ import gradio as gr
 from unigen.config.values import ConfigError, sentence
 from unigen.tools.studio import calls, examples
 from unigen.tools.studio.calls import FRAMES, ROWS, SIDE
-from unigen.tools.studio.cell import Cell
+from unigen.tools.studio.cell import Cell, lent
 from unigen.tools.studio.drawing import Done, Failed, Sampled, Step, draw
 from unigen.tools.studio.models import About, Models
 from unigen.tools.studio.places import USUAL, Places, model_names
@@ -92,6 +92,7 @@ class Trying:
         """Put an example into the page."""
         example = examples.available(self.places.drawings)[number]
         cells = [examples.cell(example, r, c, self.places.drawings) for r, c in GRID]
+        cells = [None if path is None else lent(path) for path in cells]
         rows, columns = (len(example.cells), len(example.cells[0])) if example.kind == ROWS else (1, 2)
         fill = gr.update(choices=[(f"column {k + 1}", k) for k in range(columns)], value=list(example.fill))
         task = gr.skip() if example.task is None else example.task
@@ -125,7 +126,7 @@ class Trying:
                     short = reason.replace(f"{call.folder}/", "")
                     yield self._shown(shape, {}, message(short, "bad"))
                 case Done(files, said, seconds):
-                    made = list(map(str, calls.results_of(files)))
+                    made = list(map(lent, calls.results_of(files)))
                     found = dict(zip(wanted, made, strict=False))
                     status = message(f"done in {seconds:.1f} s; the files are in {call.folder}", "good")
                     caption = caption_of(name, kind, task, prompt, settings)
