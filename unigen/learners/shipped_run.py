@@ -26,7 +26,10 @@ class ShippedRun(Denoising):
         and `text_encoder`, with which a further stage begins.
         """
         super().export(folder, config)
-        export.save_stock(self.pipeline, folder, "transformer")
+        try:
+            export.save_stock(self.pipeline, folder, "transformer")
+        except ValueError as error:
+            print(f"note: no further stage can begin with this run: {error}")
         small = folder / config["name"].removeprefix("mini_")
         export.save(self.pipeline, small / "export", dict(config), half=True)
         return [small]
