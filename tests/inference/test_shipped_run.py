@@ -8,8 +8,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from small_runs import command, files, small, train
+from tiny import tiny
 
+from unigen.learners.shipped_run import self_contained
 from unigen.pipeline import export
+from unigen.pipeline.build import build_pipeline
 from unigen.weights import repositories
 
 MADE = "small"  # what is exported beside the run, by the name mini_small
@@ -66,3 +69,22 @@ def test_another_name_is_one_sentence(script, shipped, capfd):
     words = ("condition=a.png",) if script == "sample.py" else ("bench=emoji_canny",)
     assert command(script, "run=shipped:nothing", *words) == 1
     assert f"run=shipped:nothing is not shipped; legal are shipped:{MADE}" in capfd.readouterr().err
+
+
+def test_an_export_of_weights_that_were_all_trained_needs_no_source(tmp_path):
+    words = ("conditioning/adapter=full", "conditioning/modulation=shared", "conditioning/embedding=none")
+    config = tiny("+exp=fcd_mask_a", *words)
+    pipeline = build_pipeline(config)
+    export.save_stock(pipeline, tmp_path, "base")
+    config["backbone"]["pretrained"] = str(tmp_path / "base")
+    pipeline = build_pipeline(config)
+    export.save(pipeline, tmp_path / "free", self_contained(pipeline, config))
+    export.save(pipeline, tmp_path / "bound", config)
+    shutil.rmtree(tmp_path / "base")
+    loaded, _ = export.load(tmp_path / "free")
+    for one, two in zip(loaded.backbone.model.parameters(), pipeline.backbone.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+    with pytest.raises(ValueError, match=r"base.* is not there"):
+        export.load(tmp_path / "bound")  # negative control
+    next(pipeline.backbone.model.parameters()).requires_grad_(False)
+    assert self_contained(pipeline, config)["backbone"] == config["backbone"], "negative control: one is not trained"

@@ -1,11 +1,13 @@
 """Trains as `Denoising` does, and exports a finished run in small, which comes with the package."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from unigen.learners.denoising import Denoising
 from unigen.pipeline import export
+from unigen.pipeline.pipeline import Pipeline
 from unigen.weights.loading import round_to_half
 
 
@@ -31,5 +33,17 @@ class ShippedRun(Denoising):
         except ValueError as error:
             print(f"note: no further stage can begin with this run: {error}")
         small = folder / config["name"].removeprefix("mini_")
-        export.save(self.pipeline, small / "export", dict(config), half=True)
+        export.save(self.pipeline, small / "export", self_contained(self.pipeline, config), half=True)
         return [small]
+
+
+def self_contained(pipeline: Pipeline, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration without the source of a backbone or a text encoder all of whose weights were trained.
+
+    An export holds these, and must be readable where the folder that the run began with is not.
+    """
+    whole = copy.deepcopy(dict(config))
+    for module, node in ((pipeline.backbone.model, whole["backbone"]), (pipeline.text, whole["encoder"]["text"])):
+        if all(p.requires_grad for p in module.parameters()) and not list(module.buffers()):
+            node["pretrained"] = None
+    return whole
