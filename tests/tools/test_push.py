@@ -22,9 +22,12 @@ SHIPPED = ROOT / "unigen" / "shipped" / "universal"
 
 @pytest.fixture
 def run(tmp_path) -> Path:
-    """A finished run with a grid: the shipped one, which has the files of one."""
+    """A finished run on a shipped base, with a grid: the shipped run, which has the files of one."""
     folder = tmp_path / "run"
     shutil.copytree(SHIPPED, folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["backbone"]["pretrained"] = "shipped:scene_base"
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "samples").mkdir()
     for step, colour in ((0, "black"), (20, "red")):
         Image.new("RGB", (8, 8), colour).save(folder / "samples" / f"step_{step:06d}.png")
