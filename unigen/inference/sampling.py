@@ -32,10 +32,10 @@ def on_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def sample_user_image(given: dict[str, str], load: Load = export.load, say: Say = on_stderr) -> dict[str, Path]:
+def sample_user_image(given: dict[str, str], load: Load | None = None, say: Say = on_stderr) -> dict[str, Path]:
     """Write the outputs and the conditions as image files; return their paths by name. `given`: sample.py's words.
 
-    `load` reads the run's export; `say` takes each line that warns the user.
+    `load` reads the run's export (None: `export.load`); `say` takes each line that warns the user.
 
     Raises ValueError for an unfinished run, data that take no image, an unreadable image, an unknown or missing task,
     a condition that cannot be made of an image, a bad number, and a path that cannot be written.
@@ -106,7 +106,7 @@ def files_of(text: str) -> list[str]:
     return files
 
 
-def opened(given: dict[str, str], load: Load = export.load) -> tuple[Pipeline, dict[str, Any]]:
+def opened(given: dict[str, str], load: Load | None = None) -> tuple[Pipeline, dict[str, Any]]:
     """Return the run's pipeline, with what is given of its sampling, and the run's configuration.
 
     Raises ValueError for an unfinished run and a bad number.
@@ -115,7 +115,7 @@ def opened(given: dict[str, str], load: Load = export.load) -> tuple[Pipeline, d
     if not folder.is_dir():
         raise ConfigError(f"run={folder} is no folder; give a finished run folder")
     out_of(given)  # refuses a bad out= before the weights are read
-    pipeline, config = load(folder / "export")
+    pipeline, config = (load or export.load)(folder / "export")
     pipeline.solver.steps = number(given, "steps", pipeline.solver.steps, lowest=1)
     if "guidance" in given:
         pipeline.guidance = pipeline.guidance.at(number(given, "guidance", 1.0, lowest=0.0))

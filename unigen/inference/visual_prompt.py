@@ -40,7 +40,7 @@ def sample_visual_prompt(
     given: dict[str, str],
     read: Callable[..., Sample],
     instructed: Callable[..., str],
-    load: Load = export.load,
+    load: Load | None = None,
     say: Say = on_stderr,
 ) -> dict[str, Path]:
     """Write every target and the whole grid as image files; return their paths by name. `given`: sample.py's words.
