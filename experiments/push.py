@@ -5,6 +5,8 @@ out=       the folder to write (default: hub/ of the run)
 repo=      owner/name on the Hub: uploads the folder where one is logged in (hf auth login), and else says how
 private=   true (default) or false: whether a new repository is private
 licence=   the Hub's word for the licence of the weights (default: that of the base, where it is known)
+
+config.yaml and export/unigen.json go with it as they are, with the paths of folders that the run read.
 """
 
 import sys

@@ -38,7 +38,22 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Answers(BaseHTTPRequestHandler):
+    """Answers in JSON, and says nothing on the terminal."""
+
+    def _answer(self, status: int, value: dict) -> None:
+        text = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *args: object) -> None:
+        """Says nothing."""
+
+
+class _Handler(Answers):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
@@ -66,17 +81,6 @@ class _Handler(BaseHTTPRequestHandler):
         if file := (sent.get("files") or {}).get("wandb-history.jsonl"):
             lines, kept = [json.loads(line) for line in file["content"]], self.server.history.setdefault(run, [])
             kept[file["offset"] : file["offset"] + len(lines)] = lines
-
-    def _answer(self, status: int, value: dict) -> None:
-        text = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *args: object) -> None:
-        """Says nothing."""
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 from small_runs import command, files
 from tiny import ROOT
+from wandb_server import Answers
 
 from unigen.config.values import ConfigError
 from unigen.tools import push
@@ -46,7 +47,7 @@ class Hub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Answers):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path == "/api/repos/create":
@@ -69,17 +70,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer(200, {"id": "lab/mine", "siblings": [], "sha": "0"})
-
-    def _answer(self, status: int, value: dict) -> None:
-        text = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *args: object) -> None:
-        """Says nothing."""
 
 
 @pytest.fixture
@@ -140,6 +130,18 @@ def test_the_licence_is_that_of_the_base(base, terms):
     config["backbone"]["pretrained"] = "somebody/else"
     with pytest.raises(ConfigError, match="whose licence is not known here; say which one"):
         push.licensed(config, None)
+
+
+@pytest.mark.parametrize(
+    ("base", "named"),
+    [("Qwen/Qwen-Image", True), ("runs/first/export/transformer", False), ("mine/base", False), (None, False)],
+)
+def test_a_card_names_a_base_that_is_a_repository_alone(run, base, named):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["backbone"]["pretrained"] = base
+    summary = json.loads((run / "summary.json").read_text())
+    said = "\n".join(push.card(config, summary, ("apache-2.0",), lora=True, grid=False))
+    assert (f"base_model: {base}\nbase_model_relation: adapter" in said) is named
 
 
 def test_every_published_base_has_a_licence():

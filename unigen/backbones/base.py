@@ -453,12 +453,12 @@ class DiffusersTransformer(nn.Module):
 
 def _coarser(view: View) -> View:
     """Return the view with segments joined that attention cannot tell apart, where its queries are its keys."""
-    sights = {
-        name: sight._replace(queries=own, keys=own)
-        for name, sight in view.sights.items()
-        if sight.queries is sight.keys and (own := coarsest(sight.keys, sight.mask))
-    }
-    return view._replace(sights={**view.sights, **sights})
+
+    def joined(sight: Sight) -> Sight:
+        own = coarsest(sight.keys, sight.mask)
+        return sight._replace(queries=own, keys=own)
+
+    return view._replace(sights={n: joined(s) if s.queries is s.keys else s for n, s in view.sights.items()})
 
 
 @lru_cache(maxsize=256)

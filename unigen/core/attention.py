@@ -94,9 +94,8 @@ def plain(
     finite negative bias, so a query without keys has zero gradients and no NaN.
     """
     q, k, v = (x.flatten(0, 1) for x in (q_BHLD, k_BHLD, v_BHLD))
-    if valid_BL is None and masks.unrestricted(
-        queries, keys, mask
-    ):  # no bias, whose table would break a compiled graph
+    if valid_BL is None and masks.unrestricted(queries, keys, mask):
+        # without a bias, whose table would break a compiled graph
         scores = torch.baddbmm(q.new_zeros(()), q, k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5)
         return torch.bmm(scores.softmax(-1).to(v.dtype), v).unflatten(0, q_BHLD.shape[:2])
     bias = _bias(queries, keys, mask, q_BHLD.dtype, q_BHLD.device)

@@ -5,6 +5,7 @@ reads its LoRA from the subfolder `export`.
 """
 
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,8 @@ LICENCES = {
     "Qwen/": ("apache-2.0",),
     "hunyuanvideo-community/": ("other", "tencent-hunyuan-community"),
 }
-EMOJI = "datamodules.emoji"  # and scenes, which are composed of the same glyphs
+EMOJI = "datamodules.emoji", "datamodules.scenes", "shipped:"  # what shows or has seen the bundled glyphs
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name; a path with one slash is told from it by LICENCES
 
 
 def prepare(run: Path, out: Path, licence: str | None = None) -> Path:
@@ -50,7 +52,8 @@ def prepare(run: Path, out: Path, licence: str | None = None) -> Path:
     if grid is not None:
         shutil.copyfile(grid, out / "samples.png")
     summary = json.loads((run / "summary.json").read_text())
-    lines = card(config, summary, terms, lora=(out / "export" / LORA_FILE).is_file(), grid=grid is not None)
+    lora = any((out / "export").glob(f"{Path(LORA_FILE).stem}*"))  # an adapter by role has its name in the file's
+    lines = card(config, summary, terms, lora=lora, grid=grid is not None)
     write_text(out / "README.md", "\n".join(lines) + "\n")
     return out
 
@@ -78,7 +81,7 @@ def card(
     base = str(config["backbone"].get("pretrained"))
     name = config["name"]
     yield from ("---", f"license: {terms[0]}", *(f"license_name: {word}" for word in terms[1:]))
-    if "/" in base and not Path(base).exists():
+    if REPOSITORY.fullmatch(base) and base.startswith(tuple(LICENCES)):
         yield from (f"base_model: {base}", f"base_model_relation: {'adapter' if lora else 'finetune'}")
     yield from (
         "library_name: diffusers",
@@ -87,7 +90,7 @@ def card(
     )
     yield from ("---", f"# {name}", "")
     task = config.get("task", {}).get("name")
-    yield f"{_kind(config, lora)}, trained by `+exp={name}`{f' on the task {task}' if task else ''}"
+    yield f"{_kind(config, lora)}, the experiment `{name}`{f' on the task {task}' if task else ''}"
     yield f"for {summary['steps']:,} steps ({summary['samples_seen']:,} samples), seed {summary['seed']}, at "
     yield f"{config['data']['size']} pixels, with unigen. `config.yaml` holds every key."
     if config.get("paper"):
@@ -139,7 +142,7 @@ def _kind(config: Mapping[str, Any], lora: bool) -> str:
 def _shows_emoji(config: Mapping[str, Any]) -> bool:
     """Return whether the run saw the bundled glyphs, or began with weights that have."""
     words = json.dumps(config.get("data", {})) + str(config["backbone"].get("pretrained"))
-    return any(word in words for word in (EMOJI, "datamodules.scenes", "shipped:"))
+    return any(word in words for word in EMOJI)
 
 
 def _last_grid(samples: Path) -> Path | None:
