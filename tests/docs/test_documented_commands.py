@@ -14,7 +14,7 @@ from unigen.config.values import ConfigError
 
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
 COMPOSED = re.compile(r"^(?:\w+=\S+ )*python (?:experiments/(?:run|plan|preview)|slurm/sweep)\.py +(.*)$")
-STAGES = re.compile(r"(until|seeds|cluster|tune\..*)=|--dry-run")  # what sweeps take besides a job's words
+OWN = re.compile(r"(until|seeds|cluster|tune\..*)=|--dry-run|(out|samples|profile)=")  # of sweep, preview, plan alone
 OTHERS = ("status", "retry", "look", "cancel", "--help")  # words of sweep.py that name no configuration
 
 
@@ -33,8 +33,9 @@ def composed(page: str) -> list[str]:
 
 
 def check(line: str) -> None:
-    words = [word for word in shlex.split(line, comments=True) if not STAGES.match(word)]
-    preflight(CONF, words, "config")
+    words = [word for word in shlex.split(line, comments=True) if not OWN.match(word)]
+    alone = any(word.startswith("graph=") for word in words)  # preview.py's graph by itself
+    preflight(CONF, words, "graph_only" if alone else "config")
 
 
 ALL = [(page, line) for page in PAGES for line in dict.fromkeys(composed(page))]
