@@ -1,5 +1,5 @@
-"""Saves last.ckpt, from which a run continues, at a fixed interval and at the end, and best.ckpt of the best
-validation.
+"""Saves last.ckpt, from which a run continues, at a fixed interval and at the end, best.ckpt of the best
+validation, and checkpoints of steps in between, which stay.
 """
 
 import math
@@ -15,20 +15,26 @@ class LastCheckpoint(L.Callback):
     """Saves `folder`/last.ckpt every `every` optimiser steps, and after the last one.
 
     `monitor` names a value that is logged by the end of a validation (val/loss, val/loss_target): `folder`/best.ckpt is
-    saved whenever it is better than ever before, and `mode` says whether "min" or "max" is better. Lightning's
-    ModelCheckpoint would save nothing in a run that is shorter than its interval. A run that continues from last.ckpt
-    gives, bit for bit, what it would have given without the stop.
+    saved whenever it is better than ever before, and `mode` says whether "min" or "max" is better. With `keep`, every
+    `keep` optimiser steps `folder`/step_N.ckpt is saved besides, which nothing removes. Lightning's ModelCheckpoint
+    would save nothing in a run that is shorter than its interval. A run that continues from last.ckpt gives, bit for
+    bit, what it would have given without the stop.
     """
 
-    def __init__(self, folder: str, every: int, monitor: str | None = None, mode: str = "min") -> None:
+    def __init__(
+        self, folder: str, every: int, monitor: str | None = None, mode: str = "min", keep: int | None = None
+    ) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"callback.checkpoint.mode is '{mode}'; legal are min, max")
-        self.folder, self.every, self.monitor, self.mode = Path(folder), every, monitor, mode
+        if keep is not None and keep < 1:
+            raise ValueError(f"callback.checkpoint.keep is {keep}; legal are a number of steps from 1 on, and null")
+        self.folder, self.every, self.monitor, self.mode, self.keep = Path(folder), every, monitor, mode, keep
         self.best: float | None = None
-        self._saved = -1
+        self._saved = self._kept = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._saved = trainer.global_step  # else the next batch, which may be half a step, would be saved again
+        # else the next batch, which may be half a step, would be saved again
+        self._saved = self._kept = trainer.global_step
         if trainer.global_step == 0:
             rewind(trainer, 0, {})  # a run that was killed before its first checkpoint
         else:
@@ -39,6 +45,10 @@ class LastCheckpoint(L.Callback):
     ) -> None:
         if trainer.global_step and trainer.global_step % self.every == 0:
             self.save(trainer)
+        if self.keep and trainer.global_step % self.keep == 0 and self._kept != trainer.global_step:
+            trainer.lightning_module.require_finite()
+            self._kept = trainer.global_step
+            trainer.save_checkpoint(self.folder / f"step_{trainer.global_step}.ckpt")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.monitor is None or trainer.sanity_checking or trainer.state.fn != "fit":

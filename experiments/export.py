@@ -1,7 +1,8 @@
 """Export the weights of a checkpoint for other programs: `python experiments/export.py run=<run folder>`.
 
 run=         a run folder, finished or not
-checkpoint=  last, best or the path of one: a file, or a folder of shards as DeepSpeed and FSDP2 leave (default: last)
+checkpoint=  last (the default), best, step_N or the path of one: a file, or a folder of shards as DeepSpeed and FSDP2
+             leave
 out=         the folder to write (default: export/ of the run, to which a finished run writes too)
 """
 

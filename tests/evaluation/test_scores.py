@@ -1,16 +1,20 @@
-"""scores.jsonl: written once, read back; what is not whole is said; a real run leaves what its means are made of."""
+"""scores.jsonl: written once, read back; what is not whole is said; a real run leaves what its means are made of,
+and the checkpoints that were asked for.
+"""
 
 import json
 import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_runs import log, small, summary, train
 
 from callbacks.checkpoint import LastCheckpoint
 from unigen.config.values import ConfigError
 from unigen.evaluation.clusters import Clusters
 from unigen.evaluation.scores import clusters_of, read_scores, split, write_scores
+from unigen.tools.export import export_checkpoint
 from unigen.training import experiment as training
 
 
@@ -102,6 +106,32 @@ def test_the_best_is_that_of_all_validations_also_after_a_stop(tmp_path, mode, k
     assert trainer.saved == [("best.ckpt", value) for value in kept]
     LastCheckpoint(str(tmp_path), 10).on_validation_end(trainer, None)
     assert len(trainer.saved) == len(kept), "nothing is monitored by default"
+
+
+def test_steps_in_between_stay_and_are_saved_once(tmp_path):
+    trainer, callback = Saving(), LastCheckpoint(str(tmp_path), 4, keep=3)
+    trainer.lightning_module = type("Module", (), {"require_finite": lambda self: None})()
+    trainer.callback_metrics = {"val/x": 0.0}
+    for step in (1, 2, 3, 3, 4, 5, 6, 7):  # 3 twice: a batch that is half a step
+        trainer.global_step = step
+        callback.on_train_batch_end(trainer, None, None, None, 0)
+    assert [name for name, _ in trainer.saved] == ["step_3.ckpt", "last.ckpt", "step_6.ckpt"]
+    with pytest.raises(ValueError, match=r"checkpoint\.keep is 0; legal are a number of steps from 1 on, and null"):
+        LastCheckpoint(str(tmp_path), 10, keep=0)
+
+
+def test_a_kept_step_is_exported_by_its_name(tmp_path):
+    train(small(tmp_path, "callback.checkpoint.keep=1", "trainer.max_steps=2"))
+    assert sorted(path.stem for path in (tmp_path / "checkpoints").glob("[!.]*.ckpt")) == ["last", "step_1", "step_2"]
+    weights = {}
+    for word in ("last", "step_1", "step_2"):
+        out = tmp_path / f"as_{word}"
+        export_checkpoint({"run": str(tmp_path), "checkpoint": word, "out": str(out)})
+        weights[word] = load_file(out / "unigen_modules.safetensors")
+    assert all(torch.equal(x, weights["step_2"][name]) for name, x in weights["last"].items())
+    assert not all(torch.equal(x, weights["step_1"][name]) for name, x in weights["last"].items()), "another step"
+    with pytest.raises(ConfigError, match=r"checkpoint=step_7: .* the checkpoints of this run: last, step_1, step_2"):
+        export_checkpoint({"run": str(tmp_path), "checkpoint": "step_7", "out": str(tmp_path / "none")})
 
 
 def test_a_metric_that_is_not_logged_is_refused_with_those_that_are(tmp_path):

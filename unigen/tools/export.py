@@ -1,5 +1,6 @@
 """Exports any checkpoint of a run as the end of the run would have, for experiments/export.py."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,9 @@ def export_checkpoint(given: Mapping[str, str]) -> Path:
 
 
 def _checkpoint(run: Path, word: str) -> Path:
-    """Return the path of the run's checkpoint `last` or `best`; any other word is a path itself."""
+    """Return the path of the run's checkpoint `last`, `best` or `step_N`; any other word is a path itself."""
     folder = run / "checkpoints"
-    path = folder / f"{word}.ckpt" if word in ("last", "best") else Path(word)
+    path = folder / f"{word}.ckpt" if re.fullmatch(r"last|best|step_\d+", word) else Path(word)
     if not path.exists():
         there = ", ".join(sorted(p.stem for p in folder.glob("[!.]*.ckpt"))) or "none"
         raise ConfigError(f"checkpoint={word}: {path} is not there; the checkpoints of this run: {there}")
