@@ -19,11 +19,8 @@ KINDS = {
     "hunyuan_video1_5": "HunyuanVideo15",
 }
 REALGENERAL, VISUALCLOZE = reproductions("RealGeneral"), reproductions("VisualCloze")
-# The families whose shipped weights predict another thing than these experiments train, and what is legal there.
-REFUSED = {
-    **{(exp, family): "process=rectified_flow solver=euler" for exp in REALGENERAL for family in ("flux", "flux_fill")},
-    **{(exp, "cogvideox"): "process=vp solver=ddim" for exp in VISUALCLOZE},
-}
+# The family whose shipped weights predict another thing than these experiments train, and what is legal there.
+REFUSED = {(exp, "cogvideox"): "process=vp solver=ddim" for exp in VISUALCLOZE}
 INFILLING = ("visualcloze_fill", "visualcloze_code")  # conditions are noised, and seen on channels of a Fill model
 QUICK = {
     ("fcd_mask_a", "flux"),
