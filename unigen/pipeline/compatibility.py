@@ -33,7 +33,19 @@ def check(p: Pipeline) -> None:
             f"{source} places images along {', '.join(p.formatter.axes)}, but backbone "
             f"{type(p.backbone).__name__} has no axis {', '.join(missing)}; it has {', '.join(p.backbone.axes)}"
         )
-    p.mask.check(p.formatter.roles, source)
+    _check_ranges(p)
+    _check_roles(p, source)
+    _check_widths(p)
+    if p.backbone.predicts not in (None, p.process.predicts):
+        raise ValueError(
+            f"the weights of backbone.pretrained predict '{p.backbone.predicts}' (backbone.predicts), but process "
+            f"{type(p.process).__name__} trains '{p.process.predicts}'; take the weights' own by "
+            f"{OF_WEIGHTS.get(p.backbone.predicts, 'process=...')}, or random weights by backbone.pretrained=null"
+        )
+
+
+def _check_ranges(p: Pipeline) -> None:
+    """Raises ValueError for a number of guidance, loss or dropout outside its range."""
     ranges.check("guidance.strength", p.guidance.strength)
     for task, own in p.guidance.by_task.items():
         ranges.check(f"guidance.by_task.{task}.strength", own.get("strength", 1.0))
@@ -41,6 +53,11 @@ def check(p: Pipeline) -> None:
         ranges.check(f"guidance.passes.{number}.strength", each.strength)
     ranges.check("loss.weights", dict(p.loss.weights))
     ranges.check("dropout", dict(p.dropout))
+
+
+def _check_roles(p: Pipeline, source: str) -> None:
+    """Raises ValueError if a table by role lacks a role of the formatter, or one names a role that it has not."""
+    p.mask.check(p.formatter.roles, source)
     tables = {
         "conditioning.modulation.branches": p.modulation.branches,
         "conditioning.modulation.timing": p.modulation.timing,
@@ -61,10 +78,10 @@ def check(p: Pipeline) -> None:
         for role in roles:
             if role not in p.formatter.roles:
                 raise ValueError(f"{name} names role '{role}'; {source} has {', '.join(p.formatter.roles)}")
-    widths = {
-        "text width": (p.text.width, p.backbone.text_width),
-        "latent channels": (p.codec.channels, p.backbone.latent_channels),
-    }
+
+
+def _check_widths(p: Pipeline) -> None:
+    """Raises ValueError if an encoder makes features or latents of another size than the backbone takes."""
     made, taken = (getattr(part, "glyph_tokens", 0) for part in (p.text, p.backbone))
     if made != taken:
         raise ValueError(
@@ -72,6 +89,10 @@ def check(p: Pipeline) -> None:
             f"{type(p.backbone).__name__} takes {taken} (backbone.glyphs); write backbone.glyphs={made}, or take "
             "encoder/text=qwen2_5_vl_glyphs"
         )
+    widths = {
+        "text width": (p.text.width, p.backbone.text_width),
+        "latent channels": (p.codec.channels, p.backbone.latent_channels),
+    }
     if p.backbone.pooled_width is not None:
         widths["pooled text width"] = p.text.pooled_width, p.backbone.pooled_width
     for what, (made, taken) in widths.items():
@@ -84,12 +105,6 @@ def check(p: Pipeline) -> None:
             f"{p.codec.channels} channels"
         )
     check_width(p.backbone.context_width, p.backbone.context_parts, p.codec.channels, p.geometry)
-    if p.backbone.predicts not in (None, p.process.predicts):
-        raise ValueError(
-            f"the weights of backbone.pretrained predict '{p.backbone.predicts}' (backbone.predicts), but process "
-            f"{type(p.process).__name__} trains '{p.process.predicts}'; take the weights' own by "
-            f"{OF_WEIGHTS.get(p.backbone.predicts, 'process=...')}, or random weights by backbone.pretrained=null"
-        )
 
 
 def check_names(key: str, named: Iterable[str], roles: tuple[str, ...]) -> None:
