@@ -234,57 +234,18 @@ def layout(places: Places) -> tuple[Parts, dict[str, Any]]:
     with gr.Row():
         with gr.Column(scale=3, min_width=520):
             with gr.Row():
-                icons = [
+                buttons["examples"] = [
                     gr.Button(each.title, icon=places.drawings / each.icon, size="sm", elem_classes="studio-example")
                     for each in examples.available(places.drawings)
                 ]
-            lines, cells = [], []
-            for r in range(SIDE):
-                with gr.Row(visible=r < 2, elem_classes="studio-cells") as line:
-                    for c in range(SIDE):
-                        shape = calls.Shape(ROWS, 2, 2, (1,))
-                        there = calls.shown(shape, r, c)
-                        cells.append(
-                            Cell(
-                                label=calls.label(shape, r, c) if there else "",
-                                visible=there,
-                                type="filepath",
-                                format="png",
-                                image_mode=None,
-                                sources=["upload", "clipboard"],
-                                height=190,
-                                min_width=120,
-                                buttons=["download"],
-                                elem_id=f"cell-{r}-{c}",
-                                elem_classes="studio-cell",
-                            )
-                        )
-                lines.append(line)
+            lines, cells = cell_grid()
             status = gr.HTML(elem_id="status")
             with gr.Row():
                 buttons["generate"] = gr.Button("Generate", variant="primary", elem_id="generate")
                 buttons["stop"] = gr.Button("Stop", elem_id="stop")
                 buttons["compose"] = gr.Button("Use the result as the next input", elem_id="compose")
                 buttons["reverse"] = gr.Button("Reverse", elem_id="reverse")
-            command = gr.Code(
-                label="the same call as a command line",
-                language="shell",
-                interactive=False,
-                lines=1,
-                max_lines=6,
-                elem_id="command",
-                wrap_lines=True,
-            )
-            results = gr.Gallery(
-                label="results of this page, to compare",
-                columns=4,
-                fit_columns=False,
-                height=260,
-                format="png",
-                interactive=False,
-                object_fit="contain",
-                elem_id="results",
-            )
+            command, results = command_and_results()
         with gr.Column(scale=2, min_width=320):
             with gr.Row():
                 model = gr.Dropdown(names, value=usual, label="model", scale=4, elem_id="model")
@@ -299,25 +260,58 @@ def layout(places: Places) -> tuple[Parts, dict[str, Any]]:
             fill = gr.CheckboxGroup([("column 1", 0), ("column 2", 1)], value=[1], label="columns of the query to fill")
             prompt = gr.Textbox(label="prompt", placeholder="what the result shows", elem_id="prompt", max_length=2000)
             settings = settings_fields()
-    parts = Parts(
-        model,
-        about,
-        kind,
-        task,
-        rows,
-        columns,
-        fill,
-        cells,
-        lines,
-        prompt,
-        prepared,
-        settings,
-        status,
-        command,
-        results,
-        gr.State([]),
+    chosen = (model, about, kind, task, rows, columns, fill)
+    return Parts(*chosen, cells, lines, prompt, prepared, settings, status, command, results, gr.State([])), buttons
+
+
+def cell_grid() -> tuple[list[gr.Row], list[Cell]]:
+    """Return the lines of the grid and all of its cells; those of two rows of two columns are shown first."""
+    lines, cells = [], []
+    for r in range(SIDE):
+        with gr.Row(visible=r < 2, elem_classes="studio-cells") as line:
+            for c in range(SIDE):
+                shape = calls.Shape(ROWS, 2, 2, (1,))
+                there = calls.shown(shape, r, c)
+                cell = Cell(
+                    label=calls.label(shape, r, c) if there else "",
+                    visible=there,
+                    type="filepath",
+                    format="png",
+                    image_mode=None,
+                    sources=["upload", "clipboard"],
+                    height=190,
+                    min_width=120,
+                    buttons=["download"],
+                    elem_id=f"cell-{r}-{c}",
+                    elem_classes="studio-cell",
+                )
+                cells.append(cell)
+        lines.append(line)
+    return lines, cells
+
+
+def command_and_results() -> tuple[gr.Code, gr.Gallery]:
+    """Return the line that makes the same call in a terminal, and the gallery of what this page has drawn."""
+    command = gr.Code(
+        label="the same call as a command line",
+        language="shell",
+        interactive=False,
+        lines=1,
+        max_lines=6,
+        elem_id="command",
+        wrap_lines=True,
     )
-    return parts, buttons | {"examples": icons}
+    results = gr.Gallery(
+        label="results of this page, to compare",
+        columns=4,
+        fit_columns=False,
+        height=260,
+        format="png",
+        interactive=False,
+        object_fit="contain",
+        elem_id="results",
+    )
+    return command, results
 
 
 def settings_fields() -> dict[str, gr.Textbox]:
