@@ -1,8 +1,7 @@
 """A run of unigen on CogVideoX as a custom pipeline of diffusers: one file that an export carries, and needs no unigen.
 
-    pipe = DiffusionPipeline.from_pretrained(
-        "zai-org/CogVideoX1.5-5B", custom_pipeline="<export>/pipeline.py", trust_remote_code=True
-    )
+    base, code = "zai-org/CogVideoX1.5-5B", "<export>/pipeline.py"
+    pipe = DiffusionPipeline.from_pretrained(base, custom_pipeline=code, trust_remote_code=True)
     pipe.load_export("<export>")
     image = pipe(image=condition, prompt="a red pot", subject="pot", seed=0).images[0]
 
@@ -21,6 +20,7 @@ import math
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from itertools import pairwise
 from pathlib import Path
@@ -90,7 +90,7 @@ def refusals(config: Mapping[str, Any]) -> list[str]:
             found.append(f"{key} is {json.dumps(value)}; the pipeline for diffusers computes {words} alone")
     if value_of(config, "encoder.text.tokenizer") == "byt5":
         found.append("encoder.text.tokenizer is byt5; the pipeline for diffusers reads the base's own tokenizer alone")
-    if (rows := value_of(config, "data.rows")) and list(rows)[0] > 0:
+    if (rows := value_of(config, "data.rows")) and min(rows) > 0:
         found.append(f"data.rows is {rows}: the run always had example rows, which the pipeline for diffusers lacks")
     tables = (config.get("guidance"), *(value_of(config, "guidance.by_task") or {}).values())
     if odd := sorted({role for table in tables for role in value_of(table, "drop") or ()} - {TEXT, CONDITION}):
@@ -152,11 +152,11 @@ class Layout:
         return torch.cat([outputs[i] for i in range(len(self.segments))], dim=2)
 
 
+@dataclass
 class RoleAttention:
     """The attention processor of CogVideoX under the role mask of the layout. Text has no position."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+    layout: Layout
 
     def __call__(
         self, attn: nn.Module, x: Tensor, encoder_hidden_states: Tensor, attention_mask: None, image_rotary_emb: Any
@@ -196,7 +196,7 @@ class BranchedNorm(nn.Module):
         """Return modulated images and text, then the gates of both."""
         tembs, pairs = temb.chunk(self.layout.clocks), zip(self.layout.segments, self.layout.clock_of, strict=True)
         keys = [(self.table[segment.role], clock) for segment, clock in pairs]
-        made = {key: self.branches[key[0]](self.silu(tembs[key[1]]))[:, None].chunk(3, dim=-1) for key in keys}
+        made = {key: self.branches[key[0]](self.silu(tembs[key[1]]))[:, None].chunk(3, dim=-1) for key in {*keys}}
         outs, gates = [], []
         for part, key in zip([text_BTD, *images_BLD.split(self.layout.lengths[1:], dim=1)], keys, strict=True):
             shift, scale, gate = made[key]
@@ -298,8 +298,8 @@ def pixels_of(frame: Image.Image, height: int, width: int) -> Tensor:
     """Return an image as uint8 (3, H, W): upright, over white, cropped around its centre (LANCZOS)."""
     frame = ImageOps.exif_transpose(frame).convert("RGBA")
     whole = Image.alpha_composite(Image.new("RGBA", frame.size, "white"), frame).convert("RGB")
-    fitted = ImageOps.fit(whole, (width, height), Image.Resampling.LANCZOS)
-    return torch.frombuffer(bytearray(fitted.tobytes()), dtype=torch.uint8).view(height, width, 3).permute(2, 0, 1)
+    data = bytearray(ImageOps.fit(whole, (width, height), Image.Resampling.LANCZOS).tobytes())
+    return torch.frombuffer(data, dtype=torch.uint8).view(height, width, 3).permute(2, 0, 1)
 
 
 def padded(z_BfChw: Tensor, patch: int) -> Tensor:
@@ -388,9 +388,7 @@ class UnigenCogVideoXPipeline(CogVideoXPipeline):
     def _fill(self, stored: Mapping[str, Tensor], path: Path) -> None:
         """Copy the tensors of the sidecar to their places. Raises ValueError for one that has no place of its shape."""
         parts = {"backbone.": self.transformer, "text.model.": self.text_encoder, "codec.vae.": self.vae}
-        places: dict[str, Tensor] = {}
-        for prefix, module in parts.items():
-            places |= {prefix + name: x for name, x in (*module.named_parameters(), *module.named_buffers())}
+        places = {p + n: x for p, m in parts.items() for n, x in (*m.named_parameters(), *m.named_buffers())}
         for name, tensor in stored.items():
             if name not in places or places[name].shape != tensor.shape:
                 raise ValueError(f"{path}: {name} {tuple(tensor.shape)} has no place in this base")
@@ -398,14 +396,15 @@ class UnigenCogVideoXPipeline(CogVideoXPipeline):
 
     def _task(self, task: str | None, conditions: int) -> str | None:
         """Return the task, or the run's only one. Raises ValueError for an unknown one and other numbers of images."""
-        tasks = list(value_of(self._run, "conditioning.embedding.tasks") or value_of(self._run, "data.tasks") or [task])
-        task = tasks[0] if task is None and len(tasks) == 1 else task
-        if task not in tasks:
-            raise ValueError(f"task is {task!r}; this export has {len(tasks)} tasks: {', '.join(tasks)}")
-        shown, _, wanted = (task or "").partition(">")
-        if task and len(names := [word for word in shown.split("+") if word.strip()]) != conditions:
+        with_bias = value_of(self._run, "conditioning.embedding.tasks")
+        known = list(with_bias or value_of(self._run, "data.tasks") or [])
+        task = known[0] if task is None and len(known) == 1 else task
+        if (task is None and known) or (with_bias and task not in with_bias):
+            raise ValueError(f"task is {task!r}; this export has {len(known)} tasks: {', '.join(known)}")
+        shown, arrow, wanted = (task or "").partition(">")
+        if arrow and len(names := [word for word in shown.split("+") if word.strip()]) != conditions:
             raise ValueError(f"task={task} shows {' and '.join(names) or 'no image'}; image= has {conditions} images")
-        if "+" in wanted:
+        if {"+", ">"} & set(wanted):
             raise ValueError(f"task={task} has several targets, which the pipeline for diffusers does not draw")
         return task
 
@@ -505,11 +504,9 @@ class UnigenCogVideoXPipeline(CogVideoXPipeline):
         said = (subject,) if isinstance(subject, str) else subject
         task = self._task(task, len(clips))
         strength, drop, against = self._guidance(task, guidance_scale, negative_prompt)
-        for each in prompts if self._uce else ():
-            for word in (word for word in said or () if not spans(each, word)):
-                warnings.warn(
-                    f"UCE does not find subject={word!r} in {each!r}: it adds the task's bias alone", stacklevel=2
-                )
+        for each, word in ((each, word) for each in prompts for word in said or () if self._uce):
+            if not spans(each, word):
+                warnings.warn(f"UCE does not find subject={word!r} in {each!r}; it adds a bias alone", stacklevel=3)
         encoded = [self._encoded_image(clip, height, width) for clip in clips]
         subjects = [said or (each,) for each in prompts]
         passes = [self._shown(prompts, subjects, task, encoded, hide=False)]

@@ -1,6 +1,7 @@
 """A trained run as files that others load: LoRA in diffusers' format, everything else in one sidecar.
 
-`export/` holds pytorch_lora_weights.safetensors (if there is a LoRA), unigen_modules.safetensors and unigen.json.
+`export/` holds pytorch_lora_weights.safetensors (if there is a LoRA), unigen_modules.safetensors and unigen.json, and
+pipeline.py where diffusers can compute the run by it (`diffusers_cogvideox`).
 """
 
 import copy
