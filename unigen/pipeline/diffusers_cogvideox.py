@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run of unigen on CogVideoX as a custom pipeline of diffusers: one file that an export carries, and needs no unigen.
 
     base, code = "zai-org/CogVideoX1.5-5B", "<export>/pipeline.py"
@@ -535,9 +536,8 @@ class UnigenCogVideoXPipeline(CogVideoXPipeline):
         until the time falls below its ceiling (`caps`), so one with the ceiling 0 stays as it is known in each pass.
         """
         c, device = self.transformer.config, known.device
-        ceiling_f = torch.tensor(
-            [cap for cap, eps in zip(caps, noises, strict=True) for _ in eps[0]], dtype=torch.float64
-        )
+        by_frame = [cap for cap, eps in zip(caps, noises, strict=True) for _ in eps[0]]
+        ceiling_f = torch.tensor(by_frame, dtype=torch.float64)
         noised = (ceiling_f > 0).view(1, -1, 1, 1, 1).to(device)
         alpha, sigma = self._schedule.factors(ceiling_f, device)
         z = alpha * known[: len(noises[0])] + sigma * torch.cat(noises, dim=1)
