@@ -114,6 +114,18 @@ def test_the_folder_is_a_run_with_a_card(run, tmp_path):
         push.prepare(run, tmp_path / "other")
 
 
+def test_a_pipeline_that_the_export_carries_lies_where_diffusers_looks_and_the_card_says_how_it_is_used(run, tmp_path):
+    without = push.prepare(run, tmp_path / "without")
+    assert not (without / "pipeline.py").exists() and "custom_pipeline" not in (without / "README.md").read_text()
+    (run / "export" / "pipeline.py").write_text("a pipeline")
+    out = push.prepare(run, tmp_path / "out")
+    assert (out / "pipeline.py").read_text() == (out / "export" / "pipeline.py").read_text() == "a pipeline"
+    said = (out / "README.md").read_text()
+    code = said.split("```python\n")[1].split("```")[0]
+    compile(code, "the card's lines", "exec")
+    assert "custom_pipeline='<this repository>'" in code and "from_pretrained('shipped:scene_base', **code)" in code
+
+
 @pytest.mark.parametrize(
     ("base", "terms"),
     [

@@ -1,11 +1,13 @@
 """A trained run as files that others load: LoRA in diffusers' format, everything else in one sidecar.
 
-`export/` holds pytorch_lora_weights.safetensors (if there is a LoRA), unigen_modules.safetensors and unigen.json.
+`export/` holds pytorch_lora_weights.safetensors (if there is a LoRA), unigen_modules.safetensors and unigen.json, and
+pipeline.py where diffusers can compute the run by it (`diffusers_cogvideox`).
 """
 
 import copy
 import json
 import re
+import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +33,7 @@ from unigen.weights.lora_stock import BRANCH
 from unigen.weights.own_files import blamed, read_object, read_tensors, unreadable
 
 MODULES_FILE, CONFIG_FILE = "unigen_modules.safetensors", "unigen.json"
+PIPELINE_FILE = "pipeline.py"  # as diffusers looks for it in a folder or repository
 AGAIN = f"restore it, or write the export anew: {command('export')} run=<run folder> out=<new folder>"
 # Keys that decide, beside the weights, what a pipeline is; keys in PLACES, at any depth, may change all the same.
 PARTS = ("formatter", "mask", "backbone", "conditioning", "encoder", "process", "loss", "solver", "dropout", "fill")
@@ -66,7 +69,19 @@ def save(pipeline: Pipeline, folder: Path, config: dict[str, Any], half: bool = 
     about = {"lora_is_for": lora_is_for(pipeline.backbone.model)} if written else {}
     about |= {"slots": SLOTS} if pipeline.backbone.slots is not None else {}
     about |= {"lora_roles": roles} if (roles := _roles(pipeline)) else {}
+    about["diffusers"] = _write_pipeline(folder, config)
     write_text(folder / CONFIG_FILE, json.dumps({"unigen": __version__, **about, "config": config}, indent=1))
+
+
+def _write_pipeline(folder: Path, config: Mapping[str, Any]) -> str:
+    """Write the pipeline of diffusers that computes this run, and say how it is used; else say why there is none."""
+    from unigen.pipeline import diffusers_cogvideox
+
+    (folder / PIPELINE_FILE).unlink(missing_ok=True)
+    if refused := diffusers_cogvideox.refusals(config):
+        return f"no pipeline of diffusers computes this export: {refused[0]}"
+    shutil.copyfile(diffusers_cogvideox.__file__, folder / PIPELINE_FILE)
+    return f"{PIPELINE_FILE} computes this export in diffusers, without unigen; its first lines say how it is called"
 
 
 def load(folder: Path) -> tuple[Pipeline, dict[str, Any]]:

@@ -1,7 +1,8 @@
 """A run as a Hugging Face repository: its export, a card made of its summary, its samples; for experiments/push.py.
 
 The folder is that of a run, so that `sample.py run=<folder>` draws with it, and `load_lora_weights` of a stock pipeline
-reads its LoRA from the subfolder `export`.
+reads its LoRA from the subfolder `export`. The pipeline of an export that carries one lies at the top too, where
+diffusers looks for it.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 
 from unigen.config.files import write_text
 from unigen.config.values import ConfigError, read_config
+from unigen.pipeline.export import PIPELINE_FILE
 from unigen.training.card import LICENCE, figures
 from unigen.weights.lora_files import LORA_FILE
 
@@ -48,12 +50,14 @@ def prepare(run: Path, out: Path, licence: str | None = None) -> Path:
     shutil.copytree(run / "export", out / "export", dirs_exist_ok=True)
     for name in ("config.yaml", "summary.json"):
         shutil.copyfile(run / name, out / name)
+    if carried := (out / "export" / PIPELINE_FILE).is_file():
+        shutil.copyfile(out / "export" / PIPELINE_FILE, out / PIPELINE_FILE)
     grid = _last_grid(run / "samples")
     if grid is not None:
         shutil.copyfile(grid, out / "samples.png")
     summary = json.loads((run / "summary.json").read_text())
     lora = any((out / "export").glob(f"{Path(LORA_FILE).stem}*"))  # an adapter by role has its name in the file's
-    lines = card(config, summary, terms, lora=lora, grid=grid is not None)
+    lines = card(config, summary, terms, lora=lora, grid=grid is not None, carried=carried)
     write_text(out / "README.md", "\n".join(lines) + "\n")
     return out
 
@@ -75,9 +79,17 @@ def licensed(config: Mapping[str, Any], given: str | None) -> tuple[str, ...]:
 
 
 def card(
-    config: Mapping[str, Any], summary: Mapping[str, Any], terms: tuple[str, ...], lora: bool, grid: bool
+    config: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    terms: tuple[str, ...],
+    lora: bool,
+    grid: bool,
+    carried: bool = False,
 ) -> Iterator[str]:
-    """Yield the lines of the model card: metadata, how it was made, how to load it, figures with their protocol."""
+    """Yield the lines of the model card: metadata, how it was made, how to load it, figures with their protocol.
+
+    `lora`, `grid` and `carried` say whether the repository has a LoRA, a grid of samples, and a pipeline of diffusers.
+    """
     base = str(config["backbone"].get("pretrained"))
     name = config["name"]
     yield from ("---", f"license: {terms[0]}", *(f"license_name: {word}" for word in terms[1:]))
@@ -99,6 +111,8 @@ def card(
         yield from ("", "![conditions, outputs and truth on held-out items](samples.png)")
     yield from ("", "## Use", "", "```bash", "hf download <this repository> --local-dir model")
     yield from ('python experiments/sample.py run=model condition=mine.png prompt="..." out=out.png', "```", "")
+    if carried:
+        yield from _in_diffusers(base)
     if lora:
         yield 'A stock pipeline of diffusers reads the LoRA, `load_lora_weights(..., subfolder="export")`; what else'
         yield "was trained is in `export/unigen_modules.safetensors`, and `export/unigen.json` says what it is for."
@@ -107,6 +121,16 @@ def card(
     if _shows_emoji(config):
         yield from ("", LICENCE)
     yield from ("", "## Figures", "", *figures(summary))
+
+
+def _in_diffusers(base: str) -> Iterator[str]:
+    """Yield the lines on the pipeline that the repository carries."""
+    yield from ("Without unigen, in diffusers (`pipeline.py` is short, and runs on your machine: read it first):", "")
+    yield from ("```python", "from diffusers import DiffusionPipeline", "")
+    yield "code = dict(custom_pipeline='<this repository>', trust_remote_code=True)"
+    yield f"pipe = DiffusionPipeline.from_pretrained({base!r}, **code).load_export('<this repository>')"
+    yield "image = pipe(image=condition, prompt='...', seed=0).images[0]  # condition: as the model sees it"
+    yield from ("```", "")
 
 
 def upload(folder: Path, repo: str, private: bool) -> str | None:
