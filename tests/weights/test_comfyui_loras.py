@@ -1,7 +1,10 @@
 """Exports in ComfyUI: every key is one that it loads (`comfyui_facts`), unchanged or as `lora.py` converts it."""
 
 import json
+import re
+from pathlib import Path
 
+import comfyui_facts
 import pytest
 import torch
 from comfyui_facts import accepted
@@ -9,7 +12,7 @@ from loras import STOCK, stock_pairs, written
 from safetensors.torch import load_file
 from small_runs import command
 from test_lora_round_trip import BLOCKS
-from tiny import randomise, tiny
+from tiny import ROOT, randomise, tiny
 
 from unigen.pipeline import export
 from unigen.pipeline.build import build_pipeline
@@ -163,3 +166,10 @@ def test_refusals_are_one_sentence(tmp_path, capsys):
         assert command("lora.py", "convert", f"lora={file}", f"for={program}", f"out={out}") == 1
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and said in error and not out.exists()
+
+
+def test_the_page_and_the_code_speak_of_one_comfyui():
+    page, facts = (ROOT / "docs" / "comfyui.md").read_text(), Path(comfyui_facts.__file__).read_text()
+    (commit,) = re.findall(r"commit ([0-9a-f]{7})", lora_comfyui.__doc__)
+    assert f"ComfyUI {lora_comfyui.VERSION}" in page and f"ComfyUI {lora_comfyui.VERSION}" in lora_comfyui.__doc__
+    assert f"`{commit}`" in page and commit in facts and lora_comfyui.VERSION in facts

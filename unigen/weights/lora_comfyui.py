@@ -19,7 +19,7 @@ from unigen.config.commands import command
 from unigen.weights import interchange, lora_names, lora_stock
 from unigen.weights.interchange import Delta, Lora
 
-VERSION, COMMIT, READ = "0.33.0", "783545f689a0af730065994b46b382ae24844c99", "2026-08-22"  # of ComfyUI, and its date
+VERSION = "0.33.0"  # of ComfyUI, as it was read
 OWN, DIFFUSERS = "diffusion_model.", "transformer."
 NODE = "the node 'unigen sample' (docs/comfyui.md) samples with the run itself"
 TURNED = "final_layer.adaLN_modulation.1"  # makes shift and then scale, where diffusers' makes scale and then shift
