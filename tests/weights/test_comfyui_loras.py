@@ -151,6 +151,13 @@ def test_sc_adaln_and_adapters_by_role_are_for_the_node(tmp_path, capsys):
         assert "the node 'unigen sample'" in capsys.readouterr().err
 
 
+def test_a_convolution_is_for_the_node_too(tmp_path):
+    _, said = exported(tmp_path, "wan_mini", (*BLOCKS, ENDS))
+    assert said.startswith("'patch_embedding' is a convolution") and said.endswith(lora_comfyui.NODE)
+    words = ("convert", f"lora={tmp_path}", "for=comfyui", f"out={tmp_path / 'comfyui.safetensors'}")
+    assert command("lora.py", *words) == 1
+
+
 def test_refusals_are_one_sentence(tmp_path, capsys):
     pairs = stock_pairs(STOCK["flux2"]())
     state = {f"transformer.{n}.lora_{k}.weight": x for n, pair in pairs.items() for k, x in zip("AB", pair)}

@@ -255,6 +255,8 @@ def in_comfyui(pipeline: Pipeline) -> str:
     linears = list(joined({names.get(n, n): NOTHING for n in _adapted(model)}))
     if split := [n for n in linears if BRANCH.search(n)]:
         return f"ComfyUI has no place for '{split[0]}' and {len(split) - 1} more; {lora_comfyui.NODE}"
+    if whole := [n for n in _adapted(model) if model.get_submodule(n).lora_A[DEFAULT].weight.ndim > 2]:
+        return f"'{whole[0]}' is a convolution, whose LoRA `{command('lora')}` does not convert; {lora_comfyui.NODE}"
     adapter = model.peft_config[DEFAULT]
     return lora_comfyui.said(type(model).__name__, linears, adapter.lora_alpha != adapter.r, adapter.lora_bias)
 

@@ -167,6 +167,9 @@ def _state(lora: Lora, family: str, model: nn.Module) -> dict[str, Tensor]:
         if known(family, name):
             state |= _pair(DIFFUSERS + name, delta.down_RI, delta.up_OR)
     for at in places.values():
+        biased = any(name in lora and lora[name].bias_O is not None for name in at.parts)
+        if known(family, at.parts[0]) and not biased:
+            continue
         whole = _whole([_part(lora, name, model.get_submodule(name)) for name in at.parts], at.linear == TURNED)
         if not known(family, at.parts[0]):
             state |= _pair(OWN + at.linear, whole.down_RI, whole.up_OR)
