@@ -10,6 +10,8 @@ convert  write any LoRA in diffusers' format, for load_lora_weights of its pipel
                           FLUX.2, CogVideoX, Wan, Qwen-Image or HunyuanVideo-1.5 by diffusers, peft, BFL, Wan's
                           authors, ComfyUI, kohya, x-flux or VisualCloze (docs/visualcloze.md). Adapters
                           by role are refused: a LoRA is for all tokens
+           for=           diffusers (the default) or comfyui: names, biases and scale as ComfyUI reads them
+                          (docs/comfyui.md)
            out=           the .safetensors to write, which must not be there
 """
 
@@ -24,7 +26,7 @@ from unigen.config.arguments import parse  # noqa: E402
 from unigen.config.commands import as_here  # noqa: E402
 from unigen.launch.terminal import program  # noqa: E402
 
-KEYS = {"merge": ("loras", "weights", "out"), "convert": ("lora", "out")}
+KEYS = {"merge": ("loras", "weights", "out"), "convert": ("lora", "for", "out")}
 
 
 def main(words: list[str]) -> int:
@@ -35,7 +37,7 @@ def main(words: list[str]) -> int:
     try:
         if command not in KEYS:
             raise ValueError(f"unknown command '{command}' (known: {', '.join(KEYS)})")
-        given = parse(rest, legal=KEYS[command], required=KEYS[command])
+        given = parse(rest, legal=KEYS[command], required=[k for k in KEYS[command] if k != "for"])
         from unigen.tools import lora
 
         said = lora.merge(given) if command == "merge" else lora.convert(given)

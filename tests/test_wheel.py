@@ -70,6 +70,10 @@ def test_the_command_works_from_an_empty_folder(bin_folder, tmp_path):
         text=True,
     )
     assert Path(where.stdout).is_relative_to(bin_folder.parent), "else this would test the checkout"
+    (tmp_path / "nodes.py").write_text("from unigen.comfyui import *\nprint(*NODE_CLASS_MAPPINGS)\n")  # as in ComfyUI
+    node = subprocess.run([bin_folder / "python", "-I", tmp_path / "nodes.py"], capture_output=True, text=True)
+    assert node.stdout == "UnigenSample\n", node.stderr
+    (tmp_path / "nodes.py").unlink()
     assert unigen_in(tmp_path, bin_folder, "--version").stdout == f"unigen {unigen.__version__}\n"
     helped = unigen_in(tmp_path, bin_folder, "run", "--help")
     assert helped.returncode == 0 and "fcd_mask_a" in helped.stdout and "unigen run +exp=NAME" in helped.stdout

@@ -28,6 +28,7 @@ FLOORS = (
     ("unigen.tools.preview", "unigen.tools.bench", "unigen.tools.sweep", "unigen.tools.methods", "unigen.tools.sample"),
     ("unigen.tools.push",),
     ("unigen.tools.notebook", "unigen.tools.studio"),
+    ("unigen.comfyui",),  # a leaf, which ComfyUI loads
     ("experiments", "slurm"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -26,6 +26,7 @@ from unigen.core.protocol_card import digest
 from unigen.nn.adaln_zero import stock_names
 from unigen.pipeline.build import build_pipeline, own_classes
 from unigen.pipeline.pipeline import Pipeline
+from unigen.weights import lora_comfyui
 from unigen.weights.interchange import Delta, joined
 from unigen.weights.loading import check_finite, without_bars
 from unigen.weights.lora_files import LORA_FILE, ROLES, write
@@ -66,7 +67,7 @@ def save(pipeline: Pipeline, folder: Path, config: dict[str, Any], half: bool = 
         said["lora"] = written.get(DEFAULT, written)
     with whole_tensors(folder / MODULES_FILE) as part:  # one key: safetensors writes several in random order
         save_file(tensors, part, metadata={"unigen": json.dumps(said)})
-    about = {"lora_is_for": lora_is_for(pipeline.backbone.model)} if written else {}
+    about = _about_lora(pipeline) if written else {}
     about |= {"slots": SLOTS} if pipeline.backbone.slots is not None else {}
     about |= {"lora_roles": roles} if (roles := _roles(pipeline)) else {}
     about["diffusers"] = _write_pipeline(folder, config)
@@ -236,6 +237,11 @@ def _save_lora(pipeline: Pipeline, folder: Path, name: str) -> None:
     write(folder / file_of(name), state, config | ({ROLES: roles} if roles else {}))
 
 
+def _about_lora(pipeline: Pipeline) -> dict[str, str]:
+    model = pipeline.backbone.model
+    return {"lora_is_for": lora_is_for(model), "lora_model": type(model).__name__, "comfyui": in_comfyui(pipeline)}
+
+
 def lora_is_for(model: nn.Module) -> str:
     """Say in a sentence which model the exported LoRA fits."""
     names = _exported_names(model)
@@ -254,6 +260,20 @@ def lora_is_for(model: nn.Module) -> str:
         f"a {type(model).__name__} whose modulation this project has split (conditioning.modulation): '{branched[0]}' "
         f"and {len(branched) - 1} more linears are in no stock model, which would load the rest alone"
     )
+
+
+def in_comfyui(pipeline: Pipeline) -> str:
+    """Say in a sentence whether ComfyUI loads the exported LoRA unchanged, and what to do where it does not."""
+    model, names = pipeline.backbone.model, _exported_names(pipeline.backbone.model)
+    if roles := _roles(pipeline):
+        return f"a LoRA of ComfyUI is for all tokens, and these are for {', '.join(roles)}; {lora_comfyui.NODE}"
+    linears = list(joined({names.get(n, n): NOTHING for n in _adapted(model)}))
+    if split := [n for n in linears if BRANCH.search(n)]:
+        return f"ComfyUI has no place for '{split[0]}' and {len(split) - 1} more; {lora_comfyui.NODE}"
+    if whole := [n for n in _adapted(model) if model.get_submodule(n).lora_A[DEFAULT].weight.ndim > 2]:
+        return f"'{whole[0]}' is a convolution, whose LoRA `{command('lora')}` does not convert; {lora_comfyui.NODE}"
+    adapter = model.peft_config[DEFAULT]
+    return lora_comfyui.said(type(model).__name__, linears, adapter.lora_alpha != adapter.r, adapter.lora_bias)
 
 
 def _exported_names(model: nn.Module) -> dict[str, str]:

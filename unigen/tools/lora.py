@@ -7,9 +7,11 @@ from pathlib import Path
 from torch import Tensor
 
 from unigen.config.values import ConfigError
-from unigen.weights import interchange, lora_files, lora_stock
+from unigen.pipeline.export import AGAIN, CONFIG_FILE
+from unigen.weights import interchange, lora_comfyui, lora_files, lora_stock
 from unigen.weights.interchange import Lora
 from unigen.weights.lora_stock import Fit
+from unigen.weights.own_files import read_object
 
 
 def merge(given: Mapping[str, str]) -> str:
@@ -43,16 +45,22 @@ def _refuse_roles(paths: Sequence[Path]) -> None:
         if roles := lora_files.roles_of(path):
             raise ConfigError(
                 f"{path} is applied to the tokens of {', '.join(roles)} alone (conditioning.adapter.adapters); what is "
-                "merged or converted would be applied to all tokens, which is another model"
+                "merged or converted would be applied to all tokens, which is another model (in ComfyUI "
+                f"{lora_comfyui.NODE})"
             )
 
 
+PROGRAMS = ("diffusers", "comfyui")  # whose names `convert` writes
+
+
 def convert(given: Mapping[str, str]) -> str:
-    """Write `lora` in diffusers' format with scale 1; return a sentence for everything written or left out.
+    """Write `lora` for diffusers or ComfyUI with scale 1; return a sentence for everything written or left out.
 
     Raises ValueError as `merge` does, and for a LoRA that no stock model of diffusers takes.
     """
-    path = Path(given["lora"])
+    path, program = Path(given["lora"]), given.get("for", PROGRAMS[0])
+    if program not in PROGRAMS:
+        raise ConfigError(f"for={program} is no program that LoRAs are written for; legal are {', '.join(PROGRAMS)}")
     out = _out(given, [path])
     lora, notes = lora_files.understand(path)
     _refuse_roles([path])
@@ -60,7 +68,8 @@ def convert(given: Mapping[str, str]) -> str:
     if branches := _branches(lora):
         raise ConfigError(
             f"{path}: {len(branches)} linears such as '{branches[0]}' are of a modulation that this project has split "
-            "(SC-AdaLN), and in no stock model; conditioning.adapter.start takes the file as it is"
+            "(SC-AdaLN), and in no stock model; conditioning.adapter.start takes the file as it is, and in ComfyUI "
+            f"{lora_comfyui.NODE}"
         )
     state = interchange.state_of(lora)
     fits = _tried(path, lora, state)
@@ -69,8 +78,26 @@ def convert(given: Mapping[str, str]) -> str:
             raise ConfigError(f"{path}: {said}")
         legal = ", ".join(f"{name} ({width} wide)" for name, (_, width, _) in lora_stock.PUBLISHED.items())
         raise ConfigError(f"{path}: it has the names of {fits[0].model}, but sizes of another model; known are {legal}")
+    if program == "comfyui":
+        return "\n".join([_said(out, lora), _write_for_comfyui(path, out, lora), *notes])
     lora_files.write(out, state)
     return "\n".join([_said(out, lora), _fits(lora, fits), *notes])
+
+
+def _write_for_comfyui(path: Path, out: Path, lora: Lora) -> str:
+    """Write the LoRA in ComfyUI's names; return a sentence on the model that it is for."""
+    try:
+        state, said = lora_comfyui.convert(lora, _model_beside(path))
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    lora_files.write_plain(out, state)
+    return said
+
+
+def _model_beside(path: Path) -> str | None:
+    """Return the class of the model that a run's export says its LoRA is for; None for any other file."""
+    about = (path if path.is_dir() else path.parent) / CONFIG_FILE
+    return read_object(about, AGAIN).get("lora_model") if about.is_file() else None
 
 
 def _tried(what: object, lora: Lora, state: Mapping[str, Tensor]) -> list[Fit]:

@@ -173,6 +173,14 @@ def write(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, object
         _order_metadata(part)
 
 
+def write_plain(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write a .safetensors file of tensors with their whole keys, atomically."""
+    from safetensors.torch import save_file
+
+    with whole_tensors(path) as part:
+        save_file({k: x.detach().cpu().contiguous().clone() for k, x in state.items()}, part, {"format": "pt"})
+
+
 def _order_metadata(path: Path) -> None:
     """Sort the metadata, which safetensors writes in random order. Then the same weights give the same bytes, and the
     same hash, by which images are told to be of other weights.

@@ -86,6 +86,11 @@ def check(lora: Sizes, state: Mapping[str, Tensor]) -> list[Fit]:
     return fits
 
 
+def stock_model(family: str, lora: Sizes) -> nn.Module:
+    """Return the stock model of a family, without weights, in the sizes that `check` has found for `lora`."""
+    return _fitting(family, lora)[1]
+
+
 def _families(names: Iterable[str]) -> list[str]:
     """The families that have all of these linears; some names occur in both."""
     names = [unsplit(name) for name in names]
