@@ -12,6 +12,7 @@ sys.path.insert(0, str(CONF.parent))
 from unigen.core import attention
 from unigen.core.layout import Layout, Segment, text_segment
 from unigen.pipeline.build import build_learner, build_pipeline
+from unigen.pipeline.upsampling import upsample
 from unigen.tools.bench.gpu import BASE, GRIDS, PAIR, Row, Step, planned
 from unigen.tools.plan.memory import GIB
 from unigen.tools.plan.profile import read_profile
@@ -112,3 +113,20 @@ def test_a_compiled_step_is_not_compiled_again():
         torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-3)
         graphs.append(counters["stats"]["unique_graphs"])
     assert graphs[0] > 0 and graphs == [graphs[0]] * 3
+
+
+def test_samples_on_the_gpu_are_those_of_the_cpu_and_files_can_be_made_of_them():
+    made = []
+    for gpu in (False, True):
+        torch.manual_seed(0)
+        pipeline = build_pipeline(tiny("conditioning/adapter=lora", GROUPED))
+        randomise(pipeline.backbone)
+        if gpu:
+            pipeline.to_gpu()
+        outputs = pipeline.sample(batch(), 0)
+        made.append({name: x.cpu().float() for name, x in outputs.items()})
+        assert pipeline.device.type == ("cuda" if gpu else "cpu")
+        finer = upsample(pipeline, next(iter(outputs.values()))[0][:1], "a cat", 64)
+        assert finer.dtype == torch.uint8
+    for name, of_cpu in made[0].items():
+        torch.testing.assert_close(made[1][name], of_cpu, rtol=0, atol=3)  # of 255

@@ -13,6 +13,7 @@ from tiny import tiny
 from unigen.learners.shipped_run import self_contained
 from unigen.pipeline import export
 from unigen.pipeline.build import build_pipeline
+from unigen.pipeline.pipeline import Pipeline
 from unigen.weights import repositories
 
 MADE = "small"  # what is exported beside the run, by the name mini_small
@@ -88,3 +89,31 @@ def test_an_export_of_weights_that_were_all_trained_needs_no_source(tmp_path):
         export.load(tmp_path / "bound")  # negative control
     next(pipeline.backbone.model.parameters()).requires_grad_(False)
     assert self_contained(pipeline, config)["backbone"] == config["backbone"], "negative control: one is not trained"
+
+
+def test_sampling_is_on_the_gpu_if_there_is_one(shipped, tmp_path, monkeypatch, capfd):
+    asked, moved = [], []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: asked.append(1) or False)
+    pipeline = build_pipeline(tiny())
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, *where, **_: moved.append((module, *where)) or module)
+    pipeline.to_gpu()
+    assert asked and not moved, "there is none"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    pipeline.to_gpu()
+    assert moved == [(module, "cuda") for module in pipeline.modules]
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a small one")
+    with pytest.raises(ValueError, match=r"do not fit on the GPU \(a small one\); with CUDA_VISIBLE_DEVICES= before"):
+        pipeline.to_gpu()
+    monkeypatch.undo()
+    monkeypatch.setattr(repositories, "shipped_folder", lambda text: shipped)
+    monkeypatch.setattr(Pipeline, "to_gpu", lambda self: asked.append("here"))
+    image = Image.new("RGB", (40, 40), "red")
+    image.save(tmp_path / "mine.png")
+    words = (f"run=shipped:{MADE}", f"condition={tmp_path / 'mine.png'}", f"out={tmp_path / 'out.png'}")
+    assert command("sample.py", *words) == 0, capfd.readouterr().err
+    assert asked[-1] == "here", "sample.py asks for it"

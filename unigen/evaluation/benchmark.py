@@ -126,8 +126,7 @@ def asked(config: Mapping[str, Any]) -> dict[str, Any]:
 def draw(export_dir: Path, config: Mapping[str, Any], gallery: Gallery, request: Mapping[str, Any]) -> str | None:
     """Draw all images that the gallery lacks; return the report of the data, if they have one."""
     pipeline, run_config = export.load(export_dir)
-    for module in pipeline.modules:
-        module.to("cuda" if torch.cuda.is_available() else "cpu")
+    pipeline.to_gpu()
     chosen = {key: str(value) for key, value in config["solver"].items() if value is not None}
     pipeline.solver.steps = number(chosen, "steps", pipeline.solver.steps, lowest=1)
     if "guidance" in chosen:

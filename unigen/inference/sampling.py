@@ -107,15 +107,16 @@ def files_of(text: str) -> list[str]:
 
 
 def opened(given: dict[str, str], load: Load | None = None) -> tuple[Pipeline, dict[str, Any]]:
-    """Return the run's pipeline, with what is given of its sampling, and the run's configuration.
+    """Return the run's pipeline, on the GPU if there is one, with what is given of its sampling, and its configuration.
 
-    Raises ValueError for an unfinished run and a bad number.
+    Raises ValueError for an unfinished run, a bad number and models that do not fit on the GPU.
     """
     folder = run_folder(given["run"])
     if not folder.is_dir():
         raise ConfigError(f"run={folder} is no folder; give a finished run folder")
     out_of(given)  # refuses a bad out= before the weights are read
     pipeline, config = (load or export.load)(folder / "export")
+    pipeline.to_gpu()
     pipeline.solver.steps = number(given, "steps", pipeline.solver.steps, lowest=1)
     if "guidance" in given:
         pipeline.guidance = pipeline.guidance.at(number(given, "guidance", 1.0, lowest=0.0))

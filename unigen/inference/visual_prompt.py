@@ -64,7 +64,7 @@ def sample_visual_prompt(
     sample = read(rows, resolution, text, (given.get("subject", prompt),), task)
     paths = output_paths(given, sample.slots, None, [GRID])
     refuse_overwriting(given, paths.values(), [path for row in rows for path in row if path is not None])
-    made = {name: x[0] for name, x in pipeline.sample(collate([sample]), seed).items()}
+    made = {name: x[0].cpu() for name, x in pipeline.sample(collate([sample]), seed).items()}
     say_a_miss(given, pipeline, sample.prompt, say)
     say_more_than_trained(len(rows) - 1, config["data"], say)
     shown = {GRID: whole_grid(sample.slots, sample.images | made)} | made

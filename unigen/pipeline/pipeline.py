@@ -115,6 +115,19 @@ class Pipeline:
         """Everything that has weights."""
         return self.backbone, self.embedding, self.text, self.codec
 
+    def to_gpu(self) -> None:
+        """Move all parts to the GPU if there is one, for sampling. Raises ValueError if they do not fit on it."""
+        if not torch.cuda.is_available():
+            return
+        try:
+            for module in self.modules:
+                module.to("cuda")
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"the models do not fit on the GPU ({torch.cuda.get_device_name()}); with CUDA_VISIBLE_DEVICES= before "
+                "the command they compute on the CPU, slowly"
+            ) from error
+
     def plan(self, slots: tuple[ImageSlot, ...]) -> Plan:
         """Return the placement plan, kept by signature. Raises ValueError for slots that the formatter cannot place."""
         return self._plan(Signature(tuple(slots), self.text.tokens))

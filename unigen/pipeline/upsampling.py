@@ -118,5 +118,5 @@ def scaled(image_F3HW: Tensor, size: tuple[int, int]) -> Tensor:
     import numpy as np
     from PIL import Image, ImageOps
 
-    image = Image.fromarray(image_F3HW[0].permute(1, 2, 0).numpy())
+    image = Image.fromarray(image_F3HW[0].permute(1, 2, 0).cpu().numpy())
     return torch.from_numpy(np.array(ImageOps.fit(image, size, Image.Resampling.BICUBIC))).permute(2, 0, 1)[None]
