@@ -126,7 +126,7 @@ def test_samples_on_the_gpu_are_those_of_the_cpu_and_files_can_be_made_of_them()
         outputs = pipeline.sample(batch(), 0)
         made.append({name: x.cpu().float() for name, x in outputs.items()})
         assert pipeline.device.type == ("cuda" if gpu else "cpu")
-        finer = upsample(pipeline, next(iter(outputs.values()))[0][:1], "a cat", 64)
+        finer = upsample(pipeline, next(iter(outputs.values()))[0][:1], "a cat", 64, task=batch().tasks[0])
         assert finer.dtype == torch.uint8
     for name, of_cpu in made[0].items():
         torch.testing.assert_close(made[1][name], of_cpu, rtol=0, atol=3)  # of 255
