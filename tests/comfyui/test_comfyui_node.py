@@ -102,6 +102,11 @@ def test_several_conditions_a_text_alone_and_a_clip(tmp_path):
         ({"task": ""}, "say which by task="),
         ({"condition": None}, "say either condition=<...> or rows=<...>; all tasks of this run show a condition"),
         ({"condition": loaded("boat")[0]}, r"condition is of shape \(.*\); an IMAGE is \(images, height, width, 3\)"),
+        (
+            {"condition": (loaded("boat") * 255).byte()},
+            "condition holds torch.uint8; an IMAGE holds floating",
+        ),
+        ({"condition": loaded("boat") * torch.nan}, "condition holds numbers that are not finite; an IMAGE holds"),
         ({"condition": loaded("boat", "boat"), "condition_2": loaded("boat", "house", "boat")}, "2 images .* has 3"),
         ({"example_target": loaded("boat")}, "the query has 1 conditions and an example 1 images; connect"),
         ({"example_condition": loaded("boat"), "example_target": loaded("boat"), "prepared": True}, "prepared= goes"),
@@ -163,7 +168,8 @@ def test_it_is_loaded_from_a_link_and_from_a_file_of_one_line(tmp_path):
     assert np.isfinite(called(module.NODE_CLASS_MAPPINGS, condition=loaded("boat"))).all()
     script = f"""
 import importlib.abc, importlib.util, sys
-sys.path[:] = [path for path in sys.path if path and not path.startswith({str(ROOT)!r})]
+ours = lambda path: path.startswith({str(ROOT)!r}) and "site-packages" not in path  # not an environment within it
+sys.path[:] = [path for path in sys.path if path and not ours(path)]
 sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in f"{{f}}".lower()]
 sys.path_importer_cache.clear()
 assert importlib.util.find_spec("unigen") is None

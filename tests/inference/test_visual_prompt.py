@@ -226,6 +226,16 @@ def test_rows_as_frames(tmp_path, folder, capfd):
         assert (said in (err := capfd.readouterr().err)) and bool(said) == bool(err), err
 
 
+def test_a_task_that_nothing_reads_is_said(run, tmp_path, folder, capfd):
+    uce = exported(tmp_path / "uce", "formatter=grid_clean", tasks=("canny>target",))
+    for which, read in ((run, False), (uce, True)):
+        words = f"rows={within('[[a,null]]', folder)}", f"out={folder / 'said.png'}"
+        assert command("sample.py", f"run={which}", *words) == 0 and "is not read" not in capfd.readouterr().err
+        assert command("sample.py", f"run={which}", *words, "task=canny>target") == 0
+        line = "task=canny>target is not read: this run has no UCE, and the rows say the task"
+        assert (line not in capfd.readouterr().err) == read
+
+
 def test_a_subject_that_the_prompt_does_not_say_is_said(tmp_path, folder, capfd):
     run = exported(tmp_path / "uce", "formatter=grid_clean", tasks=("canny>target",))
     for subject, missed in (("cat", False), ("cats", False), ("pot", True)):

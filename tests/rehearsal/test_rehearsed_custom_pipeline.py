@@ -358,7 +358,7 @@ def test_an_export_says_whether_it_carries_the_file(hub, tmp_path):
     exported(tmp_path, "solver=dpm")
     assert not file.exists(), "an export that was written over the other"
     assert json.loads(said.read_text())["diffusers"].startswith(
-        "no pipeline of diffusers computes this export: solver._target_"
+        "sample.py computes this export; no pipeline.py for diffusers is here, since solver._target_"
     )
     with pytest.raises(ValueError, match=r"solver\._target_ is .*DPM"):
         exported(tmp_path / "other")

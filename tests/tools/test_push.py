@@ -139,6 +139,8 @@ def test_the_licence_is_that_of_the_base(base, terms):
     config = {"backbone": {"pretrained": base, "_target_": "unigen.backbones.flux.Flux"}, "data": {}}
     assert push.licensed(config, None) == terms
     assert push.licensed(config, "mit") == ("mit",)
+    with pytest.raises(ConfigError, match="licence='a: b' is no word of the Hub; legal are such as apache"):
+        push.licensed(config, "a: b")
     config["backbone"]["pretrained"] = "somebody/else"
     with pytest.raises(ConfigError, match="whose licence is not known here; say which one"):
         push.licensed(config, None)
@@ -154,6 +156,7 @@ def test_a_card_names_a_base_that_is_a_repository_alone(run, base, named):
     summary = json.loads((run / "summary.json").read_text())
     said = "\n".join(push.card(config, summary, ("apache-2.0",), lora=True, grid=False))
     assert (f"base_model: {base}\nbase_model_relation: adapter" in said) is named
+    assert 'subfolder="export", weight_name="pytorch_lora_weights.safetensors")' in said, "the Hub needs both"
 
 
 def test_every_published_base_has_a_licence():
@@ -185,4 +188,7 @@ def test_the_command_writes_and_says_how_to_upload(run, tmp_path, capsys, monkey
     assert f"hf upload lab/mine {tmp_path / 'o'}" in capsys.readouterr().out
     assert command("push.py", f"run={run}", "private=maybe") == 1
     assert "private=maybe: legal are true and false" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert command("push.py", f"run={run}", f"out={tmp_path / 'file'}") == 1
+    assert "file is a file; give a folder: out=<folder>" in capsys.readouterr().err
     assert command("push.py", f"run={tmp_path / 'none'}") == 1 and sys.modules.get("unigen.tools.push")

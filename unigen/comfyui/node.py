@@ -61,7 +61,7 @@ class UnigenSample:
         return {
             "required": {
                 "run": text("shipped:universal", "a finished run folder, or shipped:NAME"),
-                "task": text("canny>target", "a task of the run; empty for a run of one task"),
+                "task": text("canny>target", "a task of the run; empty for a run of one task; examples say it instead"),
                 "prompt": text("", "the content of the result", lines=True),
                 "seed": ("INT", seed),
                 "steps": ("INT", steps),
@@ -150,6 +150,9 @@ def written(folder: Path, name: str, images_BHWC: Tensor) -> list[Path]:
     """Write each image of a batch as a PNG, rounded to 8 bits. Raises ValueError for a tensor that is no IMAGE."""
     if images_BHWC.ndim != 4 or images_BHWC.shape[-1] not in MODES or not len(images_BHWC):
         raise ConfigError(f"{name} is of shape {tuple(images_BHWC.shape)}; an IMAGE is (images, height, width, 3)")
+    if not images_BHWC.is_floating_point() or not images_BHWC.isfinite().all():
+        held = "numbers that are not finite" if images_BHWC.is_floating_point() else f"{images_BHWC.dtype}"
+        raise ConfigError(f"{name} holds {held}; an IMAGE holds floating-point numbers from 0 to 1")
     pixels = (images_BHWC.float().clamp(0, 1) * 255).round().byte().cpu().numpy()
     paths = [folder / f"{name}_{k}.png" for k in range(len(pixels))]
     for path, image in zip(paths, pixels, strict=True):

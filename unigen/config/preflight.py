@@ -475,7 +475,12 @@ def _sentence(exc: Exception, job: _Job) -> str:
         return f"there is no {missing}.yaml in {job.tree.folders[0]}"
     if missing is not None:
         group, _, choice = missing.rpartition("/")
-        where = f"in {source[1]}.yaml" if source and source[1] != job.tree.name else _where_chosen(job, group, choice)
+        while "/" in group and not job.tree.options(group):  # family/flx has none: 'flx/mini' is one of family
+            group, _, above = group.rpartition("/")
+            choice = f"{above}/{choice}"
+        said = f"{group}={choice}" in (line.lstrip("+") for line in job.choices)
+        blamed = f"in {source[1]}.yaml" if source and source[1] != job.tree.name and not said else None
+        where = blamed or _where_chosen(job, group, choice)
         hint = own_file_hint(job.tree.folders, group, choice) or _suggestion(choice, job.tree.options(group), group)
         return f"unknown choice '{choice}' for group '{group}' {where}{hint}"
     if match := re.search(r"Could not override '([^']+)'\. No match in the defaults list", text):
@@ -526,6 +531,8 @@ def _where_chosen(job: _Job, group: str, choice: str) -> str:
     for line in job.choices:
         key, _, value = line.lstrip("+").partition("=")
         named = key.partition("@")[0]
+        if named == group and value == choice:
+            return place(line, job.places)
         if (named == group or group.startswith(f"{named}/")) and choice in re.split(r"[\[\],\s'\"/]+", value):
             return place(line, job.places)
     stand_in = f"{group}={next(iter(job.tree.options(group)), '')}"  # legal, so that Hydra lists the files in play

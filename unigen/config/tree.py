@@ -40,8 +40,9 @@ class Tree:
         return any((folder / key).is_dir() for folder in self.folders)
 
     def groups(self) -> list[str]:
+        """Every folder that has files at some depth: family too, whose choices are flux/mini and the like."""
         files = [path.relative_to(folder) for folder in self.folders for path in folder.rglob("*.yaml")]
-        return sorted({file.parent.as_posix() for file in files} - {"."})
+        return sorted({parent.as_posix() for file in files for parent in file.parents} - {"."})
 
     def options(self, group: str) -> list[str]:
         """The choices of a group. Files in its folder `base`, which others share, are not choices."""

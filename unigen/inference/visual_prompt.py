@@ -59,7 +59,10 @@ def sample_visual_prompt(
     resolution, seed = resolution_of(pipeline, config, given["run"]), number(given, "seed", 0, lowest=0)
     finer = number(given, "upsample", resolution, lowest=resolution)
     strength = strength_of(given)
-    task = task_of(given, getattr(pipeline.embedding, "tasks", ("",)))  # without UCE the task is not read
+    known = getattr(pipeline.embedding, "tasks", ("",))  # without UCE the task is not read
+    if "task" in given and known == ("",):
+        say(f"task={given['task']} is not read: this run has no UCE, and the rows say the task")
+    task = task_of(given, known)
     text = text_of(given, rows, prompt, config, instructed)
     sample = read(rows, resolution, text, (given.get("subject", prompt),), task)
     paths = output_paths(given, sample.slots, None, [GRID])

@@ -80,7 +80,7 @@ def _write_pipeline(folder: Path, config: Mapping[str, Any]) -> str:
 
     (folder / PIPELINE_FILE).unlink(missing_ok=True)
     if refused := diffusers_cogvideox.refusals(config):
-        return f"no pipeline of diffusers computes this export: {refused[0]}"
+        return f"sample.py computes this export; no {PIPELINE_FILE} for diffusers is here, since {refused[0]}"
     shutil.copyfile(diffusers_cogvideox.__file__, folder / PIPELINE_FILE)
     return f"{PIPELINE_FILE} computes this export in diffusers, without unigen; its first lines say how it is called"
 

@@ -45,6 +45,8 @@ def prepare(run: Path, out: Path, licence: str | None = None) -> Path:
     if missing:
         raise ConfigError(f"{run} has no {missing}: only a finished run can be pushed")
     terms = licensed(config, licence)
+    if out.is_file():
+        raise ConfigError(f"{out} is a file; give a folder: out=<folder>")
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} holds something already; give another folder: out=<folder>")
     shutil.copytree(run / "export", out / "export", dirs_exist_ok=True)
@@ -67,6 +69,8 @@ def licensed(config: Mapping[str, Any], given: str | None) -> tuple[str, ...]:
     base = config["backbone"].get("pretrained")
     found = next((terms for name, terms in LICENCES.items() if base and str(base).startswith(name)), None)
     if given:
+        if not re.fullmatch(r"[a-z0-9.+-]+", given):
+            raise ConfigError(f"licence={given!r} is no word of the Hub; legal are such as apache-2.0, other")
         return (given,)
     if base is None and _shows_emoji(config):
         return LICENCES["shipped:"]  # no base, but the images are under this licence
@@ -103,8 +107,8 @@ def card(
     yield from ("---", f"# {name}", "")
     task = config.get("task", {}).get("name")
     yield f"{_kind(config, lora)}, the experiment `{name}`{f' on the task {task}' if task else ''}"
-    yield f"for {summary['steps']:,} steps ({summary['samples_seen']:,} samples), seed {summary['seed']}, at "
-    yield f"{config['data']['size']} pixels, with unigen. `config.yaml` holds every key."
+    yield f"for {summary['steps']:,} steps ({summary['samples_seen']:,} samples), seed {summary['seed']},"
+    yield f"at {config['data']['size']} pixels, with unigen. `config.yaml` holds every key."
     if config.get("paper"):
         yield from ("", f"Paper: {config['paper']}.")
     if grid:
@@ -114,7 +118,8 @@ def card(
     if carried:
         yield from _in_diffusers(base)
     if lora:
-        yield 'A stock pipeline of diffusers reads the LoRA, `load_lora_weights(..., subfolder="export")`; what else'
+        yield "A stock pipeline of diffusers reads the LoRA by"
+        yield f'`load_lora_weights("<this repository>", subfolder="export", weight_name="{LORA_FILE}")`; what else'
         yield "was trained is in `export/unigen_modules.safetensors`, and `export/unigen.json` says what it is for."
     yield from ("", "## Licence", "")
     yield f"{' '.join(terms)}: {'that of the base, ' + base if base != 'None' else 'no base was used'}."

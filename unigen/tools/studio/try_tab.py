@@ -184,9 +184,9 @@ def said_of(about: About) -> str:
     """Return a line on what a model takes."""
     parts = []
     if about.rows:
-        counts = (
-            "" if about.trained is None else f" ({about.trained[0]} to {about.trained[1]} examples in its training)"
-        )
+        low, high = about.trained or (0, 0)
+        seen = f" ({low} to {high} examples in its training)" if high else " (its training showed no examples)"
+        counts = "" if about.trained is None else seen
         parts.append(f"rows of examples{counts}")
     if about.tasks:
         parts.append(f"{len(about.tasks)} tasks by name" if len(about.tasks) > 1 else f"the task {about.tasks[0]}")
