@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 
-from callbacks.resuming import go_on, record, rewind, validate_if_missed
+from callbacks.resuming import go_on, record, rewind, validate_if_missed, validation_due
 
 
 class LastCheckpoint(L.Callback):
@@ -43,12 +43,21 @@ class LastCheckpoint(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step and trainer.global_step % self.every == 0:
+        if trainer.global_step and trainer.global_step % self.every == 0 and not self._may_be_best(trainer):
             self.save(trainer)
         if self.keep and trainer.global_step % self.keep == 0 and self._kept != trainer.global_step:
             trainer.lightning_module.require_finite()
             self._kept = trainer.global_step
             trainer.save_checkpoint(self.folder / f"step_{trainer.global_step}.ckpt")
+
+    def _may_be_best(self, trainer: L.Trainer) -> bool:
+        """Return whether the last step's validation is still to come and may save best.ckpt.
+
+        A run that goes on from a checkpoint of the last step does not train, and so saves no best.ckpt: the last one is
+        saved after that validation (on_train_end).
+        """
+        last = 0 < trainer.max_steps <= trainer.global_step
+        return last and self.monitor is not None and validation_due(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.monitor is None or trainer.sanity_checking or trainer.state.fn != "fit":

@@ -75,9 +75,14 @@ def rewind(trainer: L.Trainer, step: int, line: dict[str, float]) -> None:
             logger.rewind(step, line)
 
 
+def validation_due(trainer: L.Trainer) -> bool:
+    """Return whether a validation belongs to the batch that training is at."""
+    return (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0
+
+
 def validate_if_missed(trainer: L.Trainer) -> None:
     """At the start of training, run the validation of the checkpoint's own step if it was due."""
-    if (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0:
+    if validation_due(trainer):
         loop = trainer.fit_loop.epoch_loop.val_loop
         loop.restarting = False  # it was not begun
         trainer.validating = True  # as Lightning does around its own

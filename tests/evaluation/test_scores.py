@@ -88,6 +88,7 @@ class Saving:
 
     def __init__(self) -> None:
         self.saved, self.callback_metrics = [], {}
+        self.max_steps = -1
         self.state = type("State", (), {"fn": "fit"})
 
     def save_checkpoint(self, path) -> None:
