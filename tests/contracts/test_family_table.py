@@ -6,6 +6,8 @@ import warnings
 import pytest
 from tiny import CONF, composed, reproductions
 
+from unigen.config.preflight import preflight
+from unigen.config.values import ConfigError
 from unigen.pipeline.build import build, build_on_meta
 from unigen.pipeline.pipeline import Pipeline
 
@@ -69,3 +71,24 @@ def test_the_table_holds_every_experiment_of_the_papers_and_every_family():
     small = {path.parent.name for path in (CONF / "family").glob("*/mini.yaml")}
     assert small == set(KINDS) and set(TABLE) >= QUICK and len(REALGENERAL) > len(VISUALCLOZE) > 0
     assert {exp for exp, _ in TABLE} == set(reproductions("RealGeneral", "VisualCloze"))
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        (
+            "family=flx/mini",
+            r"unknown choice 'flx/mini' for group 'family' on the command line; did you mean 'flux/mini'",
+        ),
+        ("famly=flux/mini", r"unknown key 'famly' on the command line; did you mean 'family'\?"),
+        (
+            "family=flux/huge",
+            r"unknown choice 'huge' for group 'family/flux' .*; family/flux has: mini, paper, scratch",
+        ),
+        ("solver=eulr", r"unknown choice 'eulr' for group 'solver' on the command line; did you mean 'euler'"),
+    ],
+)
+def test_a_misspelt_family_is_told_those_that_are_there(word, said):
+    with pytest.raises(ConfigError, match=said):
+        preflight(CONF, ["+exp=fcd_mask_a", word], "config")
+    preflight(CONF, ["+exp=fcd_mask_a", "family=flux/mini", "solver=euler"], "config")

@@ -121,6 +121,23 @@ def test_steps_in_between_stay_and_are_saved_once(tmp_path):
         LastCheckpoint(str(tmp_path), 10, keep=0)
 
 
+@pytest.mark.parametrize(
+    ("monitor", "due", "held"), [("val/x", True, True), ("val/x", False, False), (None, True, False)]
+)
+def test_the_last_step_is_saved_after_a_validation_that_may_be_the_best(tmp_path, monitor, due, held):
+    """Else a run that is killed between them goes on from the last step, trains nothing, and has no best.ckpt of it."""
+    trainer, callback = Saving(), LastCheckpoint(str(tmp_path), 2, monitor)
+    trainer.lightning_module = type("Module", (), {"require_finite": lambda self: None})()
+    trainer.fit_loop = type("Loop", (), {"total_batch_idx": 3})
+    trainer.val_check_batch, trainer.max_steps, trainer.global_step = (2 if due else 3), 4, 4
+    trainer.callback_metrics = {"val/x": 1.0}
+    callback.on_train_batch_end(trainer, None, None, None, 0)
+    callback.on_validation_end(trainer, None)
+    callback.on_train_end(trainer, None)
+    first, best, after = [("last.ckpt", 1.0)], [("best.ckpt", 1.0)] if monitor else [], [("last.ckpt", 1.0)]
+    assert trainer.saved == (best + after if held else first + best)
+
+
 def test_a_kept_step_is_exported_by_its_name(tmp_path):
     train(small(tmp_path, "callback.checkpoint.keep=1", "trainer.max_steps=2"))
     assert sorted(path.stem for path in (tmp_path / "checkpoints").glob("[!.]*.ckpt")) == ["last", "step_1", "step_2"]
