@@ -475,9 +475,9 @@ def _sentence(exc: Exception, job: _Job) -> str:
         return f"there is no {missing}.yaml in {job.tree.folders[0]}"
     if missing is not None:
         group, _, choice = missing.rpartition("/")
-        while "/" in group and not job.tree.options(group):  # family/flx has none: 'flx/mini' is one of family
-            group, _, above = group.rpartition("/")
-            choice = f"{above}/{choice}"
+        above, _, folder = group.rpartition("/")
+        if not job.tree.options(group) and any("/" in legal for legal in job.tree.options(above)):
+            group, choice = above, f"{folder}/{choice}"  # there is no family/flx: 'flx/mini' is one of family
         said = f"{group}={choice}" in (line.lstrip("+") for line in job.choices)
         blamed = f"in {source[1]}.yaml" if source and source[1] != job.tree.name and not said else None
         where = blamed or _where_chosen(job, group, choice)
