@@ -475,13 +475,14 @@ def _sentence(exc: Exception, job: _Job) -> str:
         return f"there is no {missing}.yaml in {job.tree.folders[0]}"
     if missing is not None:
         group, _, choice = missing.rpartition("/")
+        hint = own_file_hint(job.tree.folders, group, choice)
         above, _, folder = group.rpartition("/")
-        if not job.tree.options(group) and any("/" in legal for legal in job.tree.options(above)):
+        if not hint and above and not job.tree.options(group):
             group, choice = above, f"{folder}/{choice}"  # there is no family/flx: 'flx/mini' is one of family
         said = f"{group}={choice}" in (line.lstrip("+") for line in job.choices)
         blamed = f"in {source[1]}.yaml" if source and source[1] != job.tree.name and not said else None
         where = blamed or _where_chosen(job, group, choice)
-        hint = own_file_hint(job.tree.folders, group, choice) or _suggestion(choice, job.tree.options(group), group)
+        hint = hint or _suggestion(choice, job.tree.options(group), group)
         return f"unknown choice '{choice}' for group '{group}' {where}{hint}"
     if match := re.search(r"Could not override '([^']+)'\. No match in the defaults list", text):
         group = match[1]
