@@ -71,6 +71,9 @@ def own_file_hint(folders: Sequence[Path], group: str, choice: str) -> str:
             return f"; a choice is a name without folders and ending: write {PLUS.get(top, '')}{top}={name}"
         if any((folder / group.partition("/")[2] / f"{choice}.yaml").is_file() for folder in folders):
             return f"; in a defaults list write override /{group.partition('/')[2]}: {choice}"
+        below = f"{top}/{'/'.join(group.split('/')[2:])}"
+        if below != f"{top}/" and any((folder / below / f"{choice}.yaml").is_file() for folder in folders):
+            return f"; a file's defaults list is read from the file's own folder: write /{below}/{choice} there"
         if choice.endswith((".yaml", ".yml")):
             return f"; a choice is a name, and --config-dir <folder> says where <folder>/{top}/{name}.yaml lies"
     for folder in folders:
