@@ -30,7 +30,7 @@ from datamodules.graph.sampling import Task
 from datamodules.scenes.captions import LONGEST, caption
 from datamodules.scenes.facts import facts_of
 from datamodules.scenes.graph import OF_IMAGES, OTHER_STYLE, SceneGraph
-from datamodules.scenes.worlds import EDITS, SceneRow
+from datamodules.scenes.worlds import ALIKE, EDITS, SceneRow
 from unigen.core.noise import mix
 from unigen.core.types import Sample
 
@@ -43,6 +43,7 @@ class SceneDataset(GraphDataset):
     scenes: how many scenes there are; scene n is about glyph n mod `len(indices)`, and its sample is drawn from its
     number. None: as many as glyphs, and samples are drawn from their item seeds.
     results_said: whether a bare caption says of what kind the result is, where it is no image of a scene (', depth').
+    reference_alike: how often a sample's references share more with the target than the object, see `SceneRow.alike`.
     """
 
     records: SceneGraph
@@ -58,9 +59,10 @@ class SceneDataset(GraphDataset):
         choice: str = RANDOM,
         scenes: int | None = None,
         results_said: bool = True,
+        reference_alike: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(records, indices, pool, forms, columns, example_seed, choice)
-        self.scenes, self.results_said = scenes, results_said
+        self.scenes, self.results_said, self.reference_alike = scenes, results_said, reference_alike or {}
 
     def __len__(self) -> int:
         return self.scenes or len(self.indices)
@@ -68,7 +70,16 @@ class SceneDataset(GraphDataset):
     def plan(self, item: tuple[str, int, int]) -> tuple[Task, tuple[SceneRow, ...]]:
         """The task of a sample, and its rows, the query last; no two subjects of them have one base."""
         task, rows = super().plan(self._drawn(item))
-        return task, tuple(self.records.row(row, task) for row in rows)
+        return task, tuple(self.records.row(row, task)._replace(alike=self._alike(row.sample)) for row in rows)
+
+    def _alike(self, seed: int) -> str | None:
+        """What the references of a sample share with the target beside the object."""
+        at = random.Random(mix(seed, "alike")).random() if self.reference_alike else 1.0
+        for name, share in self.reference_alike.items():
+            at -= share
+            if at < 0:
+                return name
+        return None
 
     def conditions(self, task: Task, row: Row) -> list[np.ndarray]:
         return super().conditions(task, self.records.row(row, task))
@@ -124,7 +135,7 @@ class SceneGraphData(EmojiGraphData):
     """Samples of the tasks of `graph` on scenes of `size` x `size` pixels, in batches of `unigen.core.types.Batch`.
 
     scenes: how many training scenes there are; scene n is the same whatever `seed` is, and an epoch shows each once.
-    results_said: see `SceneDataset`.
+    results_said: see `SceneDataset`. reference_alike: too, for training samples alone, so that the test stays the same.
     All else is as in `EmojiGraphData`; subjects are drawn by base, so that people are not a third of them.
     """
 
@@ -147,6 +158,7 @@ class SceneGraphData(EmojiGraphData):
         shared_degradations: bool = True,
         scenes: int = 1048576,
         results_said: bool = True,
+        reference_alike: Mapping[str, float] | None = None,
         batch_size: int = 32,
         seed: int = 0,
         val_items: int = 64,
@@ -158,6 +170,7 @@ class SceneGraphData(EmojiGraphData):
         if scenes < 1:
             raise ValueError(f"scenes={scenes} leaves no data: it must be at least 1")
         self.scenes, self.results_said = scenes, results_said
+        self.reference_alike = alike_shares(reference_alike)
         super().__init__(
             graph=graph,
             size=size,
@@ -201,7 +214,8 @@ class SceneGraphData(EmojiGraphData):
         columns = self.columns._replace(training=split == "train")
         options: dict[str, Any] = {"results_said": self.results_said}
         if split == "train":
-            return SceneDataset(self.records, self._by_base(pool), pool, forms, columns, scenes=self.scenes, **options)
+            options |= {"scenes": self.scenes, "reference_alike": self.reference_alike}
+            return SceneDataset(self.records, self._by_base(pool), pool, forms, columns, **options)
         if split == "test":
             options |= {"example_seed": self.test_example_seed, "choice": self.test_examples}
         return SceneDataset(self.records, pool[: self.emoji.items[split]], pool, forms, columns, **options)
@@ -213,3 +227,14 @@ class SceneGraphData(EmojiGraphData):
             by_base.setdefault(base_of(self.emoji.images.names[index]), []).append(index)
         bases = sorted(by_base, key=lambda base: mix("scene base", base))
         return [by_base[base][turn % len(by_base[base])] for turn in range(rounds) for base in bases]
+
+
+def alike_shares(shares: Mapping[str, float] | None) -> dict[str, float]:
+    """Check the shares of samples whose references share more with the target than the object. Raises ValueError."""
+    found = dict(shares or {})
+    if set(found) - set(ALIKE) or any(share < 0 for share in found.values()) or sum(found.values()) > 1:
+        raise ValueError(
+            f"reference_alike={found} is not legal: it maps some of {', '.join(ALIKE)} to shares of the training "
+            "samples, which add up to 1 at the most"
+        )
+    return found

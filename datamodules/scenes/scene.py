@@ -113,15 +113,16 @@ def draw_scene(
     style: str,
     clashes: Clashes,
     other_than: Scene | None = None,
+    posed: Thing | None = None,
 ) -> Scene:
     """A random scene of this subject in this style.
 
     others: glyphs for a second object. other_than: a scene with which the new one shares nothing but the subject and
     the style: neither a colour of background or ground, nor the pattern (unless it is plain), place or size of the
-    subject, nor the second object.
+    subject, nor the second object. posed: the subject, if its pose is not to be drawn.
     """
     barred = frozenset() if other_than is None else other_than.colours
-    shown = draw_thing(rng, subject, None if other_than is None else other_than.subject)
+    shown = posed or draw_thing(rng, subject, None if other_than is None else other_than.subject)
     second = None
     if rng.random() < SECOND:
         gone = {base_of(thing.glyph) for thing in (shown, other_than and other_than.second) if thing}

@@ -27,6 +27,7 @@ from datamodules.scenes.scene import (
     draw_backdrop,
     draw_ground,
     draw_scene,
+    draw_thing,
     few,
     overlap,
 )
@@ -34,6 +35,7 @@ from unigen.core.colours import COLOURS
 from unigen.core.noise import mix
 
 REFERENCES = ("reference", "second_reference")
+ALIKE = ("pose", "size")  # what a reference may share with the target beside the object: see `SceneRow.alike`
 MOST_DRAWS = 100  # of a scene that must have two objects, as two in five have
 PAIRED = frozenset({"second_reference", "one_object"})  # these need a scene of two objects
 
@@ -41,6 +43,9 @@ PAIRED = frozenset({"second_reference", "one_object"})  # these need a scene of 
 class SceneRow(NamedTuple):
     """One row of a sample: the subject of its scene, that of its style reference, its place in the sample, and whether
     its scene must have two objects.
+
+    alike: 'pose' if its references show the object as the target does, on another background alone; 'size' if they show
+    it elsewhere, but in the same size, mirrored and tilted alike; None if they share nothing but the object.
     """
 
     glyph: str
@@ -48,6 +53,7 @@ class SceneRow(NamedTuple):
     sample: int  # a seed that all rows of the sample share
     number: int  # 0 for the first example; the query comes last
     paired: bool = False
+    alike: str | None = None
 
 
 class Worlds:
@@ -84,17 +90,21 @@ class Worlds:
         """The scene that an image of this name shows; for maps, degradations and styles of the target, the target."""
         target, rng = self.target(row), random.Random(mix(row.sample, row.number, name))
         if name == "reference":
-            return self._elsewhere(target, target.subject, rng)
+            return self._elsewhere(target, target.subject, rng, row.alike)
         if name == "second_reference":
-            return self._elsewhere(target, target.second, rng)
+            return self._elsewhere(target, target.second, rng, row.alike)
         if name in self.relatives:
             return target._replace(subject=target.subject._replace(glyph=self.relatives[name](row)))
         return EDITS[name](target, rng, self) if name in EDITS else target
 
-    def _elsewhere(self, target: Scene, thing: Thing, rng: random.Random) -> Scene:
-        """Another scene of an object of the target, with which it shares nothing else."""
+    def _elsewhere(self, target: Scene, thing: Thing, rng: random.Random, alike: str | None) -> Scene:
+        """Another scene of an object of the target, with which it shares nothing else but what `alike` says."""
         from_here = target._replace(subject=thing, second=target.second if thing is target.subject else target.subject)
-        return draw_scene(rng, thing.glyph, self.cast(thing.glyph).plain, target.style, self.clashes, from_here)
+        posed = thing if alike == "pose" else None
+        if alike == "size":
+            posed = draw_thing(rng, thing.glyph, thing)._replace(size=thing.size, flip=thing.flip, tilt=thing.tilt)
+        others = self.cast(thing.glyph).plain
+        return draw_scene(rng, thing.glyph, others, target.style, self.clashes, from_here, posed)
 
     def _scene(
         self, row: SceneRow, purpose: str, glyph: str, paired: bool = False, other_than: Scene | None = None

@@ -55,7 +55,20 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize(
-    "choice", ["good", "crlf", "my.exp", "my exp", '"my exp"', "007", '"7"', '"été"', "folder/deep", "only_header", "deeper/second"]
+    "choice",
+    [
+        "good",
+        "crlf",
+        "my.exp",
+        "my exp",
+        '"my exp"',
+        "007",
+        '"7"',
+        '"été"',
+        "folder/deep",
+        "only_header",
+        "deeper/second",
+    ],
 )
 def test_accepts(folders, choice):
     preflight(folders[0], ["--config-dir", str(folders[1]), f"+exp={choice}"])
@@ -89,7 +102,10 @@ def test_accepts(folders, choice):
         ("twice", "cannot read exp/twice.yaml, line 3: found duplicate key seed"),
         ("second_choice", "a defaults list chooses 'mask' a second time; write override /mask: b"),
         ("relative_choice", "in exp/relative_choice.yaml; in a defaults list write override /mask: b"),
-        ("deeper/third", "in exp/deeper/second.yaml; a file's defaults list is read from the file's own folder: write "),
+        (
+            "deeper/third",
+            "in exp/deeper/second.yaml; a file's defaults list is read from the file's own folder: write ",
+        ),
         ("deeper/third", "write /exp/deeper/first there"),
     ],
 )

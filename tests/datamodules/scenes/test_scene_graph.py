@@ -190,6 +190,33 @@ def test_facts_are_those_of_the_first_target(make):
         assert facts["condition"] and not set(facts["condition"]) & set(facts["colours"])
 
 
+def test_references_may_keep_the_pose_or_the_size_in_training_alone(make):
+    pose = ("place", "size", "flip", "tilt")
+    options = {"rows": [0, 0], "tasks": ["reference>target"]}
+
+    def kept(share, split="train"):
+        data = make(reference_alike=share, **options)
+        dataset = data.dataset(split, data.forms)
+        _, rows = zip(
+            *(dataset.plan((next(iter(data.forms)), n, n)) for n in range(min(40, len(dataset)))), strict=True
+        )
+        pairs = [(data.records.scene("target", row), data.records.scene("reference", row)) for (row,) in rows]
+        assert not any(here.colours & there.colours for here, there in pairs)
+        return [{key for key in pose if getattr(a.subject, key) == getattr(b.subject, key)} for a, b in pairs]
+
+    assert all(same == set(pose) for same in kept({"pose": 1.0}))
+    assert all(same == {"size", "flip", "tilt"} for same in kept({"size": 1.0}))
+    assert not any({"place", "size"} & same for same in [*kept(None), *kept({"pose": 1.0}, "val")])
+    mixed = kept({"pose": 0.3, "size": 0.4})
+    assert {("place" in same, "size" in same) for same in mixed} == {(True, True), (False, True), (False, False)}
+
+
+@pytest.mark.parametrize("shares", [{"place": 1.0}, {"pose": -0.1}, {"pose": 0.6, "size": 0.6}])
+def test_what_references_keep_is_checked(make, shares):
+    with pytest.raises(ValueError, match=r"reference_alike=.* is not legal: it maps some of pose, size"):
+        make(reference_alike=shares)
+
+
 def test_results_are_said_where_they_are_no_scene(make):
     data = make(rows=[0, 0], tasks=["target>depth"])
     assert all(prompt.endswith(", depth") for prompt in next(iter(data.test_dataloader())).prompts)
