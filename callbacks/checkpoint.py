@@ -26,8 +26,8 @@ class LastCheckpoint(L.Callback):
     ) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"callback.checkpoint.mode is '{mode}'; legal are min, max")
-        if keep is not None and keep < 1:
-            raise ValueError(f"callback.checkpoint.keep is {keep}; legal are a number of steps from 1 on, and null")
+        if keep is not None and (type(keep) is not int or keep < 1):
+            raise ValueError(f"callback.checkpoint.keep is {keep!r}; legal are a number of steps from 1 on, and null")
         self.folder, self.every, self.monitor, self.mode, self.keep = Path(folder), every, monitor, mode, keep
         self.best: float | None = None
         self._saved = self._kept = -1

@@ -231,10 +231,11 @@ class SceneGraphData(EmojiGraphData):
 
 def alike_shares(shares: Mapping[str, float] | None) -> dict[str, float]:
     """Check the shares of samples whose references share more with the target than the object. Raises ValueError."""
-    found = dict(shares or {})
-    if set(found) - set(ALIKE) or any(share < 0 for share in found.values()) or sum(found.values()) > 1:
+    found = dict(shares) if isinstance(shares, Mapping) else {}
+    numbers = all(type(share) in (int, float) and share >= 0 for share in found.values())
+    if (shares and not found) or set(found) - set(ALIKE) or not numbers or sum(found.values()) > 1:
         raise ValueError(
-            f"reference_alike={found} is not legal: it maps some of {', '.join(ALIKE)} to shares of the training "
-            "samples, which add up to 1 at the most"
+            f"reference_alike={shares!r} must be null or shares of the training samples for {' and '.join(ALIKE)}, "
+            "which add up to 1 at the most, such as {pose: 0.2, size: 0.3}"
         )
     return found

@@ -117,8 +117,11 @@ def test_steps_in_between_stay_and_are_saved_once(tmp_path):
         trainer.global_step = step
         callback.on_train_batch_end(trainer, None, None, None, 0)
     assert [name for name, _ in trainer.saved] == ["step_3.ckpt", "last.ckpt", "step_6.ckpt"]
-    with pytest.raises(ValueError, match=r"checkpoint\.keep is 0; legal are a number of steps from 1 on, and null"):
-        LastCheckpoint(str(tmp_path), 10, keep=0)
+    for wrong in (0, True, {}):
+        with pytest.raises(
+            ValueError, match=r"checkpoint\.keep is .*; legal are a number of steps from 1 on, and null"
+        ):
+            LastCheckpoint(str(tmp_path), 10, keep=wrong)
 
 
 @pytest.mark.parametrize(

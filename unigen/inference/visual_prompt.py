@@ -92,7 +92,9 @@ def text_of(
         raise ConfigError("columns= and instruction= both say what the model reads; give one of them")
     node = config["data"].get("instruction")
     if node is None:
-        raise ConfigError(f"columns={given['columns']} names images for an instruction, but this run had none")
+        raise ConfigError(
+            f"columns={given['columns']} names images for an instruction, but this run had none: leave columns= out"
+        )
     columns = yaml.safe_load(given["columns"])
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
         raise ConfigError(f"columns={given['columns']} must be a list of names, such as columns=[canny,target]")

@@ -211,9 +211,9 @@ def test_references_may_keep_the_pose_or_the_size_in_training_alone(make):
     assert {("place" in same, "size" in same) for same in mixed} == {(True, True), (False, True), (False, False)}
 
 
-@pytest.mark.parametrize("shares", [{"place": 1.0}, {"pose": -0.1}, {"pose": 0.6, "size": 0.6}])
+@pytest.mark.parametrize("shares", [{"place": 1}, {"pose": -0.1}, {"pose": 0.6, "size": 0.6}, {"size": "0.1"}, 0.3])
 def test_what_references_keep_is_checked(make, shares):
-    with pytest.raises(ValueError, match=r"reference_alike=.* is not legal: it maps some of pose, size"):
+    with pytest.raises(ValueError, match=r"reference_alike=.* must be null or shares of .* for pose and size"):
         make(reference_alike=shares)
 
 
