@@ -3,7 +3,7 @@
 runs=     a run folder, or a folder with runs at any depth, which evaluate.py has measured on the benchmark
 bench=    the benchmark (experiments/conf/bench) whose items are shown
 others=   a folder with a folder for each other method, whose images have the names of the runs' own: those of
-          <run>/evaluation/<bench>/pictures that end in _output, as <others>/OmniGen/000003_0_output.png (or .jpg, ...);
+          <run>/evaluation/<bench>/images that end in _output, as <others>/OmniGen/000003_0_output.png (or .jpg, ...);
           its manifest.jsonl has their prompts, and beside them lie the conditions that the methods are given
 items=    numbers with commas between (default: the first 6)
 out=      the image to write (default: comparison.png)

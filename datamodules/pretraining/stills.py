@@ -44,7 +44,7 @@ class StillsDataset(Dataset):
 
     def __init__(self, images: EmojiImages, indices: Sequence[int], kinds: Mapping[str, float], vary: bool) -> None:
         self.images, self.indices, self.kinds, self.vary = images, tuple(indices), dict(kinds), vary
-        self.slots = (ImageSlot("picture", TARGET, images.size, images.size),)
+        self.slots = (ImageSlot("image", TARGET, images.size, images.size),)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -57,7 +57,7 @@ class StillsDataset(Dataset):
         pixels = varied(pixels, rng) if self.vary else pixels
         glyph = self.images.names[index]
         image = torch.from_numpy(np.array(pixels))[None]
-        return Sample(self.slots, {"picture": image}, caption(glyph), (subject(glyph),), kind, f"{glyph}/{kind}")
+        return Sample(self.slots, {"image": image}, caption(glyph), (subject(glyph),), kind, f"{glyph}/{kind}")
 
 
 class StillsData(KeyedData):
@@ -87,7 +87,7 @@ class StillsData(KeyedData):
 
     @property
     def slots(self) -> tuple[ImageSlot, ...]:
-        """The one slot of every sample, `picture`."""
+        """The one slot of every sample, `image`."""
         return self._dataset("train", self.kinds, vary=True).slots
 
     def prepare_data(self) -> None:

@@ -32,7 +32,7 @@ class SceneStillsDataset(Dataset):
 
     def __init__(self, sprites: Sprites, size: int, cast: Cast, kinds: Mapping[str, float], vary: bool, n: int) -> None:
         self.sprites, self.size, self.cast, self.kinds, self.vary, self.n = sprites, size, cast, dict(kinds), vary, n
-        self.slots = (ImageSlot("picture", TARGET, size, size),)
+        self.slots = (ImageSlot("image", TARGET, size, size),)
 
     def __len__(self) -> int:
         return self.n
@@ -45,7 +45,7 @@ class SceneStillsDataset(Dataset):
         image = self.still(kind, glyph, rng)
         image = torch.from_numpy(np.array(varied(image, rng) if self.vary else image))[None]
         key = f"{glyph}/{kind}/{number}"
-        return Sample(self.slots, {"picture": image}, caption(glyph), (subject(glyph),), kind, key)
+        return Sample(self.slots, {"image": image}, caption(glyph), (subject(glyph),), kind, key)
 
     def still(self, kind: str, glyph: str, rng: random.Random) -> np.ndarray:
         """An image of this kind, uint8 (3, size, size)."""
@@ -105,7 +105,7 @@ class SceneStills(StillsData):
         """`n` training images, uint8 (n, 3, size, size), the same for every seed."""
         self.prepare_data()
         dataset = self._dataset("train", self.kinds, vary=False)
-        return torch.cat([dataset[number, number].images["picture"] for number in range(n)])
+        return torch.cat([dataset[number, number].images["image"] for number in range(n)])
 
     def _dataset(self, split: str, kinds: Mapping[str, float], vary: bool) -> SceneStillsDataset:
         names: Sequence[str] = [self.emoji.images.names[index] for index in self.emoji.indices[split]]

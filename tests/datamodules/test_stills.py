@@ -35,12 +35,12 @@ def first(loader) -> list:
 
 def test_batches_hold_one_image_a_sample_and_resume(data):
     batches = first(data.train_dataloader())
-    assert batches[0].images["picture"].shape == (8, 1, 3, 32, 32) and batches[0].slots == data.slots
+    assert batches[0].images["image"].shape == (8, 1, 3, 32, 32) and batches[0].slots == data.slots
     data.start_batch = 1
     later = first(data.train_dataloader())
     data.start_batch = None
-    assert torch.equal(later[0].images["picture"], batches[1].images["picture"])
-    assert not torch.equal(later[0].images["picture"], batches[0].images["picture"]), "negative control"
+    assert torch.equal(later[0].images["image"], batches[1].images["image"])
+    assert not torch.equal(later[0].images["image"], batches[0].images["image"]), "negative control"
 
 
 def test_training_mixes_kinds_and_the_test_has_a_loader_for_each(data):
@@ -59,10 +59,10 @@ def test_held_out_images_are_as_drawn_and_training_ones_are_not(data):
     (batch,) = data.test_dataloaders_by_kind()["twemoji"]
     names = data.emoji.images.names
     drawn = [data.emoji.images.image("twemoji", names.index(key.split("/")[0])) for key in batch.keys]
-    assert np.array_equal(batch.images["picture"][:, 0].numpy(), np.stack(drawn))
+    assert np.array_equal(batch.images["image"][:, 0].numpy(), np.stack(drawn))
     train = first(data.train_dataloader())[0]
     plain = [data.emoji.images.image(t, names.index(k.split("/")[0])) for k, t in zip(train.keys, train.tasks)]
-    assert not np.array_equal(train.images["picture"][:, 0].numpy(), np.stack(plain))
+    assert not np.array_equal(train.images["image"][:, 0].numpy(), np.stack(plain))
 
 
 def test_training_and_held_out_glyphs_share_no_base(data):

@@ -40,7 +40,7 @@ def test_one_run_tested_with_0_and_2_examples_is_two_rows_of_a_table(sweep, capf
     none, two = (evaluation(sweep / "0", bench) for bench in benches.split(","))
     hashes = [[metric["protocol_hash"] for metric in said["metrics"].values()] for said in (none, two)]
     assert hashes[0] == hashes[1] and none["metrics"] != two["metrics"]
-    folders = [sweep / "0" / "evaluation" / bench / "pictures" for bench in benches.split(",")]
+    folders = [sweep / "0" / "evaluation" / bench / "images" for bench in benches.split(",")]
     for name in ("truth", "condition"):
         same = [(folder / f"000003_{name}.png").read_bytes() for folder in folders]
         assert same[0] == same[1], "the same query"

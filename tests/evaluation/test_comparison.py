@@ -21,7 +21,7 @@ def evaluated(root, name: str, colour, keys=("a", "b")) -> None:
     """A run whose outputs have one colour."""
     run = make_run(root / name, name, config={"name": name, "table": None})
     gallery = Gallery(run / "evaluation" / "edges")
-    gallery.begin({"asked": {}, "protocol": {}, "protocol_hash": "x", "weights": None, "pictures": len(keys)})
+    gallery.begin({"asked": {}, "protocol": {}, "protocol_hash": "x", "weights": None, "images": len(keys)})
     for item, key in enumerate(keys):
         said = {"item": item, "image": 0, "seed": 0, "key": key, "task": "t", "prompt": f"prompt {key}", "subjects": []}
         shown = {

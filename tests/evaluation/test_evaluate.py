@@ -69,7 +69,7 @@ def test_a_benchmark_of_the_runs_own_test_gives_its_numbers(run_dir, drawn, caps
     assert len({score["protocol_hash"] for score in own["metrics"].values()}) == 4
     assert found["protocol"] == own["protocol"]
     assert own["sampling"].keys() == found["sampling"].keys() and own["sampling"]["batch_size"] == 4
-    assert own["sampling"]["seconds_per_picture"] > 0
+    assert own["sampling"]["seconds_per_image"] > 0
     assert evaluate(run_dir, PIXELS, f"out={drawn.parent / 'other'}", "evaluation.seed=1") == 0
     other = result(drawn.parent / "other")["metrics"]["rmse"]
     assert other["value"] != found["metrics"]["rmse"]["value"], "negative control"
@@ -86,7 +86,7 @@ def test_what_is_kept_says_what_it_is(drawn):
     assert Image.open(drawn / "samples.png").size == (2 * (3 * (96 + 8) + 8), 20 + 2 * (96 + 8))
     took = [record["draw"]["seconds"] for record in records]
     assert found["sampling"] == {
-        "seconds_per_picture": pytest.approx(took[0], abs=1e-5),
+        "seconds_per_image": pytest.approx(took[0], abs=1e-5),
         "batch_size": 4,
         "device": "CPU, 1 threads",
     }
@@ -141,7 +141,7 @@ def test_metrics_are_taken_anew_without_a_model(run_dir, drawn, monkeypatch):
     (drawn / "manifest.jsonl").write_text("\n".join(some))
     assert evaluate(run_dir, "metric=[rmse]", f"out={drawn}", "metrics_only=true") == 0
     fewer = result(drawn)
-    assert (fewer["pictures"], fewer["protocol"]["items"], fewer["metrics"]["rmse"]["items"]) == (2, 2, 2)
+    assert (fewer["images"], fewer["protocol"]["items"], fewer["metrics"]["rmse"]["items"]) == (2, 2, 2)
     assert fewer["metrics"]["rmse"]["protocol_hash"] != before["protocol_hash"], "fewer images do not compare"
 
 
@@ -153,7 +153,7 @@ def test_several_images_of_a_sample_have_seeds_of_their_own(run_dir, tmp_path):
     outputs = {r["image"]: (tmp_path / r["files"]["output"]).read_bytes() for r in records if r["item"] == 0}
     assert outputs[0] != outputs[1]
     found = result(tmp_path)
-    assert (found["pictures"], found["protocol"]["items"], found["protocol"]["images"]) == (4, 2, 2)
+    assert (found["images"], found["protocol"]["items"], found["protocol"]["images"]) == (4, 2, 2)
 
 
 def test_every_target_of_a_sample_is_drawn_kept_and_scored(tmp_path):
@@ -169,7 +169,7 @@ def test_every_target_of_a_sample_is_drawn_kept_and_scored(tmp_path):
     assert score.pop("targets") == pytest.approx(targets := own["targets"])
     assert score["value"] == pytest.approx(own["value"]) and score["low"] == pytest.approx(own["low"])
     assert result(out)["protocol"]["targets"] == "all" and targets.keys() == {"target0", "target1"}
-    assert (score["items"], score["images"], result(out)["pictures"]) == (2, 4, 4)
+    assert (score["items"], score["images"], result(out)["images"]) == (2, 4, 4)
     assert score["value"] == pytest.approx(sum(targets.values()) / 2)
     assert (
         [line["targets"]["target1"]["rmse"] > 0 for line in scores]
@@ -273,7 +273,7 @@ def test_help_lists_the_benchmarks(capfd):
 def test_images_in_files_are_the_images(tmp_path):
     held = torch.randint(0, 256, (5, 3, 4, 6), dtype=torch.uint8)
     gallery = Gallery(tmp_path)
-    gallery.begin({"asked": {}, "protocol": {}, "protocol_hash": "x", "weights": None, "pictures": 5})
+    gallery.begin({"asked": {}, "protocol": {}, "protocol_hash": "x", "weights": None, "images": 5})
     for i in (3, 1, 0, 4, 2):
         gallery.add({"item": i, "image": 0}, {"output": held[i]})
     files = Gallery(tmp_path).images("output")

@@ -82,7 +82,7 @@ class Absent(MeanError):
         raise Unavailable("its weights are not here")
 
     def __call__(self, output, truth):
-        raise AssertionError("an absent metric looks at no picture")
+        raise AssertionError("an absent metric looks at no image")
 
 
 class Spread(MeanError):

@@ -37,5 +37,5 @@ def test_a_caption_takes_the_place_of_the_prompt():
 
 
 def test_the_caption_of_a_sample_is_its_prompt_unless_it_says_otherwise():
-    made = Sample((), {}, "2x2: edges > picture. apple", (), "canny>target", "key")
+    made = Sample((), {}, "2x2: edges > image. apple", (), "canny>target", "key")
     assert collate([made, made._replace(caption="apple")]).captions == [made.prompt, "apple"]

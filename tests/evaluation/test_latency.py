@@ -24,5 +24,5 @@ def test_a_draw_is_wall_seconds_an_image():
 
 def test_the_most_usual_setting_counts_by_its_median():
     draws = [Draw(9.0, 8, "a"), *(Draw(s, 8, "a") for s in (1.0, 3.0)), Draw(0.1, 2, "a"), Draw(0.2, 8, "b")]
-    assert sampling(draws) == {"seconds_per_picture": 3.0, "batch_size": 8, "device": "a"}
+    assert sampling(draws) == {"seconds_per_image": 3.0, "batch_size": 8, "device": "a"}
     assert sampling([]) == {} and sampling(draws[3:4])["batch_size"] == 2, "negative control"

@@ -57,7 +57,7 @@ def error(learner: CodecLearner, images: torch.Tensor) -> float:
 
 def test_training_lowers_the_error_on_held_out_images(learner, data):
     (batch,) = data.val_dataloader()
-    held_out = batch.images["picture"].flatten(0, 1)
+    held_out = batch.images["image"].flatten(0, 1)
     before = error(learner, held_out)
     fit(learner, data, steps=40)
     assert error(learner, held_out) < 0.7 * before
@@ -87,5 +87,5 @@ def test_every_kind_is_measured_alone_between_its_bounds(learner, data):
 
 def test_samples_are_images_after_the_codec(learner, data):
     (batch,) = data.val_dataloader()
-    out = learner.sample(batch, seed=0)["picture"]
-    assert out.shape == batch.images["picture"].shape and out.dtype == torch.uint8
+    out = learner.sample(batch, seed=0)["image"]
+    assert out.shape == batch.images["image"].shape and out.dtype == torch.uint8

@@ -172,7 +172,7 @@ def test_what_a_base_draws_from_text(family, roots, here):
     metrics = json.loads(result.read_text())["metrics"]
     assert set(metrics) == {"clip_t", "clip_score", "fid"}
     assert all(score["value"] is not None for score in metrics.values()), metrics
-    assert len(list(result.parent.glob("pictures/*_output.png"))) == 2
+    assert len(list(result.parent.glob("images/*_output.png"))) == 2
 
 
 def test_every_table_of_the_two_papers_is_rehearsed():

@@ -32,12 +32,12 @@ def evaluate(run, bench, value, card="c" * 12, seconds=0.25, **changes):
     metric = {"value": value, "low": 90.0, "high": 1.0, "better": "lower", "items": 2, "protocol_hash": card}
     said = {"bench": {"name": bench}, "name": summary["name"], "seed": summary["seed"], "metrics": {"rmse": metric}}
     said |= {"protocol": PROTOCOL | {"bench data": "blur"}}
-    said |= {"sampling": {"seconds_per_picture": seconds, "batch_size": 16, "device": "CPU, 2 threads"}}
+    said |= {"sampling": {"seconds_per_image": seconds, "batch_size": 16, "device": "CPU, 2 threads"}}
     write_scores(folder, {"rmse": [value - 1, value + 1]})
     (folder / "samples.png").write_bytes(PNG + f"{run.name}{bench}".encode())
     record = {"item": 0, "image": 0, "key": "cat", "task": "blur", "prompt": "a cat", "files": {}}
     for name in ("condition0", "truth", "output"):
-        record["files"][name] = f"pictures/0_{name}.png"
+        record["files"][name] = f"images/0_{name}.png"
     (folder / "manifest.jsonl").write_text(json.dumps(record) + "\n" + json.dumps(record | {"image": 1}) + "\n")
     (folder / "evaluation.json").write_text(json.dumps(said | changes))
 
@@ -67,7 +67,7 @@ def test_numbers_scores_images_and_latency_are_of_the_benchmark(tmp_path):
         row[:2] == ["rmse ↓", "fill"] and table(report, "Means").rows[0][2].sort == 30.5 and row[4] == "seeds and items"
     )
     assert [shot.path for shot in report.items[0].shots] == [
-        run / "evaluation" / "blur" / "pictures" / "0_output.png" for run in runs
+        run / "evaluation" / "blur" / "images" / "0_output.png" for run in runs
     ]
     assert [path for _, path in report.grids[0].images] == [runs[0] / "evaluation" / "blur" / "samples.png"]
     assert report.grids[0].images[0][0] == "fill · seed 0 · blur" and "step 3,000" in own.grids[0].images[0][0]

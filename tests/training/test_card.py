@@ -15,7 +15,7 @@ SUMMARY = {
     "device": "CPU, 2 threads",
     "parameters": {"trained": 2567568, "total": 2567568},
     "metrics": {"psnr_line": {"value": 27.5, "low": 9.25, "high": None, "better": "higher", "items": 128}},
-    "bounds": {"low": "another picture", "high": "the picture"},
+    "bounds": {"low": "another image", "high": "the image"},
     "protocol": {"split": "test", "metric.psnr": {"library": "torchmetrics", "parameters": "RGB"}},
 }
 

@@ -164,7 +164,7 @@ def test_a_configuration_is_a_mapping_or_is_named(run):
 def test_a_report_takes_a_run_or_says_why_not(name, count, run, tmp_path):
     """In every form; beside it the whole run is there."""
     runs = tmp_path / "runs"
-    shutil.copytree(run, runs / "whole", ignore=shutil.ignore_patterns("checkpoints", "export", "pictures"))
+    shutil.copytree(run, runs / "whole", ignore=shutil.ignore_patterns("checkpoints", "export", "images"))
     shutil.copytree(runs / "whole", runs / "damaged")
     summary = json.loads((runs / "damaged" / "summary.json").read_text())
     (runs / "damaged" / "summary.json").write_text(json.dumps(summary | {"seed": 1}, indent=1))
@@ -202,7 +202,7 @@ def test_a_gallery_has_the_records_that_were_written_and_counts_the_others(name,
 
     def check(gallery):
         for (item, image), record in gallery.records.items():
-            assert record["files"][OUTPUT] == f"pictures/{item:06d}_{image}_output.png"
+            assert record["files"][OUTPUT] == f"images/{item:06d}_{image}_output.png"
 
     try:
         fuzz(folder / name, count, read, check)

@@ -142,7 +142,7 @@ def draw(export_dir: Path, config: Mapping[str, Any], gallery: Gallery, request:
     with blamed(export_dir / export.CONFIG_FILE, export.AGAIN):
         said = common(protocol(pipeline, {}, {**run_config, **{key: config[key] for key in ("data", "evaluation")}}))
     said |= {"items": items} | {k: n for k, n in (("images", images), ("examples", examples)) if n > 1}
-    gallery.begin({**request, "protocol": said, "protocol_hash": digest(said), "pictures": items * images * examples})
+    gallery.begin({**request, "protocol": said, "protocol_hash": digest(said), "images": items * images * examples})
     fill(gallery, pipeline, loaders, items, config["evaluation"])
     return data.report() if hasattr(data, "report") else None
 
@@ -269,7 +269,7 @@ def results(
         **{key: run_config[key] for key in ("name", "seed", "paper")},
         "scale": run_config["scale"]["name"],
         "weights": gallery.state["weights"],
-        "pictures": len(places),
+        "images": len(places),
         "sampling": sampling(
             [Draw(*(record["draw"][key] for key in Draw._fields)) for record in records if "draw" in record]
         ),
@@ -280,7 +280,7 @@ def results(
 def show(result: Mapping[str, Any], out: Path) -> None:
     """Print the table, and the paths of the files that were written."""
     console, said = Console(highlight=False), result["protocol"]
-    drawn = f"{result['pictures']} images of {said['items']} held-out samples"
+    drawn = f"{result['images']} images of {said['items']} held-out samples"
     console.print(
         f"{result['bench']['name']}: {drawn}, {said['steps']} steps, guidance {said['guidance']:g}", soft_wrap=True
     )
@@ -288,5 +288,5 @@ def show(result: Mapping[str, Any], out: Path) -> None:
     print_spreads(console, result["metrics"])
     if "data_report" in result:
         console.print(f"data: {result['data_report']}", soft_wrap=True, markup=False)
-    for what in ("pictures", "manifest.jsonl", "scores.jsonl", "samples.png", "evaluation.json"):
+    for what in ("images", "manifest.jsonl", "scores.jsonl", "samples.png", "evaluation.json"):
         console.print(f"{what + ':':<17}{out / what}", soft_wrap=True)

@@ -64,6 +64,7 @@ def latency(part: str, together: str, device: str) -> tuple[str, Get, Show]:
 
     def get(summary: dict[str, Any]) -> object:
         said = summary["sampling"].get(part, {})
-        return said.get("seconds_per_picture") if setting(said) == (together, device) else None
+        seconds = said.get("seconds_per_image", said.get("seconds_per_picture"))  # as older runs call it
+        return seconds if setting(said) == (together, device) else None
 
     return f"s an image{' of ' + part if part else ''} ({together} at once, {device})", get, "{:,.3g}".format

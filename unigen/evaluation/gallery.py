@@ -1,6 +1,6 @@
 """A gallery: the images of an evaluation in a folder with a manifest, so that metrics can be computed without a model.
 
-`manifest.jsonl` has a line for each output; `pictures/` holds the files that it names, lossless; `protocol.json` holds
+`manifest.jsonl` has a line for each output; `images/` holds the files that it names, lossless; `protocol.json` holds
 the request, the protocol and the hash of the weights. A line is written when its files are whole, so a killed process
 leaves a shorter gallery behind. Shapes: N images, H and W pixels.
 """
@@ -71,7 +71,7 @@ class Gallery:
 
     @property
     def complete(self) -> bool:
-        return bool(self.records) and len(self.records) == self.state.get("pictures")
+        return bool(self.records) and len(self.records) == self.state.get("images")
 
     def begin(self, state: Mapping[str, Any]) -> None:
         """Write `protocol.json` before images are drawn, and the manifest without damaged lines.
@@ -153,7 +153,7 @@ class Gallery:
         if not self._state.exists():
             return {}
         state, advice = read_object(self._state, ANEW), {"asked": dict, "protocol": dict, "protocol_hash": str}
-        if odd := unusable(state, advice | {"pictures": int, "weights": (str, type(None))}):
+        if odd := unusable(state, advice | {"images": int, "weights": (str, type(None))}):
             raise unreadable(self._state, f"it has no usable '{odd}'", ANEW)
         return state
 
@@ -190,7 +190,7 @@ def is_record(record: Any) -> bool:
 
 def file_of(item: int, image: int, name: str) -> str:
     """Return an image's path in the folder. Only outputs have a file for each image of an item; others are shared."""
-    return f"pictures/{item:06d}{f'_{image}' if _own(name) == OUTPUT else ''}_{name}.png"
+    return f"images/{item:06d}{f'_{image}' if _own(name) == OUTPUT else ''}_{name}.png"
 
 
 def names_of(record: Mapping[str, Any], name: str) -> list[str]:

@@ -32,7 +32,7 @@ def timed_sample(pipeline: Pipeline, batch: Batch, seed: int) -> tuple[dict[str,
 
 
 def sampling(draws: Sequence[Draw]) -> dict[str, Any]:
-    """Return {"seconds_per_picture", "batch_size", "device"} for the most frequent batch size and device; {} if empty.
+    """Return {"seconds_per_image", "batch_size", "device"} for the most frequent batch size and device; {} if empty.
 
     It is the median over samples and not the mean, because the first batch on a machine takes longer, and so does one
     that other processes disturb.
@@ -41,7 +41,7 @@ def sampling(draws: Sequence[Draw]) -> dict[str, Any]:
         return {}
     (together, where), _ = Counter((draw.together, draw.device) for draw in draws).most_common(1)[0]
     seconds = statistics.median(draw.seconds for draw in draws if (draw.together, draw.device) == (together, where))
-    return {"seconds_per_picture": round(seconds, 5), "batch_size": together, "device": where}
+    return {"seconds_per_image": round(seconds, 5), "batch_size": together, "device": where}
 
 
 def _finish(pipeline: Pipeline) -> None:

@@ -100,7 +100,7 @@ class CodecLearner(Learner):
             "weights": "EMA" if averages(config) else "last",
             **metric_cards(metrics),
         }
-        return {"metrics": scores, "bounds": {"low": "another picture", "high": "the picture"}, "protocol": protocol}
+        return {"metrics": scores, "bounds": {"low": "another image", "high": "the image"}, "protocol": protocol}
 
     def export(self, folder: Path, config: Mapping[str, Any]) -> list[Path]:
         """Save the autoencoder in diffusers' format, fp16; return its folder."""

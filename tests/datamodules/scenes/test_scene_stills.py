@@ -22,9 +22,9 @@ def make(folder):
 
 def test_training_shows_every_kind_and_repeats_itself(make):
     one, again = (next(iter(make().train_dataloader())) for _ in range(2))
-    assert torch.equal(one.images["picture"], again.images["picture"]) and one.keys == again.keys
+    assert torch.equal(one.images["image"], again.images["image"]) and one.keys == again.keys
     assert len(set(one.tasks)) > 5
-    assert not torch.equal(one.images["picture"], next(iter(make(seed=1).train_dataloader())).images["picture"])
+    assert not torch.equal(one.images["image"], next(iter(make(seed=1).train_dataloader())).images["image"])
 
 
 def test_each_kind_is_tested_by_itself(make):
@@ -32,7 +32,7 @@ def test_each_kind_is_tested_by_itself(make):
     assert set(loaders) == set(KINDS)
     shown = {kind: next(iter(loader)) for kind, loader in loaders.items()}
     assert all(set(batch.tasks) == {kind} for kind, batch in shown.items())
-    assert len({batch.images["picture"].numpy().tobytes() for batch in shown.values()}) == len(KINDS)
+    assert len({batch.images["image"].numpy().tobytes() for batch in shown.values()}) == len(KINDS)
 
 
 def test_images_to_fit_are_fixed(make):
