@@ -122,7 +122,7 @@ def test_a_thousand_mutated_keys_give_one_sentence_or_a_sound_run(capsys, start:
             pytest.fail(f"{words}: {type(error).__name__}: {error}")
     refused = [text for text in said.values() if text != "accepted"]
     assert all("\n" not in text and 20 < len(text) < 4000 for text in refused)
-    assert len(refused) > 20 and len(said) - len(refused) > 2, "both kinds are there"
+    assert 20 < len(refused) < len(said), "both kinds are there"
 
 
 def test_the_oracle_sees_what_is_not_sound():

@@ -23,7 +23,7 @@ from unigen.weights.repositories import run_folder
 
 ITEMS, TASKS = 3, 10  # items of a task, and the most tasks of a run that has no test of its own tasks
 SIDE, GAP, LINE, HEADING = 112, 6, 15, 20  # pixels: an image's least side, gaps, lines of text, heads of columns
-LABEL = 132  # pixels: the width of a task's name
+LABEL = 18  # letters: where a task's name is broken into lines, if it has spaces
 INK, SOFT, FRAME = "black", "#666666", "#cccccc"
 
 
@@ -111,19 +111,20 @@ def _image(x_FCHW: Tensor) -> Image.Image:
 
 def drawn(bands: list[Band]) -> Image.Image:
     """Draw a band for each task, one below the other: its name, and its items side by side with prompts below them."""
-    font, placed = ImageFont.load_default(12), []
+    font, large, placed = ImageFont.load_default(12), ImageFont.load_default(14), []
+    names = [textwrap.wrap(each.task.replace(">", " > ").replace("+", " + "), LABEL) for each in bands]
+    label = round(max(large.getlength(line) for name in names for line in name)) + 3 * GAP
     for each in bands:
         wide = [sum(image.width + GAP for image in images) for images, _ in each.items]
         words = [textwrap.wrap(prompt, max(20, w // 6)) for (_, prompt), w in zip(each.items, wide, strict=True)]
         high = HEADING + max(image.height for images, _ in each.items for image in images)
         placed.append((each, wide, words, high, high + LINE * max(map(len, words)) + 3 * GAP))
-    width = LABEL + max(sum(w + 2 * GAP for w in wide) for _, wide, *_ in placed)
+    width = label + max(sum(w + 2 * GAP for w in wide) for _, wide, *_ in placed)
     page = Image.new("RGB", (width, sum(whole for *_, whole in placed) + GAP), "white")
     pen, top = ImageDraw.Draw(page), GAP
-    for each, wide, words, high, whole in placed:
-        name = "\n".join(textwrap.wrap(each.task.replace(">", " > ").replace("+", " + "), LABEL // 7))
-        pen.multiline_text((GAP, top + HEADING), name, fill=INK, font=ImageFont.load_default(14))
-        left = LABEL
+    for (each, wide, words, high, whole), name in zip(placed, names, strict=True):
+        pen.multiline_text((GAP, top + HEADING), "\n".join(name), INK, large)
+        left = label
         for (images, _), w, lines in zip(each.items, wide, words, strict=True):
             x = left
             for head, image in zip(each.heads, images, strict=True):
