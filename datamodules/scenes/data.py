@@ -97,9 +97,12 @@ class SceneDataset(GraphDataset):
         return Sample(slots, images, prompt, subjects, task.name, key, described, {"base glyph": base_of(glyph)}, facts)
 
     def _facts(self, task: Task, row: SceneRow) -> dict[str, Any]:
-        """The facts of the first image that is asked for, see `facts_of`."""
+        """The facts of the first image that is asked for, see `facts_of`; of the conditions the first counts that shows
+        a background of other colours.
+        """
         scene = self.records.scene(task.targets[0], row)
-        elsewhere = self.records.scene("reference", row) if "reference" in task.conditions else None
+        shown = (self.records.scene(name, row) for name in task.conditions if name in WHOLE)
+        elsewhere = next((other for other in shown if not other.colours & scene.colours), None)
         return facts_of(scene, self.records.rendered(scene), elsewhere)
 
     def _drawn(self, item: tuple[str, int, int]) -> tuple[str, int, int]:

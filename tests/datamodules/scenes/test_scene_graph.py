@@ -217,6 +217,16 @@ def test_what_references_keep_is_checked(make, shares):
         make(reference_alike=shares)
 
 
+@pytest.mark.parametrize("task", ["other_background>target", "target>other_background", "swap>target", "canny>target"])
+def test_facts_know_the_colours_of_a_condition_with_another_background(make, task):
+    data = make(rows=[0, 0], tasks=[task])
+    found = [json.loads(text) for text in next(iter(data.test_dataloader())).facts]
+    if "background" in task:
+        assert all(facts["condition"] and not set(facts["condition"]) & set(facts["colours"]) for facts in found)
+    else:
+        assert [facts["condition"] for facts in found] == [None] * len(found)
+
+
 def test_results_are_said_where_they_are_no_scene(make):
     data = make(rows=[0, 0], tasks=["target>depth"])
     assert all(prompt.endswith(", depth") for prompt in next(iter(data.test_dataloader())).prompts)

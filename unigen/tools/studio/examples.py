@@ -18,14 +18,25 @@ class Example(NamedTuple):
     task: str | None = None
 
 
+# As the shipped universal model's captions say it: of a prompt without a place it draws the background alone.
+BOAT = "a large sailboat in the middle on a white background"
 EXAMPLES = (
+    Example(
+        "Another background",
+        "boat.png",
+        FRAMES,
+        (("boat.png", None),),
+        (1,),
+        BOAT.replace("white", "green"),
+        "other_background>target",
+    ),
     Example(
         "Sharpen",
         "boat_blurred.png",
         ROWS,
         (("house_blurred.png", "house.png"), ("mushroom_blurred.png", "mushroom.png"), ("boat_blurred.png", None)),
         (1,),
-        "sailboat",
+        BOAT,
     ),
     Example(
         "Brighten",
@@ -33,7 +44,7 @@ EXAMPLES = (
         ROWS,
         (("house_dark.png", "house.png"), ("mushroom_dark.png", "mushroom.png"), ("boat_dark_blurred.png", None)),
         (1,),
-        "sailboat",
+        BOAT,
     ),
     Example(
         "Darken (reverse)",
@@ -41,9 +52,9 @@ EXAMPLES = (
         ROWS,
         (("house_dark.png", "house.png"), ("mushroom_dark.png", "mushroom.png"), (None, "boat.png")),
         (0,),
-        "sailboat",
+        BOAT,
     ),
-    Example("From edges", "boat.png", FRAMES, (("boat.png", None),), (1,), "sailboat", "canny>target"),
+    Example("From edges", "boat.png", FRAMES, (("boat.png", None),), (1,), BOAT, "canny>target"),
 )
 
 
