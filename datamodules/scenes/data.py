@@ -73,13 +73,10 @@ class SceneDataset(GraphDataset):
         return task, tuple(self.records.row(row, task)._replace(alike=self._alike(row.sample)) for row in rows)
 
     def _alike(self, seed: int) -> str | None:
-        """What the references of a sample share with the target beside the object."""
-        at = random.Random(mix(seed, "alike")).random() if self.reference_alike else 1.0
-        for name, share in self.reference_alike.items():
-            at -= share
-            if at < 0:
-                return name
-        return None
+        """Draw what the references of a sample share with its target beside the object, see `SceneRow.alike`."""
+        shares = self.reference_alike
+        rest = max(0.0, 1 - sum(shares.values()))
+        return random.Random(mix(seed, "alike")).choices([*shares, None], [*shares.values(), rest])[0]
 
     def conditions(self, task: Task, row: Row) -> list[np.ndarray]:
         return super().conditions(task, self.records.row(row, task))

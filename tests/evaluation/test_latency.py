@@ -2,9 +2,11 @@
 
 import time
 
+import pytest
 import torch
 
 from unigen.core.types import Batch
+from unigen.evaluation.costs import latency
 from unigen.evaluation.latency import Draw, sampling, timed_sample
 
 
@@ -26,3 +28,11 @@ def test_the_most_usual_setting_counts_by_its_median():
     draws = [Draw(9.0, 8, "a"), *(Draw(s, 8, "a") for s in (1.0, 3.0)), Draw(0.1, 2, "a"), Draw(0.2, 8, "b")]
     assert sampling(draws) == {"seconds_per_image": 3.0, "batch_size": 8, "device": "a"}
     assert sampling([]) == {} and sampling(draws[3:4])["batch_size"] == 2, "negative control"
+
+
+@pytest.mark.parametrize("name", ["seconds_per_image", "seconds_per_picture"])
+def test_the_seconds_of_older_runs_are_read(name):
+    _, get, _ = latency("blur", "8", "a")
+    said = {name: 0.5, "batch_size": 8, "device": "a"}
+    assert get({"sampling": {"blur": said}}) == 0.5
+    assert get({"sampling": {"blur": said | {"device": "b"}}}) is None, "measured elsewhere"
